@@ -1,1 +1,40 @@
-//! placeholder
+//! Every contract between Nigh's roles, on both sides of each boundary: the messages on the wire ([`v1`]), the checked
+//! values they become ([`Call`], [`Reply`], [`Deployment`], …), channels and servers with the platform's settings, the one
+//! mapping between errors and gRPC statuses ([`PlatformError`]), and what a module must look like ([`module`]).
+//!
+//! Wire types stop here: a role turns a message into a checked value once, at its ingress.
+
+pub mod call;
+pub mod channel;
+pub mod deployment;
+pub mod discovery;
+pub mod ingress;
+pub mod membership;
+pub mod module;
+pub mod name;
+pub mod reply;
+pub mod status;
+mod stream;
+
+/// The generated messages, clients and servers of package `nigh.v1`.
+#[expect(
+    missing_docs,
+    clippy::pedantic,
+    clippy::nursery,
+    clippy::allow_attributes_without_reason,
+    reason = "generated code; the .proto files are the documentation"
+)]
+pub mod v1 {
+    tonic::include_proto!("nigh.v1");
+}
+
+pub use call::{Call, CallId, CallLimits, Headers};
+pub use deployment::{Deployment, DirectoryGrant, Kind, Limits};
+pub use discovery::{Broker, Computer, ComputerProblem};
+pub use name::{Digest, Endpoint, FunctionName, NodeName};
+pub use reply::{Estimate, Load, Outcome, Reply, Timing};
+pub use status::{PlatformError, Reason};
+pub use stream::parts;
+
+/// The version of the protocol between roles; a peer that speaks another is refused with [`Reason::Protocol`].
+pub const PROTOCOL: u32 = 1;

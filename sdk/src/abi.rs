@@ -8,7 +8,7 @@
 //! The payload stands first so that it becomes the request's `Vec` without a copy. Imports, from module `nigh`:
 //! `log_v1(level, address, length)`, where level 0 carries the message of a panic.
 
-use crate::{Error, Level, Request, Response};
+use crate::{Error, Request, Response};
 
 /// Encodes headers into the ABI's head.
 pub fn encode_head<'a>(headers: impl Iterator<Item = (&'a str, &'a str)>) -> Vec<u8> {
@@ -55,16 +55,22 @@ fn take_text(from: &mut &[u8], len: u32) -> Option<String> {
 
 /// Runs a function on the bytes of an inbox: payload, then head.
 #[cfg_attr(not(target_arch = "wasm32"), allow(dead_code, reason = "natively only the tests call it"))]
-fn run(handler: fn(Request) -> Result<Response, Error>, mut inbox: Vec<u8>, payload_len: usize) -> Result<Response, Error> {
-    let headers = inbox.get(payload_len..).and_then(decode_head).ok_or_else(|| Error::failed("malformed request head"))?;
+fn run(
+    handler: fn(Request) -> Result<Response, Error>,
+    mut inbox: Vec<u8>,
+    payload_len: usize,
+) -> Result<Response, Error> {
+    let headers =
+        inbox.get(payload_len..).and_then(decode_head).ok_or_else(|| Error::failed("malformed request head"))?;
     inbox.truncate(payload_len);
-    let request = headers.into_iter().fold(Request::new(inbox), |request, (name, value)| request.with_header(name, value));
+    let request =
+        headers.into_iter().fold(Request::new(inbox), |request, (name, value)| request.with_header(name, value));
     handler(request)
 }
 
 #[cfg(not(target_arch = "wasm32"))]
 #[expect(clippy::print_stderr, reason = "natively, standard error is the log")]
-pub(crate) fn log(level: Level, line: &str) {
+pub(crate) fn log(level: crate::Level, line: &str) {
     eprintln!("{level:?}: {line}");
 }
 
@@ -81,7 +87,7 @@ mod wasm {
     use std::sync::Mutex;
 
     use super::{encode_head, run};
-    use crate::{Error, Level, Request, Response};
+    use crate::{Error, Request, Response};
 
     static INBOX: Mutex<Vec<u8>> = Mutex::new(Vec::new());
     static ANSWER: Mutex<Option<Answer>> = Mutex::new(None);

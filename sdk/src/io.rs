@@ -58,7 +58,9 @@ impl Request {
     {
         match self.header(name) {
             None => Ok(default),
-            Some(value) => value.trim().parse().map_err(|why| Error::bad_input(format!("header {name}: {value:?}: {why}"))),
+            Some(value) => {
+                value.trim().parse().map_err(|why| Error::bad_input(format!("header {name}: {value:?}: {why}")))
+            }
         }
     }
 

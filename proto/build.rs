@@ -1,0 +1,13 @@
+//! Generates the messages and services from the `.proto` files, through protox, so that nobody needs `protoc`.
+
+use std::error::Error;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let files = ["functions", "controller", "computer", "broker"].map(|name| format!("nigh/v1/{name}.proto"));
+    for file in &files {
+        println!("cargo::rerun-if-changed={file}");
+    }
+    let descriptors = protox::compile(&files, ["."])?;
+    tonic_prost_build::configure().bytes(".").compile_fds(descriptors)?;
+    Ok(())
+}

@@ -1,0 +1,312 @@
+//! A call: what a caller asks for, checked.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tonic::Request;
+
+use crate::status::{PlatformError, Reason};
+use crate::{FunctionName, v1};
+
+/// What a role accepts of one call, whatever the function's own limits say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CallLimits {
+    /// Bytes of a payload, at most.
+    pub payload_bytes_max: usize,
+    /// Time that a call has where its caller sets none.
+    pub timeout_default: Duration,
+    /// Time that a caller may ask for, at most; more is shortened to this.
+    pub timeout_max: Duration,
+    /// Times that a call may be passed on.
+    pub hops_max: u32,
+}
+
+impl Default for CallLimits {
+    fn default() -> Self {
+        Self {
+            payload_bytes_max: 16 << 20,
+            timeout_default: Duration::from_secs(30),
+            timeout_max: Duration::from_secs(3600),
+            hops_max: 8,
+        }
+    }
+}
+
+/// Headers of one request or answer, at most.
+pub const HEADERS_MAX: usize = 64;
+/// Bytes of all names and values of one request's or answer's headers, at most.
+pub const HEADERS_BYTES_MAX: usize = 16 << 10;
+
+/// Headers within their limits, in order. Names are compared without regard to ASCII case.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Headers(Vec<(String, String)>);
+
+impl Headers {
+    /// Checks the number and size of headers, and that names are not empty and hold no control characters.
+    ///
+    /// # Errors
+    /// [`Reason::TooLarge`] or [`Reason::Malformed`].
+    pub fn new(headers: Vec<(String, String)>) -> Result<Self, PlatformError> {
+        let bytes: usize = headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+        if headers.len() > HEADERS_MAX || bytes > HEADERS_BYTES_MAX {
+            let message = format!(
+                "{} headers of {bytes} bytes; send at most {HEADERS_MAX} of {HEADERS_BYTES_MAX} bytes",
+                headers.len()
+            );
+            return Err(PlatformError::new(Reason::TooLarge, message));
+        }
+        if headers
+            .iter()
+            .any(|(name, value)| name.is_empty() || name.chars().chain(value.chars()).any(char::is_control))
+        {
+            return Err(PlatformError::malformed(
+                "a header's name is empty, or its name or value holds a control character",
+            ));
+        }
+        Ok(Self(headers))
+    }
+
+    /// The value of the first header of this name.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.iter().find(|(have, _)| have.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+    }
+
+    /// All headers, in order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
+    pub(crate) fn from_wire(headers: Vec<v1::Header>) -> Result<Self, PlatformError> {
+        Self::new(headers.into_iter().map(|header| (header.name, header.value)).collect())
+    }
+
+    pub(crate) fn into_wire(self) -> Vec<v1::Header> {
+        self.0.into_iter().map(|(name, value)| v1::Header { name, value }).collect()
+    }
+}
+
+/// Names one call in logs and answers: 1 to 64 visible ASCII characters. Cheap to clone.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct CallId(Arc<str>);
+
+impl CallId {
+    const BYTES_MAX: usize = 64;
+
+    /// An id that nobody else has: 128 random bits in hexadecimal.
+    pub fn random() -> Self {
+        Self(format!("{:032x}", rand::random::<u128>()).into())
+    }
+
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for CallId {
+    type Err = PlatformError;
+
+    fn from_str(given: &str) -> Result<Self, PlatformError> {
+        let fits = (1..=Self::BYTES_MAX).contains(&given.len()) && given.bytes().all(|byte| byte.is_ascii_graphic());
+        fits.then(|| Self(given.into()))
+            .ok_or_else(|| PlatformError::malformed("call id: use 1 to 64 visible ASCII characters"))
+    }
+}
+
+impl fmt::Display for CallId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for CallId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// One invocation of a function. Clones share the payload.
+#[derive(Debug, Clone)]
+pub struct Call {
+    /// What to run.
+    pub function: FunctionName,
+    /// Its input.
+    pub payload: Bytes,
+    /// Its input's headers.
+    pub headers: Headers,
+    /// Its name in logs.
+    pub id: CallId,
+    /// Roles that have passed it on.
+    pub hops: u32,
+    /// Estimate only.
+    pub dry_run: bool,
+    /// Running it twice does no harm.
+    pub retry_safe: bool,
+    /// When its answer stops being of use.
+    pub deadline: Instant,
+}
+
+impl Call {
+    /// A call of this function with a new id, no headers, not safe to retry.
+    pub fn new(function: FunctionName, payload: impl Into<Bytes>, timeout: Duration) -> Self {
+        Self {
+            function,
+            payload: payload.into(),
+            headers: Headers::default(),
+            id: CallId::random(),
+            hops: 0,
+            dry_run: false,
+            retry_safe: false,
+            deadline: Instant::now() + timeout,
+        }
+    }
+
+    /// Time left until the deadline; zero when it has passed.
+    pub fn time_left(&self, now: Instant) -> Duration {
+        self.deadline.saturating_duration_since(now)
+    }
+
+    /// Checks a request as it arrives.
+    ///
+    /// # Errors
+    /// [`Reason::Malformed`], [`Reason::TooLarge`], [`Reason::LoopDetected`], or [`Reason::Late`] where no time is left.
+    pub fn from_wire(
+        request: v1::InvokeRequest,
+        timeout: Option<Duration>,
+        limits: &CallLimits,
+        now: Instant,
+    ) -> Result<Self, PlatformError> {
+        if timeout.is_some_and(|timeout| timeout.is_zero()) {
+            return Err(PlatformError::new(
+                Reason::Late,
+                "the deadline had passed when the call arrived; give it more time",
+            ));
+        }
+        check_payload(request.payload.len(), limits)?;
+        if request.hops > limits.hops_max {
+            let message = format!("passed on {} times; do brokers forward to each other?", request.hops);
+            return Err(PlatformError::new(Reason::LoopDetected, message));
+        }
+        let id = if request.call_id.is_empty() { CallId::random() } else { request.call_id.parse()? };
+        Ok(Self {
+            function: request.function.parse()?,
+            payload: request.payload,
+            headers: Headers::from_wire(request.headers)?,
+            id,
+            hops: request.hops,
+            dry_run: request.dry_run,
+            retry_safe: request.retry_safe,
+            deadline: now + timeout.unwrap_or(limits.timeout_default).min(limits.timeout_max),
+        })
+    }
+
+    /// The message for the next role, one hop further on if `forward`.
+    pub fn to_wire(&self) -> v1::InvokeRequest {
+        v1::InvokeRequest {
+            function: self.function.as_str().to_owned(),
+            payload: self.payload.clone(),
+            headers: self.headers.clone().into_wire(),
+            call_id: self.id.as_str().to_owned(),
+            hops: self.hops,
+            dry_run: self.dry_run,
+            retry_safe: self.retry_safe,
+        }
+    }
+
+    /// The request for the next role, with the time left as its gRPC time-out.
+    pub fn to_request(&self, now: Instant) -> Request<v1::InvokeRequest> {
+        let mut request = Request::new(self.to_wire());
+        request.set_timeout(self.time_left(now));
+        request
+    }
+}
+
+pub(crate) fn check_payload(bytes: usize, limits: &CallLimits) -> Result<(), PlatformError> {
+    if bytes <= limits.payload_bytes_max {
+        return Ok(());
+    }
+    let message = format!("a payload of {bytes} bytes; at most {} are taken here", limits.payload_bytes_max);
+    Err(PlatformError::new(Reason::TooLarge, message))
+}
+
+/// The gRPC time-out of a request, if its caller set one that is well formed.
+pub(crate) fn timeout_of(metadata: &tonic::metadata::MetadataMap) -> Option<Duration> {
+    let text = metadata.get("grpc-timeout")?.to_str().ok()?;
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    // The protocol allows at most eight digits.
+    let amount: u64 = (digits.len() <= 8).then(|| digits.parse().ok())??;
+    match unit {
+        "H" => Some(Duration::from_secs(amount * 3600)),
+        "M" => Some(Duration::from_secs(amount * 60)),
+        "S" => Some(Duration::from_secs(amount)),
+        "m" => Some(Duration::from_millis(amount)),
+        "u" => Some(Duration::from_micros(amount)),
+        "n" => Some(Duration::from_nanos(amount)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn check(request: v1::InvokeRequest, timeout: Option<Duration>) -> Result<Call, Reason> {
+        Call::from_wire(request, timeout, &CallLimits::default(), Instant::now()).map_err(|error| error.reason)
+    }
+
+    fn request() -> v1::InvokeRequest {
+        v1::InvokeRequest { function: "echo".into(), ..Default::default() }
+    }
+
+    #[test]
+    fn bad_requests_are_refused_by_reason() {
+        assert!(check(request(), None).is_ok());
+        assert_eq!(
+            check(v1::InvokeRequest { function: "no such/name".into(), ..request() }, None).unwrap_err(),
+            Reason::Malformed
+        );
+        assert_eq!(
+            check(v1::InvokeRequest { payload: vec![0; (16 << 20) + 1].into(), ..request() }, None).unwrap_err(),
+            Reason::TooLarge
+        );
+        assert_eq!(check(v1::InvokeRequest { hops: 9, ..request() }, None).unwrap_err(), Reason::LoopDetected);
+        assert_eq!(
+            check(v1::InvokeRequest { call_id: "two words".into(), ..request() }, None).unwrap_err(),
+            Reason::Malformed
+        );
+        assert_eq!(check(request(), Some(Duration::ZERO)).unwrap_err(), Reason::Late);
+        let many = vec![v1::Header { name: "a".into(), value: String::new() }; HEADERS_MAX + 1];
+        assert_eq!(check(v1::InvokeRequest { headers: many, ..request() }, None).unwrap_err(), Reason::TooLarge);
+    }
+
+    #[test]
+    fn a_caller_gets_the_time_it_asks_for_up_to_the_limit() {
+        let now = Instant::now();
+        let limits = CallLimits { timeout_max: Duration::from_secs(5), ..CallLimits::default() };
+        let left = |timeout| Call::from_wire(request(), timeout, &limits, now).unwrap().time_left(now);
+        assert_eq!(left(Some(Duration::from_secs(2))), Duration::from_secs(2));
+        assert_eq!(left(Some(Duration::from_secs(20))), Duration::from_secs(5));
+        assert_eq!(left(None), Duration::from_secs(5));
+    }
+
+    proptest! {
+        #[test]
+        fn time_outs_come_through_tonic_unharmed(us in 1u64..=99_999_999) {
+            let mut request = Request::new(());
+            request.set_timeout(Duration::from_micros(us));
+            prop_assert_eq!(timeout_of(request.metadata()), Some(Duration::from_micros(us)));
+        }
+
+        #[test]
+        fn any_time_out_text_is_judged_without_panic(text in "[ -~]{0,12}") {
+            let mut request = Request::new(());
+            request.metadata_mut().insert("grpc-timeout", text.parse().unwrap());
+            let _ = timeout_of(request.metadata());
+        }
+    }
+}

@@ -1,0 +1,327 @@
+//! A function as deployed: name, version, module, limits, grants.
+
+use std::fmt;
+use std::time::Duration;
+
+use prost::Message as _;
+
+use crate::name::{Digest, FunctionName};
+use crate::status::PlatformError;
+use crate::v1;
+
+/// How a module is run, told by looking at it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// A core module built with the SDK.
+    Native,
+    /// A component that exports `wasi:http/incoming-handler`.
+    Http,
+    /// A WASI p1 program: standard input to standard output.
+    Command,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Native => "native",
+            Self::Http => "http",
+            Self::Command => "command",
+        })
+    }
+}
+
+/// Hard limits of one function on one computer. [`Limits::default`] is what a function gets unless its deployment says
+/// otherwise.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Limits {
+    /// Bytes of an instance's memory.
+    pub memory_bytes: u64,
+    /// Wall time of one call, once it runs.
+    pub timeout: Duration,
+    /// Calls that run at once.
+    pub concurrency: u32,
+    /// Calls that wait.
+    pub queue: u32,
+    /// Bytes of a request's and of an answer's payload, each.
+    pub payload_bytes: u64,
+    /// Calls that one instance may serve; with 1 each gets a fresh one.
+    pub reuse: u32,
+    /// Bytes of log text of one call; more is cut, with a note.
+    pub log_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            memory_bytes: 128 << 20,
+            timeout: Duration::from_secs(10),
+            concurrency: 16,
+            queue: 256,
+            payload_bytes: 16 << 20,
+            reuse: 1,
+            log_bytes: 64 << 10,
+        }
+    }
+}
+
+impl Limits {
+    /// What no deployment may ask for more of.
+    pub const MAX: Self = Self {
+        memory_bytes: 1 << 30,
+        timeout: Duration::from_secs(3600),
+        concurrency: 1024,
+        queue: 65_536,
+        payload_bytes: 64 << 20,
+        reuse: 1_000_000,
+        log_bytes: 16 << 20,
+    };
+    /// One page of Wasm memory: no instance has less.
+    const MEMORY_BYTES_MIN: u64 = 64 << 10;
+
+    /// Fills in defaults for zeros and checks every limit against [`Limits::MAX`].
+    ///
+    /// # Errors
+    /// [`Reason::Malformed`](crate::Reason::Malformed), naming the limit and its range.
+    pub fn from_wire(wire: &v1::Limits) -> Result<Self, PlatformError> {
+        let default = Self::default();
+        let pick = |given: u64, default: u64, least: u64, most: u64, what: &str| match given {
+            0 => Ok(default),
+            given if (least..=most).contains(&given) => Ok(given),
+            given => Err(PlatformError::malformed(format!("limit {what}: {given} is outside {least} to {most}"))),
+        };
+        let count = |given: u32, default: u32, most: u32, what: &str| {
+            pick(given.into(), default.into(), 1, most.into(), what).map(|count| u32::try_from(count).unwrap_or(most))
+        };
+        let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        Ok(Self {
+            memory_bytes: pick(
+                wire.memory_bytes,
+                default.memory_bytes,
+                Self::MEMORY_BYTES_MIN,
+                Self::MAX.memory_bytes,
+                "memory (bytes)",
+            )?,
+            timeout: Duration::from_millis(pick(
+                wire.timeout_ms,
+                ms(default.timeout),
+                1,
+                ms(Self::MAX.timeout),
+                "timeout (ms)",
+            )?),
+            concurrency: count(wire.concurrency, default.concurrency, Self::MAX.concurrency, "concurrency")?,
+            queue: count(wire.queue, default.queue, Self::MAX.queue, "queue")?,
+            payload_bytes: pick(
+                wire.payload_bytes,
+                default.payload_bytes,
+                1,
+                Self::MAX.payload_bytes,
+                "payload (bytes)",
+            )?,
+            reuse: count(wire.reuse, default.reuse, Self::MAX.reuse, "reuse")?,
+            log_bytes: pick(wire.log_bytes, default.log_bytes, 1, Self::MAX.log_bytes, "log (bytes)")?,
+        })
+    }
+
+    /// The limits as their message.
+    pub fn to_wire(&self) -> v1::Limits {
+        v1::Limits {
+            memory_bytes: self.memory_bytes,
+            timeout_ms: u64::try_from(self.timeout.as_millis()).unwrap_or(u64::MAX),
+            concurrency: self.concurrency,
+            queue: self.queue,
+            payload_bytes: self.payload_bytes,
+            reuse: self.reuse,
+            log_bytes: self.log_bytes,
+        }
+    }
+}
+
+/// Access to a directory that the computer's operator offers under a name. A deployment can only ask for what is
+/// offered; paths of the host never travel.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct DirectoryGrant {
+    /// The offered directory's name; the form of a node's name.
+    pub name: String,
+    /// Where the function sees it: an absolute path.
+    pub guest_path: String,
+    /// Read and write, instead of only read.
+    pub writable: bool,
+}
+
+impl DirectoryGrant {
+    /// Grants of one function, at most.
+    pub const MAX: usize = 16;
+    const GUEST_PATH_BYTES_MAX: usize = 255;
+
+    fn from_wire(wire: v1::DirectoryGrant) -> Result<Self, PlatformError> {
+        wire.name
+            .parse::<crate::NodeName>()
+            .map_err(|_| PlatformError::malformed(format!("directory grant {:?}: not a name", wire.name)))?;
+        let path = &wire.guest_path;
+        let is_plain = path.starts_with('/')
+            && path.len() <= Self::GUEST_PATH_BYTES_MAX
+            && !path.chars().any(char::is_control)
+            && path.split('/').all(|part| part != "..");
+        if !is_plain {
+            return Err(PlatformError::malformed(format!(
+                "directory grant {}: {path:?} is not an absolute path without ..",
+                wire.name
+            )));
+        }
+        Ok(Self { name: wire.name, guest_path: wire.guest_path, writable: wire.writable })
+    }
+
+    fn to_wire(&self) -> v1::DirectoryGrant {
+        v1::DirectoryGrant { name: self.name.clone(), guest_path: self.guest_path.clone(), writable: self.writable }
+    }
+}
+
+/// A function as deployed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Deployment {
+    /// The name it is called by.
+    pub name: FunctionName,
+    /// Digest of module, kind, limits and grants together.
+    pub version: Digest,
+    /// Digest of the module.
+    pub module: Digest,
+    /// Size of the module.
+    pub module_bytes: u64,
+    /// How it is run.
+    pub kind: Kind,
+    /// Its limits.
+    pub limits: Limits,
+    /// The directories it may reach.
+    pub directories: Vec<DirectoryGrant>,
+}
+
+impl Deployment {
+    /// Puts a deployment together; the version follows from the rest.
+    pub fn new(
+        name: FunctionName,
+        module: Digest,
+        module_bytes: u64,
+        kind: Kind,
+        limits: Limits,
+        directories: Vec<DirectoryGrant>,
+    ) -> Self {
+        let mut deployment = Self { name, version: module, module, module_bytes, kind, limits, directories };
+        let mut wire = deployment.to_wire();
+        wire.name.clear();
+        wire.version.clear();
+        deployment.version = Digest::of(&wire.encode_to_vec());
+        deployment
+    }
+
+    /// Checks what a deployer asks for: name, limits and grants.
+    ///
+    /// # Errors
+    /// [`Reason::Malformed`](crate::Reason::Malformed), saying what is wrong.
+    pub fn check_head(head: v1::DeployHead) -> Result<(FunctionName, Limits, Vec<DirectoryGrant>), PlatformError> {
+        let limits = Limits::from_wire(&head.limits.unwrap_or_default())?;
+        Ok((head.name.parse()?, limits, grants(head.directories)?))
+    }
+
+    /// Checks a message as it arrives.
+    ///
+    /// # Errors
+    /// [`Reason::Malformed`](crate::Reason::Malformed), also where the version does not follow from the rest.
+    pub fn from_wire(wire: v1::Deployment) -> Result<Self, PlatformError> {
+        let kind = match wire.kind() {
+            v1::ModuleKind::Native => Kind::Native,
+            v1::ModuleKind::Http => Kind::Http,
+            v1::ModuleKind::Command => Kind::Command,
+            v1::ModuleKind::Unspecified => return Err(PlatformError::malformed("a deployment without a kind")),
+        };
+        let limits = Limits::from_wire(&wire.limits.unwrap_or_default())?;
+        let deployment = Self::new(
+            wire.name.parse()?,
+            wire.module.parse()?,
+            wire.module_bytes,
+            kind,
+            limits,
+            grants(wire.directories)?,
+        );
+        if deployment.version != wire.version.parse()? {
+            return Err(PlatformError::malformed(format!(
+                "the version of {} does not follow from its module, limits and grants",
+                deployment.name
+            )));
+        }
+        Ok(deployment)
+    }
+
+    /// The deployment as its message.
+    pub fn to_wire(&self) -> v1::Deployment {
+        let kind = match self.kind {
+            Kind::Native => v1::ModuleKind::Native,
+            Kind::Http => v1::ModuleKind::Http,
+            Kind::Command => v1::ModuleKind::Command,
+        };
+        v1::Deployment {
+            name: self.name.as_str().to_owned(),
+            version: self.version.to_string(),
+            module: self.module.to_string(),
+            module_bytes: self.module_bytes,
+            kind: kind.into(),
+            limits: Some(self.limits.to_wire()),
+            directories: self.directories.iter().map(DirectoryGrant::to_wire).collect(),
+        }
+    }
+}
+
+fn grants(wire: Vec<v1::DirectoryGrant>) -> Result<Vec<DirectoryGrant>, PlatformError> {
+    if wire.len() > DirectoryGrant::MAX {
+        return Err(PlatformError::malformed(format!(
+            "{} directory grants; at most {} are taken",
+            wire.len(),
+            DirectoryGrant::MAX
+        )));
+    }
+    wire.into_iter().map(DirectoryGrant::from_wire).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn deployment(limits: Limits) -> Deployment {
+        Deployment::new("echo".parse().unwrap(), Digest::of(b"module"), 6, Kind::Native, limits, Vec::new())
+    }
+
+    #[test]
+    fn the_version_follows_from_module_and_limits_but_not_from_the_name() {
+        let one = deployment(Limits::default());
+        let other_limits = deployment(Limits { reuse: 5, ..Limits::default() });
+        assert_ne!(one.version, other_limits.version);
+        let renamed =
+            Deployment::new("other".parse().unwrap(), one.module, 6, Kind::Native, Limits::default(), Vec::new());
+        assert_eq!(one.version, renamed.version);
+        assert_eq!(Deployment::from_wire(one.to_wire()).unwrap(), one);
+        let forged = v1::Deployment { version: Digest::of(b"other").to_string(), ..one.to_wire() };
+        assert!(Deployment::from_wire(forged).is_err());
+    }
+
+    #[test]
+    fn limits_are_filled_in_and_held_to_their_range() {
+        assert_eq!(Limits::from_wire(&v1::Limits::default()).unwrap(), Limits::default());
+        let error = Limits::from_wire(&v1::Limits { memory_bytes: 2 << 30, ..Default::default() }).unwrap_err();
+        assert!(error.message.contains("memory"), "{error}");
+        assert!(Limits::from_wire(&v1::Limits { concurrency: 100_000, ..Default::default() }).is_err());
+    }
+
+    #[test]
+    fn grants_name_offers_and_absolute_paths() {
+        let check = |name: &str, path: &str| {
+            DirectoryGrant::from_wire(v1::DirectoryGrant {
+                name: name.into(),
+                guest_path: path.into(),
+                writable: false,
+            })
+        };
+        assert!(check("data", "/data").is_ok());
+        for (name, path) in [("../etc", "/x"), ("data", "x"), ("data", "/a/../b"), ("data", "")] {
+            assert!(check(name, path).is_err(), "{name} {path}");
+        }
+    }
+}

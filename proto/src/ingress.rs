@@ -1,0 +1,61 @@
+//! The door that brokers and computers share: `nigh.v1.Functions` in front of anything that handles calls.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures_util::Stream;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::call::{Call, CallLimits, timeout_of};
+use crate::reply::Reply;
+use crate::status::PlatformError;
+use crate::v1::functions_server::{Functions, FunctionsServer};
+use crate::{channel, stream, v1};
+
+/// What brings a call to its outcome. Dropping the future means that the caller no longer wants the answer.
+pub trait Handler: Send + Sync + 'static {
+    /// Handles one call; `arrived` is when its message was complete.
+    fn handle(&self, call: Call, arrived: Instant) -> impl Future<Output = Result<Reply, PlatformError>> + Send;
+}
+
+/// `nigh.v1.Functions` in front of a [`Handler`].
+pub struct Ingress<H> {
+    handler: Arc<H>,
+    limits: CallLimits,
+}
+
+impl<H: Handler> Ingress<H> {
+    /// The service, ready to be added to a server.
+    pub fn service(handler: Arc<H>, limits: CallLimits) -> FunctionsServer<Self> {
+        let bytes_max = channel::message_bytes_max(limits.payload_bytes_max);
+        FunctionsServer::new(Self { handler, limits })
+            .max_decoding_message_size(bytes_max)
+            .max_encoding_message_size(usize::MAX)
+    }
+}
+
+impl<H> std::fmt::Debug for Ingress<H> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ingress").field("limits", &self.limits).finish_non_exhaustive()
+    }
+}
+
+#[tonic::async_trait]
+impl<H: Handler> Functions for Ingress<H> {
+    async fn invoke(&self, request: Request<v1::InvokeRequest>) -> Result<Response<v1::InvokeResponse>, Status> {
+        let arrived = Instant::now();
+        let timeout = timeout_of(request.metadata());
+        let call = Call::from_wire(request.into_inner(), timeout, &self.limits, arrived)?;
+        Ok(Response::new(self.handler.handle(call, arrived).await?.into_wire()))
+    }
+
+    type InvokeStreamStream = std::pin::Pin<Box<dyn Stream<Item = Result<v1::InvokeFrame, Status>> + Send>>;
+
+    async fn invoke_stream(
+        &self,
+        request: Request<Streaming<v1::InvokeFrame>>,
+    ) -> Result<Response<Self::InvokeStreamStream>, Status> {
+        Ok(Response::new(Box::pin(stream::serve(self.handler.clone(), self.limits.clone(), request.into_inner()))))
+    }
+}

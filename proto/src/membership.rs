@@ -1,0 +1,193 @@
+//! A node's two lasting relations with its controller: being announced, and knowing what the controller knows. Both go on
+//! through cuts and restarts of the controller, and neither ever makes a node forget what it has learnt.
+
+use std::future::Future;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+
+use crate::channel;
+use crate::discovery::{Broker, Computer, WatchEvent};
+use crate::name::{Endpoint, NodeName};
+use crate::status::PlatformError;
+use crate::v1::controller_client::ControllerClient;
+use crate::{PROTOCOL, v1};
+
+/// Wait after a first failure to reach the controller; doubles up to [`RETRY_MAX`].
+const RETRY_MIN: Duration = Duration::from_millis(100);
+/// The longest wait between tries, so that a controller that comes back is found soon.
+const RETRY_MAX: Duration = Duration::from_secs(2);
+/// Time for one announcement or withdrawal.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
+/// Announcements within one lease, so that two may be lost without harm.
+const ANNOUNCEMENTS_PER_LEASE: u32 = 3;
+/// Events of one snapshot, at most: functions, computers and brokers together.
+const SNAPSHOT_EVENTS_MAX: usize = 1_000_000;
+
+/// Who announces itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Node {
+    /// A computer.
+    Computer(Computer),
+    /// A broker.
+    Broker(Broker),
+}
+
+impl Node {
+    fn name(&self) -> &NodeName {
+        match self {
+            Self::Computer(computer) => &computer.name,
+            Self::Broker(broker) => &broker.name,
+        }
+    }
+
+    fn to_wire(&self) -> v1::AnnounceRequest {
+        let node = match self {
+            Self::Computer(computer) => v1::announce_request::Node::Computer(computer.to_wire()),
+            Self::Broker(broker) => v1::announce_request::Node::Broker(broker.to_wire()),
+        };
+        v1::AnnounceRequest { protocol: PROTOCOL, node: Some(node) }
+    }
+}
+
+/// What a watcher wants to know of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Topics {
+    /// Functions deployed.
+    pub functions: bool,
+    /// Computers alive and what they have ready.
+    pub computers: bool,
+    /// Brokers alive.
+    pub brokers: bool,
+}
+
+/// What a watcher learns.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Knowledge {
+    /// All there is, in place of everything learnt before: a stream to the controller was (re)opened and is in step.
+    /// Holds no `Synced` and no removals.
+    All(Vec<WatchEvent>),
+    /// One change since.
+    Change(WatchEvent),
+}
+
+/// Keeps a node announced until `shutdown`, then withdraws it. Announces at once whenever `node` changes.
+pub async fn keep_announced(controller: Endpoint, mut node: watch::Receiver<Node>, shutdown: CancellationToken) {
+    let mut client = ControllerClient::new(channel::connect_lazy(&controller));
+    let mut wait = RETRY_MIN;
+    let mut reached = false;
+    loop {
+        let request = node.borrow_and_update().to_wire();
+        let next = match announce(&mut client, request).await {
+            Ok(lease) => {
+                if !reached {
+                    tracing::info!(%controller, lease_ms = lease.as_millis(), "announced");
+                }
+                (reached, wait) = (true, RETRY_MIN);
+                lease / ANNOUNCEMENTS_PER_LEASE
+            }
+            Err(error) => {
+                tracing::warn!(%controller, %error, "cannot announce, will try again");
+                reached = false;
+                let next = wait;
+                wait = (wait * 2).min(RETRY_MAX);
+                next
+            }
+        };
+        tokio::select! {
+            () = tokio::time::sleep(next) => {}
+            changed = node.changed() => if changed.is_err() { break },
+            () = shutdown.cancelled() => break,
+        }
+    }
+    let name = node.borrow().name().as_str().to_owned();
+    // Best effort: a controller that does not hear of it lets the lease run out.
+    let _ = within(REQUEST_TIMEOUT, client.withdraw(v1::WithdrawRequest { name })).await;
+}
+
+async fn announce(
+    client: &mut ControllerClient<Channel>,
+    request: v1::AnnounceRequest,
+) -> Result<Duration, PlatformError> {
+    let response = within(REQUEST_TIMEOUT, client.announce(request)).await?;
+    // A lease of nothing would make this a busy loop.
+    Ok(Duration::from_millis(response.into_inner().lease_ms.max(10)))
+}
+
+async fn within<T>(
+    limit: Duration,
+    answer: impl Future<Output = Result<T, tonic::Status>>,
+) -> Result<T, PlatformError> {
+    match tokio::time::timeout(limit, answer).await {
+        Ok(answer) => Ok(answer?),
+        Err(_) => Err(tonic::Status::deadline_exceeded("no answer in time").into()),
+    }
+}
+
+/// Tells `learnt` all that the controller knows and every change, until `shutdown` or until nobody listens.
+pub async fn keep_watching(
+    controller: Endpoint,
+    topics: Topics,
+    learnt: mpsc::Sender<Knowledge>,
+    shutdown: CancellationToken,
+) {
+    let mut client = ControllerClient::new(channel::connect_lazy(&controller))
+        .max_decoding_message_size(channel::message_bytes_max(16 << 20));
+    let mut wait = RETRY_MIN;
+    loop {
+        let watched = tokio::select! {
+            watched = watch_once(&mut client, topics, &learnt, &mut wait) => watched,
+            () = shutdown.cancelled() => return,
+        };
+        if learnt.is_closed() {
+            return;
+        }
+        if let Err(error) = watched {
+            tracing::warn!(%controller, %error, "not in step with the controller, going on with what is known");
+        }
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = shutdown.cancelled() => return,
+        }
+        wait = (wait * 2).min(RETRY_MAX);
+    }
+}
+
+async fn watch_once(
+    client: &mut ControllerClient<Channel>,
+    topics: Topics,
+    learnt: &mpsc::Sender<Knowledge>,
+    wait: &mut Duration,
+) -> Result<(), PlatformError> {
+    let Topics { functions, computers, brokers } = topics;
+    let request = v1::WatchRequest { protocol: PROTOCOL, functions, computers, brokers };
+    let mut events = within(REQUEST_TIMEOUT, client.watch(request)).await?.into_inner();
+    let mut snapshot = Some(Vec::new());
+    while let Some(event) = events.next().await {
+        let Some(event) = WatchEvent::from_wire(event?)? else { continue };
+        let knowledge = match (&mut snapshot, event) {
+            (Some(known), WatchEvent::Synced) => {
+                *wait = RETRY_MIN;
+                let known = std::mem::take(known);
+                snapshot = None;
+                Knowledge::All(known)
+            }
+            (Some(known), event) => {
+                if known.len() >= SNAPSHOT_EVENTS_MAX {
+                    return Err(PlatformError::malformed("the controller tells of more than any edge has"));
+                }
+                known.push(event);
+                continue;
+            }
+            (None, WatchEvent::Synced) => continue,
+            (None, event) => Knowledge::Change(event),
+        };
+        if learnt.send(knowledge).await.is_err() {
+            return Ok(());
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,237 @@
+//! Names, digests and addresses, checked once.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use sha2::{Digest as _, Sha256};
+
+/// A name or address that does not have its form.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    /// Not a function's or node's name.
+    #[error("{what} name {given:?}: use 1 to {NAME_BYTES_MAX} of a-z 0-9 - _ ., beginning with a letter or digit")]
+    Name {
+        /// `function` or `node`.
+        what: &'static str,
+        /// What was given, shortened.
+        given: String,
+    },
+    /// Not a SHA-256 in hexadecimal.
+    #[error("digest {0:?}: expected 64 hexadecimal digits")]
+    Digest(String),
+    /// Not `host:port`.
+    #[error("endpoint {0:?}: expected host:port, as in 127.0.0.1:6473 or [::1]:6473")]
+    Endpoint(String),
+}
+
+/// Bytes in a function's or node's name, at most.
+pub const NAME_BYTES_MAX: usize = 63;
+
+fn shortened(given: &str) -> String {
+    given.chars().take(NAME_BYTES_MAX + 1).collect()
+}
+
+fn checked_name(what: &'static str, given: &str) -> Result<Arc<str>, NameError> {
+    let first_is_alphanumeric = given.as_bytes().first().is_some_and(u8::is_ascii_alphanumeric);
+    let all_allowed = given.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.'));
+    if given.len() <= NAME_BYTES_MAX && first_is_alphanumeric && all_allowed {
+        Ok(given.into())
+    } else {
+        Err(NameError::Name { what, given: shortened(given) })
+    }
+}
+
+macro_rules! name {
+    ($(#[$doc:meta])* $name:ident, $what:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// The name as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = NameError;
+
+            fn from_str(given: &str) -> Result<Self, NameError> {
+                checked_name($what, given).map(Self)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        // `str` and the name hash alike, so tables keyed by name can be asked with `&str`.
+        impl std::borrow::Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+    };
+}
+
+name! {
+    /// The name by which a function is deployed and called: 1 to 63 of `a-z 0-9 - _ .`, beginning with a letter or
+    /// digit. Cheap to clone.
+    FunctionName, "function"
+}
+
+name! {
+    /// The name of a computer or broker; the same form as a function's.
+    NodeName, "node"
+}
+
+/// A SHA-256: of a module, or of a version (module, limits and grants).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Digest([u8; 32]);
+
+impl Digest {
+    /// The digest of these bytes.
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(Sha256::digest(bytes).into())
+    }
+
+    /// The first 12 digits, for people to read.
+    pub fn short(&self) -> String {
+        self.to_string()[..12].to_owned()
+    }
+}
+
+impl FromStr for Digest {
+    type Err = NameError;
+
+    fn from_str(given: &str) -> Result<Self, NameError> {
+        let malformed = || NameError::Digest(shortened(given));
+        let mut digest = [0; 32];
+        if given.len() != 2 * digest.len() || !given.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Err(malformed());
+        }
+        for (at, byte) in digest.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(&given[2 * at..2 * at + 2], 16).map_err(|_| malformed())?;
+        }
+        Ok(Self(digest))
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Where a role is reached: `host:port`, the host a name or an address (IPv6 in brackets). Cheap to clone.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Endpoint(Arc<str>);
+
+impl Endpoint {
+    /// `host:port` as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Endpoint {
+    type Err = NameError;
+
+    fn from_str(given: &str) -> Result<Self, NameError> {
+        let malformed = || NameError::Endpoint(given.chars().take(300).collect());
+        let given = given.strip_prefix("http://").unwrap_or(given).trim_end_matches('/');
+        let (host, port) = given.rsplit_once(':').ok_or_else(malformed)?;
+        let host_is_plain = !host.is_empty()
+            && host.len() <= 255
+            && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_'));
+        let host_is_ipv6 = host
+            .strip_prefix('[')
+            .and_then(|host| host.strip_suffix(']'))
+            .is_some_and(|host| host.parse::<std::net::Ipv6Addr>().is_ok());
+        let port_is_valid = port.parse::<u16>().is_ok_and(|port| port != 0);
+        if (host_is_plain || host_is_ipv6) && port_is_valid { Ok(Self(given.into())) } else { Err(malformed()) }
+    }
+}
+
+impl From<std::net::SocketAddr> for Endpoint {
+    fn from(address: std::net::SocketAddr) -> Self {
+        Self(address.to_string().into())
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::borrow::Borrow<str> for Endpoint {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn names_with_odd_characters_are_refused() {
+        for odd in ["", "-a", ".a", "Face", "a b", "a/b", "a\0", "ä", "../etc", &"a".repeat(64)] {
+            assert!(odd.parse::<FunctionName>().is_err(), "{odd:?}");
+        }
+        for fine in ["a", "face-detect", "v1.2_x", "0"] {
+            assert_eq!(fine.parse::<FunctionName>().unwrap().as_str(), fine);
+        }
+    }
+
+    #[test]
+    fn endpoints_need_host_and_port() {
+        for odd in ["", ":1", "host", "host:", "host:0", "host:65536", "ho st:1", "::1:80", "[::g]:1", "host:1/path"] {
+            assert!(odd.parse::<Endpoint>().is_err(), "{odd:?}");
+        }
+        for fine in ["127.0.0.1:6473", "[::1]:1", "edge-7.local:80"] {
+            assert_eq!(fine.parse::<Endpoint>().unwrap().as_str(), fine);
+        }
+        assert_eq!("http://box:80/".parse::<Endpoint>().unwrap().as_str(), "box:80");
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_judged_without_panic(text in ".*") {
+            let _ = text.parse::<FunctionName>();
+            let _ = text.parse::<Digest>();
+            let _ = text.parse::<Endpoint>();
+        }
+
+        #[test]
+        fn digests_print_as_they_parse(bytes in any::<Vec<u8>>()) {
+            let digest = Digest::of(&bytes);
+            prop_assert_eq!(digest.to_string().parse::<Digest>().unwrap(), digest);
+        }
+    }
+}

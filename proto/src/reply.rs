@@ -1,0 +1,235 @@
+//! What comes back for a call: its outcome, who ran it, and where the time went.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::call::{CallId, Headers};
+use crate::name::{Digest, NodeName};
+use crate::status::{PlatformError, Reason};
+use crate::v1;
+
+/// A call's outcome and its measurements.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reply {
+    /// What the function, or in a dry run the computer, said.
+    pub outcome: Outcome,
+    /// Who ran it.
+    pub computer: NodeName,
+    /// Which version ran.
+    pub version: Digest,
+    /// The call's id.
+    pub call: CallId,
+    /// Roles that passed the call on.
+    pub hops: u32,
+    /// How busy the computer is.
+    pub load: Load,
+    /// Where the time went.
+    pub timing: Timing,
+}
+
+/// How a call ended, the platform having done its part.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The function answered.
+    Answer {
+        /// The answer's bytes.
+        payload: Bytes,
+        /// The answer's headers.
+        headers: Headers,
+    },
+    /// The function failed: its own error, or it trapped or broke one of its limits.
+    Error {
+        /// A word to branch on, such as `bad-input` or `panic`.
+        kind: String,
+        /// For people.
+        message: String,
+    },
+    /// A dry run's answer.
+    Estimate(Estimate),
+}
+
+/// What a computer expects a call to take, from its own measurements.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Estimate {
+    /// Waiting for a worker.
+    pub queue: Duration,
+    /// Making an instance.
+    pub init: Duration,
+    /// Running the function.
+    pub run: Duration,
+    /// Calls that this rests on; with 0 the durations are guesses.
+    pub samples: u64,
+}
+
+/// How busy a computer is.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Load {
+    /// Calls running.
+    pub running: u32,
+    /// Calls waiting.
+    pub queued: u32,
+    /// Calls that it can run at once.
+    pub workers: u32,
+    /// Shares of its cores spent in functions over the last 1, 10 and 30 s, from 0 to 1.
+    pub utilisation: [f32; 3],
+}
+
+/// Where the time of one call went. Each role adds its own part on the way back.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Timing {
+    /// Between roles: on the wire and in their transports.
+    pub network: Duration,
+    /// In brokers, deciding.
+    pub broker: Duration,
+    /// Waiting at the computer.
+    pub queue: Duration,
+    /// Making an instance.
+    pub init: Duration,
+    /// In the function.
+    pub run: Duration,
+}
+
+impl Timing {
+    /// Everything measured so far.
+    pub fn total(&self) -> Duration {
+        self.network + self.broker + self.queue + self.init + self.run
+    }
+}
+
+fn us(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+impl Load {
+    /// The load as its message.
+    pub fn to_wire(self) -> v1::Load {
+        let [utilisation_1s, utilisation_10s, utilisation_30s] = self.utilisation;
+        v1::Load {
+            running: self.running,
+            queued: self.queued,
+            workers: self.workers,
+            utilisation_1s,
+            utilisation_10s,
+            utilisation_30s,
+        }
+    }
+
+    /// The load that a message tells of.
+    pub fn from_wire(load: &v1::Load) -> Self {
+        let utilisation = [load.utilisation_1s, load.utilisation_10s, load.utilisation_30s];
+        Self { running: load.running, queued: load.queued, workers: load.workers, utilisation }
+    }
+}
+
+impl Reply {
+    /// The reply as its message.
+    pub fn into_wire(self) -> v1::InvokeResponse {
+        use v1::invoke_response::Outcome as Wire;
+        let outcome = match self.outcome {
+            Outcome::Answer { payload, headers } => Wire::Answer(v1::Answer { payload, headers: headers.into_wire() }),
+            Outcome::Error { kind, message } => Wire::Error(v1::FunctionError { kind, message }),
+            Outcome::Estimate(estimate) => Wire::Estimate(v1::Estimate {
+                queue_us: us(estimate.queue),
+                init_us: us(estimate.init),
+                run_us: us(estimate.run),
+                samples: estimate.samples,
+            }),
+        };
+        v1::InvokeResponse {
+            outcome: Some(outcome),
+            computer: self.computer.as_str().to_owned(),
+            version: self.version.to_string(),
+            call_id: self.call.as_str().to_owned(),
+            hops: self.hops,
+            load: Some(self.load.to_wire()),
+            timing: Some(v1::Timing {
+                network_us: us(self.timing.network),
+                broker_us: us(self.timing.broker),
+                queue_us: us(self.timing.queue),
+                init_us: us(self.timing.init),
+                run_us: us(self.timing.run),
+            }),
+        }
+    }
+
+    /// Checks a message as it arrives.
+    ///
+    /// # Errors
+    /// [`Reason::Protocol`] where the peer's message is not of this protocol.
+    pub fn from_wire(response: v1::InvokeResponse) -> Result<Self, PlatformError> {
+        use v1::invoke_response::Outcome as Wire;
+        let foreign = |what: &str| {
+            PlatformError::new(
+                Reason::Protocol,
+                format!("the peer's response has no valid {what}; is it of the same version?"),
+            )
+        };
+        let outcome = match response.outcome.ok_or_else(|| foreign("outcome"))? {
+            Wire::Answer(answer) => Outcome::Answer {
+                payload: answer.payload,
+                headers: Headers::from_wire(answer.headers).map_err(|_| foreign("headers"))?,
+            },
+            Wire::Error(error) => Outcome::Error { kind: error.kind, message: error.message },
+            Wire::Estimate(estimate) => Outcome::Estimate(Estimate {
+                queue: Duration::from_micros(estimate.queue_us),
+                init: Duration::from_micros(estimate.init_us),
+                run: Duration::from_micros(estimate.run_us),
+                samples: estimate.samples,
+            }),
+        };
+        let timing = response.timing.unwrap_or_default();
+        Ok(Self {
+            outcome,
+            computer: response.computer.parse().map_err(|_| foreign("computer"))?,
+            version: response.version.parse().map_err(|_| foreign("version"))?,
+            call: response.call_id.parse().map_err(|_| foreign("call id"))?,
+            hops: response.hops,
+            load: response.load.as_ref().map(Load::from_wire).unwrap_or_default(),
+            timing: Timing {
+                network: Duration::from_micros(timing.network_us),
+                broker: Duration::from_micros(timing.broker_us),
+                queue: Duration::from_micros(timing.queue_us),
+                init: Duration::from_micros(timing.init_us),
+                run: Duration::from_micros(timing.run_us),
+            },
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reply(outcome: Outcome) -> Reply {
+        Reply {
+            outcome,
+            computer: "computer-1".parse().unwrap(),
+            version: Digest::of(b"x"),
+            call: CallId::random(),
+            hops: 1,
+            load: Load { running: 1, queued: 2, workers: 3, utilisation: [0.5, 0.25, 0.125] },
+            timing: Timing { run: Duration::from_micros(7), ..Timing::default() },
+        }
+    }
+
+    #[test]
+    fn replies_survive_the_wire() {
+        let headers = Headers::new(vec![("a".into(), "1".into())]).unwrap();
+        for outcome in [
+            Outcome::Answer { payload: Bytes::from_static(b"x"), headers },
+            Outcome::Error { kind: "panic".into(), message: "at the disco".into() },
+            Outcome::Estimate(Estimate { run: Duration::from_micros(9), samples: 3, ..Estimate::default() }),
+        ] {
+            let there = reply(outcome);
+            assert_eq!(Reply::from_wire(there.clone().into_wire()).unwrap(), there);
+        }
+    }
+
+    #[test]
+    fn a_response_without_an_outcome_is_of_another_protocol() {
+        let response =
+            v1::InvokeResponse { outcome: None, ..reply(Outcome::Estimate(Estimate::default())).into_wire() };
+        assert_eq!(Reply::from_wire(response).unwrap_err().reason, Reason::Protocol);
+    }
+}
