@@ -4,7 +4,6 @@ use nigh_sdk::{Error, Request, Response};
 
 nigh_sdk::function!(echo);
 
-#[expect(clippy::unnecessary_wraps, reason = "the platform's signature")]
 fn echo(request: Request) -> Result<Response, Error> {
     let headers: Vec<(String, String)> = request.headers().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     let response = Response::new(request.into_payload());
