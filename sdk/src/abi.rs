@@ -83,11 +83,12 @@ pub use wasm::{alloc, handle};
 mod wasm {
     //! Where addresses and lengths become Rust values.
     #![expect(unsafe_code, reason = "the ABI passes addresses in linear memory")]
+    #![expect(clippy::cast_possible_truncation, reason = "addresses and lengths are 32 bits wide on wasm32")]
 
     use std::sync::Mutex;
 
     use super::{encode_head, run};
-    use crate::{Error, Request, Response};
+    use crate::{Error, Level, Request, Response};
 
     static INBOX: Mutex<Vec<u8>> = Mutex::new(Vec::new());
     static ANSWER: Mutex<Option<Answer>> = Mutex::new(None);
