@@ -1,0 +1,3 @@
+//! The whole system: in one process, as real processes, with hostile guests, and the invariants of its code.
+
+mod tidy;
