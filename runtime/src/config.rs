@@ -1,0 +1,78 @@
+//! What the operator of a computer decides. Every limit has a default that is safe on the machine at hand.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use nigh_proto::module::ModuleLimits;
+use nigh_proto::{CallLimits, Endpoint, NodeName};
+
+use crate::probe;
+
+/// How a computer is set up. [`Config::new`] gives every field but the name a default.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Its name, unique among the nodes of one controller.
+    pub name: NodeName,
+    /// Where others reach it, if not at its listener's own address.
+    pub advertise: Option<Endpoint>,
+    /// Where it learns what is deployed and announces itself; without one it runs what [`Computer::deploy`] is given.
+    ///
+    /// [`Computer::deploy`]: crate::Computer::deploy
+    pub controller: Option<Endpoint>,
+    /// Folder for compiled modules, made if missing; without one each start compiles anew.
+    pub cache: Option<PathBuf>,
+    /// Bytes of that folder's files, at most; the oldest are removed first.
+    pub cache_bytes_max: u64,
+    /// Directories that functions may be granted.
+    pub directories: Vec<OfferedDirectory>,
+    /// Calls that run at once, each on a thread of its own; at least 1.
+    pub workers: usize,
+    /// Instances at once, those kept for reuse included; at least `workers`.
+    pub instances_max: u32,
+    /// Sum of the memory limits of all instances.
+    pub memory_bytes_max: u64,
+    /// Calls that wait, of all functions together.
+    pub queue_max: usize,
+    /// Bytes of the payloads of all calls that wait or run.
+    pub payload_bytes_total_max: u64,
+    /// What is accepted of one call.
+    pub limits: CallLimits,
+    /// What is accepted of one module.
+    pub module_limits: ModuleLimits,
+    /// Time for calls to finish once the computer has to stop.
+    pub drain: Duration,
+}
+
+/// A directory of this host that deployments can ask for by name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OfferedDirectory {
+    /// The name; the form of a node's name.
+    pub name: String,
+    /// Where it is on this host.
+    pub path: PathBuf,
+    /// Functions that ask for it may also write.
+    pub writable: bool,
+}
+
+impl Config {
+    /// The defaults: twice as many workers as cores (at least 4, so that a guest that waits does not stop the others), and
+    /// half of the memory that this process may use.
+    pub fn new(name: NodeName) -> Self {
+        Self {
+            name,
+            advertise: None,
+            controller: None,
+            cache: None,
+            cache_bytes_max: 1 << 30,
+            directories: Vec::new(),
+            workers: (2 * probe::cores()).max(4),
+            instances_max: 256,
+            memory_bytes_max: probe::memory_bytes() / 2,
+            queue_max: 4096,
+            payload_bytes_total_max: 512 << 20,
+            limits: CallLimits::default(),
+            module_limits: ModuleLimits::default(),
+            drain: Duration::from_secs(30),
+        }
+    }
+}
