@@ -1,1 +1,5 @@
-//! placeholder
+//! Where a call goes.
+
+pub mod policy;
+
+pub use policy::PolicyKind;

@@ -1,0 +1,48 @@
+//! What an operator sets of a broker.
+
+use std::time::Duration;
+
+use nigh_proto::{CallLimits, Endpoint, FunctionName, NodeName};
+use nigh_routing::PolicyKind;
+
+/// A broker's settings.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Its name, unique among the nodes of an edge.
+    pub name: NodeName,
+    /// Where others reach it for calls, if not at the calls listener's own address.
+    pub advertise: Option<Endpoint>,
+    /// The controller that tells it of functions and computers; without one it has only `routes`.
+    pub controller: Option<Endpoint>,
+    /// How it chooses among a function's destinations.
+    pub policy: PolicyKind,
+    /// What it accepts of one call.
+    pub limits: CallLimits,
+    /// Calls under way at once, at most; further ones are refused with a time to retry after.
+    pub calls_max: usize,
+    /// Time that calls under way have to end once the broker is told to stop.
+    pub drain: Duration,
+    /// Destinations set by hand, whatever the controller says.
+    pub routes: Vec<(FunctionName, Endpoint)>,
+}
+
+impl Config {
+    /// The default of `calls_max`.
+    pub const CALLS_MAX: usize = 16_384;
+    /// The default of `drain`.
+    pub const DRAIN: Duration = Duration::from_secs(30);
+
+    /// Settings of a broker of this name with defaults for the rest: no controller, no routes.
+    pub fn new(name: NodeName) -> Self {
+        Self {
+            name,
+            advertise: None,
+            controller: None,
+            policy: PolicyKind::default(),
+            limits: CallLimits::default(),
+            calls_max: Self::CALLS_MAX,
+            drain: Self::DRAIN,
+            routes: Vec::new(),
+        }
+    }
+}

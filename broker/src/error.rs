@@ -1,0 +1,22 @@
+//! Why a broker cannot start or go on. What goes wrong with one call is a `PlatformError`.
+
+use std::net::SocketAddr;
+
+/// A failure of the broker as a whole; each is for its operator to mend.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A listener's address cannot be told.
+    #[error("cannot tell a listener's address: {0}")]
+    Listener(#[source] std::io::Error),
+    /// The broker would announce an address at which nobody can reach it.
+    #[error("{0} is no address that others could reach; set `advertise` to one that they can")]
+    Advertise(SocketAddr),
+    /// Serving a door failed.
+    #[error("cannot go on serving {door}: {source}")]
+    Serve {
+        /// Which: calls, table or HTTP.
+        door: &'static str,
+        /// What the transport said.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
