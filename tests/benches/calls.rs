@@ -1,0 +1,217 @@
+//! Calls per second and latency of a computer, and of a broker in front of it, against a bare tonic echo server and a bare
+//! tonic pass-through in the same run. Rounds are interleaved, figures are medians.
+//!
+//! `cargo bench -p nigh-tests --bench calls [-- --rounds 7 --seconds 2]`
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use nigh_proto::v1::functions_client::FunctionsClient;
+use nigh_proto::v1::functions_server::{Functions, FunctionsServer};
+use nigh_proto::{Endpoint, channel, v1};
+use nigh_tests::guests;
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+use tonic::{Request, Response, Status, Streaming};
+
+/// Threads of each server's and of the client's runtime.
+const THREADS: usize = 2;
+const PAYLOAD_BYTES: usize = 64;
+const IN_FLIGHT: [usize; 2] = [1, 64];
+const FUNCTION: &str = "echo";
+
+/// Answers with the payload and does nothing else.
+struct BareEcho;
+
+/// Passes a request on and its response back and does nothing else.
+struct BareHop(FunctionsClient<Channel>);
+
+type Frames = tokio_stream::Empty<Result<v1::InvokeFrame, Status>>;
+
+#[tonic::async_trait]
+impl Functions for BareEcho {
+    async fn invoke(&self, request: Request<v1::InvokeRequest>) -> Result<Response<v1::InvokeResponse>, Status> {
+        let answer = v1::Answer { payload: request.into_inner().payload, headers: Vec::new() };
+        let outcome = Some(v1::invoke_response::Outcome::Answer(answer));
+        Ok(Response::new(v1::InvokeResponse { outcome, ..Default::default() }))
+    }
+
+    type InvokeStreamStream = Frames;
+
+    async fn invoke_stream(&self, _: Request<Streaming<v1::InvokeFrame>>) -> Result<Response<Frames>, Status> {
+        Err(Status::unimplemented("not measured"))
+    }
+}
+
+#[tonic::async_trait]
+impl Functions for BareHop {
+    async fn invoke(&self, request: Request<v1::InvokeRequest>) -> Result<Response<v1::InvokeResponse>, Status> {
+        self.0.clone().invoke(request.into_inner()).await
+    }
+
+    type InvokeStreamStream = Frames;
+
+    async fn invoke_stream(&self, _: Request<Streaming<v1::InvokeFrame>>) -> Result<Response<Frames>, Status> {
+        Err(Status::unimplemented("not measured"))
+    }
+}
+
+/// A runtime of its own for each role, as if each were a process.
+fn runtime(name: &str) -> Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(THREADS).thread_name(name).enable_all().build().expect("a runtime")
+}
+
+/// Starts a role on a runtime that lives as long as the process, and tells where it listens.
+fn start<F, Fut>(name: &str, role: F) -> Endpoint
+where
+    F: FnOnce(TcpListener) -> Fut + Send + 'static,
+    Fut: Future<Output = ()> + Send,
+{
+    let runtime = Box::leak(Box::new(runtime(name)));
+    let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a port");
+    let endpoint = listener.local_addr().expect("an address").into();
+    runtime.spawn(async move { role(listener).await });
+    endpoint
+}
+
+fn bare<S: Functions>(name: &str, service: S) -> Endpoint {
+    start(name, |listener| async move {
+        let server = channel::server().add_service(FunctionsServer::new(service));
+        server.serve_with_incoming(channel::incoming(listener)).await.expect("serves until the bench ends");
+    })
+}
+
+/// A computer with the function on it; no controller is needed.
+fn computer() -> Endpoint {
+    start("computer", |listener| async move {
+        let module = guests::built(FUNCTION);
+        let deployment = nigh_proto::Deployment::new(
+            FUNCTION.parse().expect("a name"),
+            nigh_proto::Digest::of(&module),
+            module.len() as u64,
+            nigh_proto::Kind::Native,
+            nigh_proto::Limits::default(),
+            Vec::new(),
+        );
+        let config = nigh_runtime::Config::new("computer-1".parse().expect("a name"));
+        let computer = nigh_runtime::Computer::new(config).expect("a computer");
+        computer.deploy(deployment, module).await.expect("the shipped function deploys");
+        nigh_runtime::serve(listener, computer, CancellationToken::new()).await.expect("serves until the bench ends");
+    })
+}
+
+fn broker(computer: Endpoint) -> Endpoint {
+    start("broker", |calls| async move {
+        let mut config = nigh_broker::Config::new("broker-1".parse().expect("a name"));
+        config.routes = vec![(FUNCTION.parse().expect("a name"), computer)];
+        let listeners = nigh_broker::Listeners { calls, table: None, http: None };
+        nigh_broker::run(listeners, config, CancellationToken::new()).await.expect("serves until the bench ends");
+    })
+}
+
+fn hop(to: &Endpoint) -> Endpoint {
+    let runtime = Box::leak(Box::new(runtime("hop-client")));
+    let _entered = runtime.enter();
+    bare("hop", BareHop(FunctionsClient::new(channel::connect_lazy(to))))
+}
+
+#[derive(Clone, Copy)]
+struct Figures {
+    calls_per_s: f64,
+    p50_us: f64,
+    p99_us: f64,
+}
+
+async fn load(to: &Endpoint, in_flight: usize, time: Duration) -> Figures {
+    let client = FunctionsClient::new(channel::connect_lazy(to));
+    let (stop, calls) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let began = Instant::now();
+    let tasks: Vec<_> = (0..in_flight)
+        .map(|_| {
+            let (mut client, stop, calls) = (client.clone(), stop.clone(), calls.clone());
+            tokio::spawn(async move {
+                let mut latencies = Vec::new();
+                while !stop.load(Ordering::Relaxed) {
+                    let request = v1::InvokeRequest { function: FUNCTION.into(), payload: vec![7; PAYLOAD_BYTES].into(), ..Default::default() };
+                    let sent = Instant::now();
+                    let response = client.invoke(request).await.expect("every call is answered").into_inner();
+                    latencies.push(sent.elapsed());
+                    assert!(matches!(response.outcome, Some(v1::invoke_response::Outcome::Answer(answer)) if answer.payload.len() == PAYLOAD_BYTES));
+                    calls.fetch_add(1, Ordering::Relaxed);
+                }
+                latencies
+            })
+        })
+        .collect();
+    tokio::time::sleep(time).await;
+    stop.store(true, Ordering::Relaxed);
+    let calls_per_s = calls.load(Ordering::Relaxed) as f64 / began.elapsed().as_secs_f64();
+    let mut latencies = Vec::new();
+    for task in tasks {
+        latencies.extend(task.await.expect("no task panics"));
+    }
+    latencies.sort_unstable();
+    let at = |share: f64| latencies[((latencies.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e6;
+    Figures { calls_per_s, p50_us: at(0.5), p99_us: at(0.99) }
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_unstable_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+fn argument(name: &str, default: f64) -> f64 {
+    let mut arguments = std::env::args().skip_while(|argument| argument != name);
+    arguments.nth(1).and_then(|value| value.parse().ok()).unwrap_or(default)
+}
+
+fn main() {
+    let rounds = argument("--rounds", 7.0) as usize;
+    let time = Duration::from_secs_f64(argument("--seconds", 2.0));
+    let bare_echo = bare("bare", BareEcho);
+    let computer = computer();
+    let paths = [
+        ("bare tonic echo", bare_echo.clone()),
+        ("bare hop → bare echo", hop(&bare_echo)),
+        ("computer", computer.clone()),
+        ("broker → computer", broker(computer.clone())),
+        ("bare hop → computer", hop(&computer)),
+    ];
+    let client = runtime("client");
+    for in_flight in IN_FLIGHT {
+        let mut figures = vec![Vec::new(); paths.len()];
+        for round in 0..=rounds {
+            for (path, figures) in paths.iter().zip(&mut figures) {
+                let one = client.block_on(load(&path.1, in_flight, time));
+                if round > 0 {
+                    // The first round warms up.
+                    figures.push(one);
+                }
+            }
+        }
+        report(in_flight, &paths, &figures);
+    }
+}
+
+fn report(in_flight: usize, paths: &[(&str, Endpoint)], figures: &[Vec<Figures>]) {
+    println!("\n{in_flight} in flight, {PAYLOAD_BYTES} B, median of {} rounds", figures[0].len());
+    println!("| path | calls/s (min..max) | p50 µs | p99 µs |\n|---|---|---|---|");
+    let mut cost_us = Vec::new();
+    for ((name, _), rounds) in paths.iter().zip(figures) {
+        let of = |pick: fn(&Figures) -> f64| median(rounds.iter().map(pick).collect());
+        let rates = rounds.iter().map(|round| round.calls_per_s);
+        let (least, most) = (rates.clone().fold(f64::MAX, f64::min), rates.fold(0.0, f64::max));
+        println!("| {name} | {:.0} ({least:.0}..{most:.0}) | {:.0} | {:.0} |", of(|f| f.calls_per_s), of(|f| f.p50_us), of(|f| f.p99_us));
+        cost_us.push(1e6 / of(|f| f.calls_per_s));
+    }
+    let [bare, bare_via_hop, computer, computer_via_broker, computer_via_hop] = cost_us[..] else { return };
+    println!("computer / bare tonic, calls/s: {:.2}", bare / computer);
+    println!("broker's hop: {:.1} µs; a bare hop: {:.1} µs to the bare echo, {:.1} µs to the computer; ratios {:.2} and {:.2}",
+        computer_via_broker - computer, bare_via_hop - bare, computer_via_hop - computer,
+        (computer_via_broker - computer) / (bare_via_hop - bare), (computer_via_broker - computer) / (computer_via_hop - computer));
+    println!("broker → computer / computer alone, calls/s: {:.2}", computer / computer_via_broker);
+}
