@@ -1,0 +1,79 @@
+//! What the operator of a controller decides. Every limit has a default that is safe on a small machine.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use nigh_proto::module::ModuleLimits;
+
+
+
+/// How a controller is set up. [`Config::new`] gives every field but the store a default; no field may be zero.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The file that holds what is deployed; made if missing, its folder must exist.
+    pub store: PathBuf,
+    /// Time that a computer or broker counts as alive after it announced itself.
+    pub lease: Duration,
+    /// Time after a start that the computers and brokers known before still count as alive; longer than a node takes to
+    /// find a controller that came back.
+    pub grace: Duration,
+    /// What is accepted of one module.
+    pub module_limits: ModuleLimits,
+    /// Functions deployed, at most.
+    pub functions_max: usize,
+    /// Bytes of all modules stored, at most.
+    pub modules_bytes_max: u64,
+    /// Computers and brokers alive, at most.
+    pub nodes_max: usize,
+    /// Bytes of one announcement, at most.
+    pub announcement_bytes_max: usize,
+    /// Watch streams open at once.
+    pub watchers_max: usize,
+    /// Changes that a watcher may be behind before it is cut off and has to begin anew.
+    pub watcher_queue_max: usize,
+    /// Modules being uploaded at once; each may hold [`ModuleLimits::bytes_max`] in memory.
+    pub uploads_max: usize,
+    /// Bytes of one part of an upload, at most.
+    pub upload_part_bytes_max: usize,
+    /// Silence after which an upload is given up.
+    pub upload_idle: Duration,
+    /// Time for one upload from its first message to its last.
+    pub upload_timeout: Duration,
+    /// Modules being judged at once, each on a thread of its own.
+    pub inspections_max: usize,
+    /// Removals under way at once.
+    pub removals_max: usize,
+    /// Modules being fetched at once.
+    pub fetches_max: usize,
+    /// Time that a reader of a module may take to accept its next part.
+    pub fetch_idle: Duration,
+    /// Time for requests to finish once the controller has to stop.
+    pub drain: Duration,
+}
+
+impl Config {
+    /// The defaults, with the registry kept in this file.
+    pub fn new(store: PathBuf) -> Self {
+        Self {
+            store,
+            lease: Duration::from_secs(3),
+            grace: Duration::from_secs(5),
+            module_limits: ModuleLimits::default(),
+            functions_max: 10_000,
+            modules_bytes_max: 4 << 30,
+            nodes_max: 10_000,
+            announcement_bytes_max: 16 << 20,
+            watchers_max: 4096,
+            watcher_queue_max: 1024,
+            uploads_max: 4,
+            upload_part_bytes_max: 4 << 20,
+            upload_idle: Duration::from_secs(15),
+            upload_timeout: Duration::from_secs(600),
+            inspections_max: 2,
+            removals_max: 64,
+            fetches_max: 64,
+            fetch_idle: Duration::from_secs(15),
+            drain: Duration::from_secs(10),
+        }
+    }
+}
