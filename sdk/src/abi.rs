@@ -63,9 +63,7 @@ fn run(
     let headers =
         inbox.get(payload_len..).and_then(decode_head).ok_or_else(|| Error::failed("malformed request head"))?;
     inbox.truncate(payload_len);
-    let request =
-        headers.into_iter().fold(Request::new(inbox), |request, (name, value)| request.with_header(name, value));
-    handler(request)
+    handler(Request::from_parts(inbox, headers))
 }
 
 #[cfg(not(target_arch = "wasm32"))]
@@ -117,6 +115,7 @@ mod wasm {
         at.addr() as u32
     }
 
+    /// Reserves room for a request of `len` bytes, payload and head, and returns its address.
     pub fn alloc(len: u32) -> u32 {
         let inbox = Vec::with_capacity(len as usize);
         let at = address(inbox.as_ptr());
@@ -124,6 +123,7 @@ mod wasm {
         at
     }
 
+    /// Runs the function on the request that the host wrote, and returns the address of the answer's descriptor.
     pub fn handle(handler: fn(Request) -> Result<Response, Error>, payload_len: u32, head_len: u32) -> u32 {
         std::panic::set_hook(Box::new(|panic| send(0, &panic.to_string())));
         let mut inbox = std::mem::take(&mut *INBOX.lock().unwrap_or_else(|poisoned| poisoned.into_inner()));

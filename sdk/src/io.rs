@@ -16,6 +16,10 @@ impl Request {
         Self { payload: payload.into(), headers: Vec::new() }
     }
 
+    pub(crate) fn from_parts(payload: Vec<u8>, headers: Vec<(String, String)>) -> Self {
+        Self { payload, headers }
+    }
+
     /// The same request with one more header.
     #[must_use]
     pub fn with_header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
@@ -42,9 +46,9 @@ impl Request {
             .map_err(|at| Error::bad_input(format!("the payload is not UTF-8 text from byte {} on", at.valid_up_to())))
     }
 
-    /// The value of a header; names are compared without regard to ASCII case.
+    /// The value of a header, the first of several; names are compared without regard to ASCII case.
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(have, _)| have.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+        find(&self.headers, name)
     }
 
     /// A header's value parsed, or `default` where the header is absent.
@@ -110,15 +114,19 @@ impl Response {
         self.payload
     }
 
-    /// The value of a header; names are compared without regard to ASCII case.
+    /// The value of a header, the first of several; names are compared without regard to ASCII case.
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(have, _)| have.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+        find(&self.headers, name)
     }
 
     /// All headers, in the order they were added.
     pub fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
         self.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
+}
+
+fn find<'a>(headers: &'a [(String, String)], name: &str) -> Option<&'a str> {
+    headers.iter().find(|(have, _)| have.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
 }
 
 /// Why a function gave no answer. The caller sees kind and message; the platform treats it as an outcome of the
