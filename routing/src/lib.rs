@@ -1,5 +1,40 @@
-//! Where a call goes.
+//! Where a call goes: per function a set of destinations, a [policy](PolicyKind) to choose among them, the latency
+//! measured of each, and whether it is in use, set aside or being probed.
+//!
+//! Pure decisions: no I/O, no clock, no global randomness. Time is a `Duration` since an arbitrary start and randomness a
+//! generator, both handed in, so that a simulation runs the very same code as a broker.
+//!
+//! ```
+//! use std::time::Duration;
+//! use nigh_routing::{Observation, PolicyKind, Table};
+//! use rand::SeedableRng as _;
+//!
+//! let mut rng = rand::rngs::ChaCha8Rng::seed_from_u64(1);
+//! let mut table = Table::new(PolicyKind::LeastLatency);
+//! let start = Duration::ZERO;
+//! table.set_destinations("echo", &["near", "far"], start);
+//! let pick = table.pick("echo", None, start, &mut rng)?;
+//! let latency = Duration::from_millis(3);
+//! table.observe("echo", &pick, Observation::Answered { latency }, start + latency);
+//! # Ok::<(), nigh_routing::PickError>(())
+//! ```
 
-pub mod policy;
+mod health;
+mod latency;
+mod outcome;
+mod policy;
+mod route;
+mod slot;
+mod table;
+mod tree;
 
-pub use policy::PolicyKind;
+pub use health::{
+    Cause, DEAD_PROBE_PATIENCE, DEAD_WAIT_MAX, DEAD_WAIT_MIN, REFUSING_PROBE_PATIENCE, REFUSING_WAIT_DEFAULT,
+    REFUSING_WAIT_MAX,
+};
+pub use latency::LATENCY_TAU;
+pub use outcome::{Observation, Pick, PickError, State, View};
+pub use policy::{PolicyKind, UnknownPolicy};
+pub use route::CHOICES_PER_MEASUREMENT;
+pub use slot::{STALE_AFTER_MAX, STALE_AFTER_MIN};
+pub use table::Table;
