@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use nigh_proto::module::ModuleLimits;
 
-
+use crate::error::Error;
 
 /// How a controller is set up. [`Config::new`] gives every field but the store a default; no field may be zero.
 #[derive(Debug, Clone)]
@@ -75,5 +75,49 @@ impl Config {
             fetch_idle: Duration::from_secs(15),
             drain: Duration::from_secs(10),
         }
+    }
+
+    /// Refuses what cannot work: a limit or wait of zero.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let waits = [
+            ("lease", self.lease),
+            ("grace", self.grace),
+            ("upload_idle", self.upload_idle),
+            ("upload_timeout", self.upload_timeout),
+            ("fetch_idle", self.fetch_idle),
+            ("drain", self.drain),
+        ];
+        let limits = [
+            ("functions_max", self.functions_max),
+            ("nodes_max", self.nodes_max),
+            ("announcement_bytes_max", self.announcement_bytes_max),
+            ("watchers_max", self.watchers_max),
+            ("watcher_queue_max", self.watcher_queue_max),
+            ("uploads_max", self.uploads_max),
+            ("upload_part_bytes_max", self.upload_part_bytes_max),
+            ("inspections_max", self.inspections_max),
+            ("removals_max", self.removals_max),
+            ("fetches_max", self.fetches_max),
+        ];
+        let zero_wait = waits.iter().find(|(_, wait)| wait.is_zero()).map(|(name, _)| *name);
+        let zero_limit = limits.iter().find(|(_, limit)| *limit == 0).map(|(name, _)| *name);
+        match zero_wait.or(zero_limit).or((self.modules_bytes_max == 0).then_some("modules_bytes_max")) {
+            Some(name) => Err(Error::Config(format!("{name} is 0; leave it out for the default"))),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_of_zero_is_refused_by_name() {
+        assert!(Config::new("store".into()).check().is_ok());
+        let config = Config { uploads_max: 0, ..Config::new("store".into()) };
+        assert!(config.check().unwrap_err().to_string().contains("uploads_max"));
+        let config = Config { lease: Duration::ZERO, ..Config::new("store".into()) };
+        assert!(config.check().unwrap_err().to_string().contains("lease"));
     }
 }

@@ -1,28 +1,94 @@
 //! Who is alive and what is deployed: the registry of one edge.
 //!
-//! A request enters at `ingress`, which turns messages into checked values. `deploy` judges modules and puts them into
-//! `store`; `registry` knows functions, computers and brokers; `publish` tells watchers. Nothing here is on the way of a
-//! call: an edge goes on running while its controller is away.
+//! A request enters at `ingress`, which turns messages into checked values. `deploy` receives and judges modules and puts
+//! them into the `store`; `fetch` hands them out; `registry` knows functions, computers and brokers, and `publish` tells
+//! watchers. Nothing here is on the way of a call: an edge goes on running while its controller is away.
 
 mod config;
+mod deploy;
+mod error;
+mod fetch;
+mod ingress;
+mod publish;
+mod registry;
+mod store;
+
+use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::deploy::Deployments;
+use crate::fetch::Fetches;
+use crate::ingress::Ingress;
+use crate::registry::Registry;
+use crate::store::{Store, blocking};
+
 pub use config::Config;
+pub use error::{Error, StoreError};
 
-/// Why a controller cannot start or go on.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The configuration contradicts itself.
-    #[error("configuration: {0}")]
-    Config(String),
-}
+/// Wait before another try where records of nodes could not be written.
+const SAVE_RETRY: Duration = Duration::from_secs(1);
 
-/// Serves `nigh.v1.Controller` on `listener` until `shutdown`, then drains and closes the store.
+/// Serves `nigh.v1.Controller` on `listener` until `shutdown`. Then ends watches, answers what is under way for at most
+/// [`Config::drain`], and frees the store.
 ///
 /// # Errors
 /// [`Error`]: the operator has to act.
-pub async fn run(_listener: TcpListener, _config: Config, _shutdown: CancellationToken) -> Result<(), Error> {
-    unimplemented!()
+pub async fn run(listener: TcpListener, config: Config, shutdown: CancellationToken) -> Result<(), Error> {
+    config.check()?;
+    let (store, known) = store::open(&config.store).await?;
+    let (functions, nodes) = (known.functions.len(), known.nodes.len());
+    tracing::info!(store = %config.store.display(), functions, nodes, "the controller knows");
+    let registry = Arc::new(Registry::new(&config, known.functions, known.nodes));
+    let ingress = Ingress {
+        registry: registry.clone(),
+        deployments: Deployments::new(&config, store.clone(), registry.clone()),
+        fetches: Fetches::new(&config, store.clone()),
+    };
+    let stop = CancellationToken::new();
+    let serve = async {
+        let served = tokio::select! {
+            served = ingress.serve(listener, &config, shutdown.clone()) => served,
+            () = overstayed(&registry, &config, &shutdown) => Ok(()),
+            never = registry.keep_expiring() => match never {},
+        };
+        stop.cancel();
+        served
+    };
+    let (served, ()) = tokio::join!(serve, keep_saving(&registry, &store, &stop));
+    let closed = blocking(move || {
+        let saved = store.save_nodes(&registry.take_unsaved());
+        store.close().and(saved)
+    });
+    closed.await?;
+    served
+}
+
+/// Ends watches at `shutdown`, and returns once requests have had their time to finish.
+async fn overstayed(registry: &Registry, config: &Config, shutdown: &CancellationToken) {
+    shutdown.cancelled().await;
+    registry.close();
+    tokio::time::sleep(config.drain).await;
+    tracing::warn!(after = ?config.drain, "requests were still under way and are cut off");
+}
+
+/// Keeps the records of nodes up to date until `stop`, so that brokers need not forget them when the controller restarts.
+async fn keep_saving(registry: &Registry, store: &Arc<Store>, stop: &CancellationToken) {
+    loop {
+        let unsaved = tokio::select! {
+            unsaved = registry.unsaved() => Arc::new(unsaved),
+            () = stop.cancelled() => return,
+        };
+        let (store, nodes) = (store.clone(), unsaved.clone());
+        if let Err(error) = blocking(move || store.save_nodes(&nodes)).await {
+            tracing::error!(%error, "cannot save who is alive");
+            registry.put_back_unsaved(unsaved.iter().map(|(name, _)| name.clone()));
+            tokio::select! {
+                () = tokio::time::sleep(SAVE_RETRY) => {}
+                () = stop.cancelled() => return,
+            }
+        }
+    }
 }

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
 use crate::channel;
-use crate::discovery::{Broker, Computer, WatchEvent};
+use crate::discovery::{Broker, Computer, WatchEvent, check_protocol};
 use crate::name::{Endpoint, NodeName};
 use crate::status::PlatformError;
 use crate::v1::controller_client::ControllerClient;
@@ -37,14 +37,38 @@ pub enum Node {
 }
 
 impl Node {
-    fn name(&self) -> &NodeName {
+    /// Its name.
+    pub fn name(&self) -> &NodeName {
         match self {
             Self::Computer(computer) => &computer.name,
             Self::Broker(broker) => &broker.name,
         }
     }
 
-    fn to_wire(&self) -> v1::AnnounceRequest {
+    /// Where it takes calls.
+    pub fn endpoint(&self) -> &Endpoint {
+        match self {
+            Self::Computer(computer) => &computer.endpoint,
+            Self::Broker(broker) => &broker.endpoint,
+        }
+    }
+
+    /// Checks an announcement as it arrives.
+    ///
+    /// # Errors
+    /// [`Reason::Protocol`](crate::Reason::Protocol), [`Reason::Malformed`](crate::Reason::Malformed) or
+    /// [`Reason::TooLarge`](crate::Reason::TooLarge).
+    pub fn from_wire(request: v1::AnnounceRequest) -> Result<Self, PlatformError> {
+        check_protocol(request.protocol)?;
+        match request.node {
+            Some(v1::announce_request::Node::Computer(computer)) => Computer::from_wire(computer).map(Self::Computer),
+            Some(v1::announce_request::Node::Broker(broker)) => Broker::from_wire(broker).map(Self::Broker),
+            None => Err(PlatformError::malformed("an announcement of neither a computer nor a broker")),
+        }
+    }
+
+    /// The announcement as its message.
+    pub fn to_wire(&self) -> v1::AnnounceRequest {
         let node = match self {
             Self::Computer(computer) => v1::announce_request::Node::Computer(computer.to_wire()),
             Self::Broker(broker) => v1::announce_request::Node::Broker(broker.to_wire()),
@@ -103,9 +127,12 @@ pub async fn keep_announced(controller: Endpoint, mut node: watch::Receiver<Node
             () = shutdown.cancelled() => break,
         }
     }
-    let name = node.borrow().name().as_str().to_owned();
+    let request = {
+        let node = node.borrow();
+        v1::WithdrawRequest { name: node.name().to_string(), endpoint: node.endpoint().to_string() }
+    };
     // Best effort: a controller that does not hear of it lets the lease run out.
-    let _ = within(REQUEST_TIMEOUT, client.withdraw(v1::WithdrawRequest { name })).await;
+    let _ = within(REQUEST_TIMEOUT, client.withdraw(request)).await;
 }
 
 async fn announce(
