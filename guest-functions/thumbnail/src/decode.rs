@@ -14,10 +14,10 @@ use crate::jpeg;
 /// Pixels of a picture, at most. It also keeps a sum over all of a channel's bytes within 32 bits.
 const PIXELS_MAX: u64 = 16 << 20;
 
-/// Bytes that decoding may hold at once, at most. With the payload twice (as it arrived and as the decoder keeps it, 16
-/// MiB each at most) this leaves some 8 MiB of the 128 MiB that a function gets by default. It is what bounds
+/// Bytes that pixels and coefficients may take at once. With the payload twice (as it arrived and as the decoder keeps it,
+/// 16 MiB each at most) this leaves some 8 MiB of the 128 MiB that a function gets by default. It is what bounds
 /// progressive JPEGs, of which all coefficients are kept until the last scan, and PNGs of 16 bits a channel.
-const WORKING_BYTES_MAX: u64 = 88 << 20;
+pub(crate) const WORKING_BYTES_MAX: u64 = 88 << 20;
 
 /// Pixels in grey or RGB of 8 bits, as the file has them, and how to turn them.
 pub(crate) struct Picture {

@@ -71,6 +71,21 @@ fn quality_decides_on_the_answers_length() {
 }
 
 #[test]
+fn an_answer_that_would_be_too_large_is_refused() {
+    let picture = gradient(64, 64);
+    let whole = encode(&picture, 80, ANSWER_BYTES_MAX).unwrap();
+    assert_eq!(encode(&picture, 80, whole.len()).unwrap(), whole);
+    let error = encode(&picture, 80, whole.len() - 1).unwrap_err();
+    assert_eq!(error.kind(), "answer-too-large");
+    assert!(error.message().contains("lower quality"), "{error}");
+    // Two pictures of 4096 x 4096 do not fit into memory; a small one fits beside the largest.
+    let error = check_memory((4096, 4096), (4000, 4000), 3).unwrap_err();
+    assert_eq!(error.kind(), "answer-too-large");
+    assert!(error.message().contains("smaller width and height"), "{error}");
+    assert!(check_memory((4096, 4096), (3500, 3500), 3).is_ok());
+}
+
+#[test]
 fn odd_headers_are_refused_by_name() {
     for (name, value) in [
         ("max-width", "0"),
