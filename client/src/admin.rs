@@ -3,10 +3,29 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use nigh_proto::v1::controller_client::ControllerClient;
+use nigh_proto::v1::deploy_request::Part;
 use nigh_proto::{
-    Broker, Computer, ComputerProblem, Deployment, Digest, DirectoryGrant, Endpoint, FunctionName, Limits, NodeName,
-    PlatformError,
+    Broker, Computer, Deployment, Digest, DirectoryGrant, Endpoint, FunctionName, Limits, PlatformError, Reason,
+    channel, v1,
 };
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
+
+use crate::peer::Peer;
+use crate::ready::{self, Readiness, ReadyError};
+
+/// Bytes of a module in one message.
+const PART_BYTES: usize = 256 << 10;
+/// Parts that wait for the connection.
+const PARTS_QUEUED_MAX: usize = 2;
+/// Time in which a controller has to accept the next part of a module.
+const UPLOAD_IDLE: Duration = Duration::from_secs(30);
+/// Time for a controller to judge and store a module once it has all of it.
+const DEPLOY_TIMEOUT: Duration = Duration::from_secs(60);
+/// Bytes of a listing, at most; a controller sends no more either.
+const LISTING_BYTES_MAX: usize = 64 << 20;
 
 /// What is to be deployed, beside the module.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,7 +48,7 @@ pub struct Deployed {
 }
 
 /// All that the controller knows.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Listing {
     /// Functions deployed, by name.
     pub functions: Vec<Deployment>,
@@ -39,76 +58,130 @@ pub struct Listing {
     pub brokers: Vec<Broker>,
 }
 
-/// How far the computers alive are with one version.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Readiness {
-    /// Those that can run it.
-    pub ready: Vec<NodeName>,
-    /// Those that cannot, and why.
-    pub problems: Vec<(NodeName, String)>,
-    /// Those that are still at it.
-    pub preparing: Vec<NodeName>,
-}
-
-/// Why a version did not become ready.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ReadyError {
-    /// No computer can run it.
-    #[error("no computer can run it")]
-    Failed(Readiness),
-}
-
 /// Deploys, removes and lists functions at one controller. Cheap to clone; clones share the connection.
 #[derive(Debug, Clone)]
-pub struct Admin {}
+pub struct Admin {
+    peer: Peer,
+    client: ControllerClient<Channel>,
+}
 
 impl Admin {
     /// For this controller; connects with the first request and again whenever the connection is lost.
-    pub fn new(_controller: Endpoint) -> Self {
-        let _ = std::any::type_name::<ComputerProblem>();
-        unimplemented!()
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn new(controller: Endpoint) -> Self {
+        let peer = Peer::new("controller", controller);
+        let client = ControllerClient::new(peer.channel())
+            .max_decoding_message_size(channel::message_bytes_max(LISTING_BYTES_MAX));
+        Self { peer, client }
     }
 
-    /// Uploads a module and deploys it under a name; `progress` is told the bytes sent so far.
+    /// Uploads a module and deploys it under a name; `progress` is told the bytes handed to the connection so far.
     ///
     /// # Errors
-    /// [`PlatformError`]: refused, with what to do, or the controller cannot be reached.
+    /// [`PlatformError`]: refused, with what to do, or the controller cannot be reached. Nothing was changed then, unless
+    /// its reason is `Disconnected` or `Late`: then it is unknown, and deploying again does no harm.
     pub async fn deploy(
         &self,
-        _request: DeployRequest,
-        _module: Bytes,
-        _progress: impl FnMut(u64),
+        request: DeployRequest,
+        module: Bytes,
+        progress: impl FnMut(u64),
     ) -> Result<Deployed, PlatformError> {
-        unimplemented!()
+        let (parts, outgoing) = mpsc::channel(PARTS_QUEUED_MAX);
+        let mut client = self.client.clone();
+        let answer = client.deploy(ReceiverStream::new(outgoing));
+        tokio::pin!(answer);
+        let answered = tokio::select! {
+            // A controller that refuses need not hear all of it first.
+            answered = &mut answer => Some(answered),
+            uploaded = self.upload(request, module, parts, progress) => uploaded.map(|()| None)?,
+        };
+        let answered = match answered {
+            Some(answered) => answered.map_err(|status| self.peer.explain(status))?.into_inner(),
+            None => self.peer.request_within(DEPLOY_TIMEOUT, answer).await?,
+        };
+        let deployment = answered.deployment.ok_or_else(|| {
+            PlatformError::new(Reason::Protocol, "the controller's answer has no deployment; is it of this release?")
+        })?;
+        Ok(Deployed { deployment: Deployment::from_wire(deployment)?, changed: answered.changed })
     }
 
     /// Removes a function.
     ///
     /// # Errors
-    /// `UnknownFunction` where there is none of this name.
-    pub async fn remove(&self, _name: &FunctionName) -> Result<(), PlatformError> {
-        unimplemented!()
+    /// [`Reason::UnknownFunction`] where there is none of this name; as [`Admin::list`].
+    pub async fn remove(&self, name: &FunctionName) -> Result<(), PlatformError> {
+        let request = v1::RemoveRequest { name: name.to_string() };
+        let v1::RemoveResponse {} = self.peer.request(self.client.clone().remove(request)).await?;
+        Ok(())
     }
 
     /// Lists what is deployed and who is alive.
     ///
     /// # Errors
-    /// [`PlatformError`] where the controller cannot be reached.
+    /// [`PlatformError`] where the controller cannot be reached, or does not speak this protocol.
     pub async fn list(&self) -> Result<Listing, PlatformError> {
-        unimplemented!()
+        let v1::ListResponse { functions, computers, brokers } =
+            self.peer.request(self.client.clone().list(v1::ListRequest {})).await?;
+        Ok(Listing {
+            functions: functions.into_iter().map(Deployment::from_wire).collect::<Result<_, _>>()?,
+            computers: computers.into_iter().map(Computer::from_wire).collect::<Result<_, _>>()?,
+            brokers: brokers.into_iter().map(Broker::from_wire).collect::<Result<_, _>>()?,
+        })
     }
 
-    /// Waits until every computer alive has this version ready or says why it cannot; `on_change` is told of each step.
+    /// Waits until every computer alive has this version ready or says why it cannot run it, and at least one has it
+    /// ready. `on_change` is told of each step. Goes on through restarts of the controller.
     ///
     /// # Errors
-    /// [`ReadyError`]: no computer can run it, or not within `timeout`.
+    /// [`ReadyError`]: no computer can run it, it was replaced or removed, or `timeout` passed.
     pub async fn await_ready(
         &self,
-        _name: &FunctionName,
-        _version: Digest,
-        _timeout: Duration,
-        _on_change: impl FnMut(&Readiness),
+        name: &FunctionName,
+        version: Digest,
+        timeout: Duration,
+        on_change: impl FnMut(&Readiness),
     ) -> Result<Readiness, ReadyError> {
-        unimplemented!()
+        ready::await_ready(self.peer.endpoint().clone(), name, version, timeout, on_change).await
+    }
+
+    async fn upload(
+        &self,
+        request: DeployRequest,
+        mut module: Bytes,
+        parts: mpsc::Sender<v1::DeployRequest>,
+        mut progress: impl FnMut(u64),
+    ) -> Result<(), PlatformError> {
+        let mut part = Some(Part::Head(head(request)));
+        let mut sent = 0;
+        while let Some(next) = part.take() {
+            if let Part::Module(bytes) = &next {
+                sent += bytes.len() as u64;
+            }
+            match parts.send_timeout(v1::DeployRequest { part: Some(next) }, UPLOAD_IDLE).await {
+                Ok(()) => progress(sent),
+                Err(mpsc::error::SendTimeoutError::Timeout(_)) => return Err(self.peer.silent(UPLOAD_IDLE)),
+                // The request is over already; its answer tells why.
+                Err(mpsc::error::SendTimeoutError::Closed(_)) => return Ok(()),
+            }
+            if !module.is_empty() {
+                part = Some(Part::Module(module.split_to(module.len().min(PART_BYTES))));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn head(request: DeployRequest) -> v1::DeployHead {
+    let grant = |grant: DirectoryGrant| v1::DirectoryGrant {
+        name: grant.name,
+        guest_path: grant.guest_path,
+        writable: grant.writable,
+    };
+    v1::DeployHead {
+        name: request.name.to_string(),
+        limits: Some(request.limits.to_wire()),
+        directories: request.directories.into_iter().map(grant).collect(),
     }
 }

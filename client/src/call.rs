@@ -1,6 +1,13 @@
-//! Having functions run.
+//! Having functions run, one call at a time.
 
-use nigh_proto::{Call, Endpoint, PlatformError, Reply};
+use std::time::{Duration, Instant};
+
+use nigh_proto::v1::functions_client::FunctionsClient;
+use nigh_proto::{Call, Endpoint, PlatformError, Reason, Reply, channel};
+use tonic::transport::Channel;
+
+use crate::peer::Peer;
+use crate::stream::CallStream;
 
 /// What a caller accepts and does at once.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,30 +18,60 @@ pub struct CallerLimits {
     pub unary_bytes_max: usize,
     /// Calls under way on one [`CallStream`]; further ones wait, within their deadline.
     pub stream_calls_max: usize,
+    /// Bytes of all answers that are arriving in parts on one [`CallStream`].
+    pub stream_answer_bytes_max: usize,
 }
 
 impl Default for CallerLimits {
     fn default() -> Self {
-        Self { answer_bytes_max: 64 << 20, unary_bytes_max: 1 << 20, stream_calls_max: 512 }
+        Self {
+            answer_bytes_max: 64 << 20,
+            unary_bytes_max: 1 << 20,
+            stream_calls_max: 512,
+            stream_answer_bytes_max: 256 << 20,
+        }
     }
 }
 
 /// Has functions run by one broker (or one computer). Cheap to clone; clones share the connection.
 #[derive(Debug, Clone)]
-pub struct Caller {}
+pub struct Caller {
+    peer: Peer,
+    client: FunctionsClient<Channel>,
+    limits: CallerLimits,
+}
 
 impl Caller {
     /// A caller of this broker; connects with the first call and again whenever the connection is lost.
-    pub fn new(_broker: Endpoint, _limits: CallerLimits) -> Self {
-        unimplemented!()
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn new(broker: Endpoint, limits: CallerLimits) -> Self {
+        let peer = Peer::new("broker", broker);
+        let client = FunctionsClient::new(peer.channel())
+            .max_decoding_message_size(channel::message_bytes_max(limits.answer_bytes_max));
+        Self { peer, client, limits }
     }
 
-    /// Makes one call and waits for its outcome, no longer than its deadline.
+    /// Whom it calls.
+    pub fn endpoint(&self) -> &Endpoint {
+        self.peer.endpoint()
+    }
+
+    /// Makes one call and waits for its outcome, no longer than its deadline. Dropping the future cancels the call.
     ///
     /// # Errors
     /// [`PlatformError`]; an error of the function itself is an outcome, not an error.
-    pub async fn invoke(&self, _call: Call) -> Result<Reply, PlatformError> {
-        unimplemented!()
+    pub async fn invoke(&self, call: Call) -> Result<Reply, PlatformError> {
+        let started = Instant::now();
+        let deadline = tokio::time::Instant::from_std(call.deadline);
+        let given = call.time_left(started);
+        if given.is_zero() {
+            return Err(PlatformError::new(Reason::Late, "the deadline had passed before the call was made"));
+        }
+        tokio::time::timeout_at(deadline, self.exchange(call, started))
+            .await
+            .unwrap_or_else(|_| Err(self.peer.silent(given)))
     }
 
     /// Opens a stream that many calls share.
@@ -42,20 +79,23 @@ impl Caller {
     /// # Errors
     /// [`PlatformError`] where the broker cannot be reached.
     pub async fn open_stream(&self) -> Result<CallStream, PlatformError> {
-        unimplemented!()
+        CallStream::open(self.peer.clone(), self.client.clone(), &self.limits).await
+    }
+
+    async fn exchange(&self, call: Call, started: Instant) -> Result<Reply, PlatformError> {
+        let reply = if call.payload.len() > self.limits.unary_bytes_max {
+            self.open_stream().await?.invoke(call).await?
+        } else {
+            let request = call.to_request(Instant::now());
+            let answer = self.client.clone().invoke(request).await;
+            Reply::from_wire(answer.map_err(|status| self.peer.explain(status))?.into_inner())?
+        };
+        Ok(with_network(reply, started.elapsed()))
     }
 }
 
-/// One stream to a broker with many calls under way on it.
-#[derive(Debug)]
-pub struct CallStream {}
-
-impl CallStream {
-    /// Makes one call; dropping the future cancels it.
-    ///
-    /// # Errors
-    /// As [`Caller::invoke`].
-    pub async fn invoke(&self, _call: Call) -> Result<Reply, PlatformError> {
-        unimplemented!()
-    }
+/// Adds what the answer does not account for: the way there and back.
+pub(crate) fn with_network(mut reply: Reply, elapsed: Duration) -> Reply {
+    reply.timing.network += elapsed.saturating_sub(reply.timing.total());
+    reply
 }

@@ -1,168 +1,32 @@
-//! Looking into one computer or broker: its load, its functions, their logs, its forwarding table.
+//! Looking into one computer or broker.
 
-use std::fmt;
-use std::time::{Duration, SystemTime};
+use futures_util::{Stream, StreamExt as _};
+use nigh_proto::v1::broker_client::BrokerClient;
+use nigh_proto::v1::computer_client::ComputerClient;
+use nigh_proto::{Endpoint, FunctionName, Load, PlatformError, channel, v1};
+use tonic::transport::Channel;
 
-use futures_util::Stream;
-use nigh_proto::{Digest, Endpoint, FunctionName, Load, NodeName, PlatformError};
+use crate::computer::{ComputerStatus, LogLine, LogQuery};
+use crate::peer::Peer;
+use crate::routes::Routes;
 
-/// How a computer is.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ComputerStatus {
-    /// Its name.
-    pub name: NodeName,
-    /// How busy it is.
-    pub load: Load,
-    /// The functions that it can run, by name.
-    pub functions: Vec<FunctionStatus>,
-    /// Bytes of memory that its process holds.
-    pub resident_bytes: u64,
-    /// Instances that its pool can hold at once.
-    pub instances_max: u32,
-}
+/// Bytes of an answer, at most: a status or a table with tens of thousands of functions.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
 
-/// How one function fares on one computer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FunctionStatus {
-    /// Its name.
-    pub function: FunctionName,
-    /// The version that new calls run.
-    pub version: Digest,
-    /// Calls brought to an outcome since the computer started.
-    pub calls: u64,
-    /// Those among them that the function failed.
-    pub function_errors: u64,
-    /// Calls refused: queue full, too late, over a limit.
-    pub refused: u64,
-    /// Calls running.
-    pub running: u32,
-    /// Calls waiting.
-    pub queued: u32,
-    /// Median of the time from arrival to outcome, over the last calls.
-    pub p50: Duration,
-    /// 99th percentile of the same.
-    pub p99: Duration,
-}
-
-/// Which log lines to read.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct LogQuery {
-    /// Of this function; without one, of all.
-    pub function: Option<FunctionName>,
-    /// Go on with new lines instead of ending after those kept.
-    pub follow: bool,
-}
-
-/// How serious a log line is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum LogLevel {
-    /// The function panicked.
-    Panic,
-    /// An error.
-    Error,
-    /// A warning.
-    Warn,
-    /// For information.
-    Info,
-    /// For the author of the function.
-    Debug,
-}
-
-impl fmt::Display for LogLevel {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Panic => "panic",
-            Self::Error => "error",
-            Self::Warn => "warn",
-            Self::Info => "info",
-            Self::Debug => "debug",
-        })
-    }
-}
-
-/// One line that a function logged.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LogLine {
-    /// Which function.
-    pub function: FunctionName,
-    /// In which call; empty where it was outside any.
-    pub call: String,
-    /// When, by the computer's clock.
-    pub time: SystemTime,
-    /// How serious.
-    pub level: LogLevel,
-    /// What.
-    pub text: String,
-    /// Lines lost just before this one, because this reader was slow.
-    pub lost: u64,
-}
-
-/// A broker's forwarding table.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Routes {
-    /// The policy that picks among destinations.
-    pub policy: String,
-    /// One route for each function, by name.
-    pub routes: Vec<Route>,
-}
-
-/// Where a broker sends the calls of one function.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Route {
-    /// The function.
-    pub function: FunctionName,
-    /// Its destinations.
-    pub destinations: Vec<Destination>,
-}
-
-/// One destination of a route.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Destination {
-    /// Where it is.
-    pub endpoint: Endpoint,
-    /// Measured latency in milliseconds, or the weight set by hand; `None` where nothing has been measured yet.
-    pub weight_ms: Option<f64>,
-    /// Whether it gets calls.
-    pub state: DestinationState,
-    /// Calls under way to it.
-    pub in_flight: u32,
-    /// Calls sent to it.
-    pub calls: u64,
-    /// Those among them that it did not bring to an outcome.
-    pub failures: u64,
-    /// Set by hand, so that it stays whatever the controller says.
-    pub by_hand: bool,
-}
-
-/// Whether a destination gets calls.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DestinationState {
-    /// It gets calls.
-    InUse,
-    /// It failed of late and gets none.
-    SetAside,
-    /// It failed and is being tried again with single calls.
-    Probing,
-}
-
-impl fmt::Display for DestinationState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::InUse => "in-use",
-            Self::SetAside => "set-aside",
-            Self::Probing => "probing",
-        })
-    }
-}
-
-/// Looks into one node: the first three requests are a computer's to answer, the last three a broker's. Cheap to clone.
+/// Looks into one node: the first three requests are for a computer, the last three for a broker's table. Cheap to clone;
+/// clones share the connection.
 #[derive(Debug, Clone)]
-pub struct Inspect {}
+pub struct Inspect {
+    peer: Peer,
+}
 
 impl Inspect {
     /// For this node: a computer's endpoint, or a broker's table endpoint.
-    pub fn new(_node: Endpoint) -> Self {
-        unimplemented!()
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn new(node: Endpoint) -> Self {
+        Self { peer: Peer::new("node", node) }
     }
 
     /// How the computer is.
@@ -170,56 +34,86 @@ impl Inspect {
     /// # Errors
     /// [`PlatformError`] where the node cannot be reached or is no computer.
     pub async fn status(&self) -> Result<ComputerStatus, PlatformError> {
-        unimplemented!()
+        ComputerStatus::from_wire(self.peer.request(self.computer().status(v1::StatusRequest {})).await?)
     }
 
     /// What functions on the computer logged of late and, with `follow`, log from now on.
     ///
     /// # Errors
-    /// As [`Inspect::status`], also as an item of the stream.
+    /// As [`Inspect::status`], also as the last item of the stream.
     pub async fn logs(
         &self,
-        _query: LogQuery,
+        query: LogQuery,
     ) -> Result<impl Stream<Item = Result<LogLine, PlatformError>> + Send + Unpin + use<>, PlatformError> {
-        Ok(futures_util::stream::empty())
+        let function = query.function.as_ref().map(ToString::to_string).unwrap_or_default();
+        let request = v1::LogsRequest { function, follow: query.follow };
+        let lines = self.peer.request(self.computer().logs(request)).await?;
+        let peer = self.peer.clone();
+        Ok(lines.map(move |line| LogLine::from_wire(line.map_err(|status| peer.explain(status))?)))
     }
 
     /// How busy the computer is, once a second.
     ///
     /// # Errors
-    /// As [`Inspect::status`], also as an item of the stream.
+    /// As [`Inspect::status`], also as the last item of the stream.
     pub async fn utilisation(
         &self,
     ) -> Result<impl Stream<Item = Result<Load, PlatformError>> + Send + Unpin + use<>, PlatformError> {
-        Ok(futures_util::stream::empty())
+        let samples = self.peer.request(self.computer().stream_utilisation(v1::UtilisationRequest {})).await?;
+        let peer = self.peer.clone();
+        Ok(samples.map(move |sample| {
+            let sample = sample.map_err(|status| peer.explain(status))?;
+            Ok(sample.load.as_ref().map(Load::from_wire).unwrap_or_default())
+        }))
     }
 
     /// The broker's forwarding table, of one function or of all.
     ///
     /// # Errors
     /// [`PlatformError`] where the node cannot be reached or is no broker's table.
-    pub async fn routes(&self, _function: Option<&FunctionName>) -> Result<Routes, PlatformError> {
-        unimplemented!()
+    pub async fn routes(&self, function: Option<&FunctionName>) -> Result<Routes, PlatformError> {
+        let request = v1::RoutesRequest { function: function.map(ToString::to_string).unwrap_or_default() };
+        Routes::from_wire(self.peer.request(self.broker().routes(request)).await?)
     }
 
-    /// Adds a destination by hand, or changes its weight (milliseconds, over 0).
+    /// Adds a destination by hand, or changes its weight in milliseconds.
     ///
     /// # Errors
-    /// As [`Inspect::routes`]; `Malformed` for a weight that is not a positive number.
+    /// As [`Inspect::routes`]; [`Reason::Malformed`](nigh_proto::Reason::Malformed) for a weight that is not a positive
+    /// number.
     pub async fn set_route(
         &self,
-        _function: &FunctionName,
-        _destination: &Endpoint,
-        _weight_ms: f64,
+        function: &FunctionName,
+        destination: &Endpoint,
+        weight_ms: f64,
     ) -> Result<(), PlatformError> {
-        unimplemented!()
+        if !(weight_ms.is_finite() && weight_ms > 0.0) {
+            return Err(PlatformError::malformed(format!("a weight of {weight_ms} ms; give a positive number")));
+        }
+        let (function, endpoint) = (function.to_string(), destination.to_string());
+        let request = v1::SetRouteRequest { function, endpoint, weight: weight_ms };
+        let v1::SetRouteResponse {} = self.peer.request(self.broker().set_route(request)).await?;
+        Ok(())
     }
 
     /// Removes a destination that was added by hand.
     ///
     /// # Errors
     /// As [`Inspect::routes`].
-    pub async fn remove_route(&self, _function: &FunctionName, _destination: &Endpoint) -> Result<(), PlatformError> {
-        unimplemented!()
+    pub async fn remove_route(&self, function: &FunctionName, destination: &Endpoint) -> Result<(), PlatformError> {
+        let (function, endpoint) = (function.to_string(), destination.to_string());
+        let request = v1::RemoveRouteRequest { function, endpoint };
+        let v1::RemoveRouteResponse {} = self.peer.request(self.broker().remove_route(request)).await?;
+        Ok(())
+    }
+
+    fn computer(&self) -> ComputerClient<Channel> {
+        let bytes_max = channel::message_bytes_max(ANSWER_BYTES_MAX);
+        ComputerClient::new(self.peer.channel()).max_decoding_message_size(bytes_max)
+    }
+
+    fn broker(&self) -> BrokerClient<Channel> {
+        let bytes_max = channel::message_bytes_max(ANSWER_BYTES_MAX);
+        BrokerClient::new(self.peer.channel()).max_decoding_message_size(bytes_max)
     }
 }

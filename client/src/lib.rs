@@ -1,14 +1,22 @@
 //! The client's side of every wire: [`Caller`] has functions run, [`Admin`] deploys them and lists what there is,
 //! [`Inspect`] looks into one computer or broker.
 //!
-//! Everything public is a plain checked value; messages and channels stay inside. All of it needs a tokio runtime around.
+//! Everything public is a plain checked value; messages and channels stay inside. All of it has to be used within a tokio
+//! runtime.
 
 mod admin;
 mod call;
+mod computer;
 mod inspect;
+mod peer;
+mod ready;
+mod routes;
+mod stream;
 
-pub use admin::{Admin, DeployRequest, Deployed, Listing, Readiness, ReadyError};
-pub use call::{CallStream, Caller, CallerLimits};
-pub use inspect::{
-    ComputerStatus, Destination, DestinationState, FunctionStatus, Inspect, LogLevel, LogLine, LogQuery, Route, Routes,
-};
+pub use admin::{Admin, DeployRequest, Deployed, Listing};
+pub use call::{Caller, CallerLimits};
+pub use computer::{ComputerStatus, FunctionStatus, LogLevel, LogLine, LogQuery};
+pub use inspect::Inspect;
+pub use ready::{Readiness, ReadyError};
+pub use routes::{Destination, DestinationState, Route, Routes};
+pub use stream::CallStream;

@@ -1,0 +1,153 @@
+//! What a computer tells of itself: its load, its functions, their logs.
+
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use nigh_proto::{Digest, FunctionName, Load, NodeName, PlatformError, Reason, v1};
+
+/// How a computer is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ComputerStatus {
+    /// Its name.
+    pub name: NodeName,
+    /// How busy it is.
+    pub load: Load,
+    /// The functions that it can run, by name.
+    pub functions: Vec<FunctionStatus>,
+    /// Bytes of memory that its process holds.
+    pub resident_bytes: u64,
+    /// Instances that its pool can hold at once.
+    pub instances_max: u32,
+}
+
+/// How one function fares on one computer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FunctionStatus {
+    /// Its name.
+    pub function: FunctionName,
+    /// The version that new calls run.
+    pub version: Digest,
+    /// Calls brought to an outcome since the computer started.
+    pub calls: u64,
+    /// Those among them that the function failed.
+    pub function_errors: u64,
+    /// Calls refused: queue full, too late, over a limit.
+    pub refused: u64,
+    /// Calls running.
+    pub running: u32,
+    /// Calls waiting.
+    pub queued: u32,
+    /// Median of the time from arrival to outcome, over the last calls.
+    pub p50: Duration,
+    /// 99th percentile of the same.
+    pub p99: Duration,
+}
+
+/// Which log lines to read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LogQuery {
+    /// Of this function; without one, of all.
+    pub function: Option<FunctionName>,
+    /// Go on with new lines instead of ending after those kept.
+    pub follow: bool,
+}
+
+/// How serious a log line is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LogLevel {
+    /// The function panicked.
+    Panic,
+    /// An error.
+    Error,
+    /// A warning.
+    Warn,
+    /// For information.
+    Info,
+    /// For the author of the function.
+    Debug,
+}
+
+impl fmt::Display for LogLevel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Panic => "panic",
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+        })
+    }
+}
+
+/// One line that a function logged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogLine {
+    /// Which function.
+    pub function: FunctionName,
+    /// In which call; empty where it was outside any.
+    pub call: String,
+    /// When, by the computer's clock.
+    pub time: SystemTime,
+    /// How serious.
+    pub level: LogLevel,
+    /// What.
+    pub text: String,
+    /// Lines lost just before this one, because this reader was slow.
+    pub lost: u64,
+}
+
+fn foreign(what: &str) -> PlatformError {
+    let message = format!("the computer's answer has no valid {what}; is it of this release?");
+    PlatformError::new(Reason::Protocol, message)
+}
+
+impl ComputerStatus {
+    pub(crate) fn from_wire(wire: v1::StatusResponse) -> Result<Self, PlatformError> {
+        let functions = wire.functions.into_iter().map(FunctionStatus::from_wire);
+        Ok(Self {
+            name: wire.name.parse().map_err(|_| foreign("name"))?,
+            load: wire.load.as_ref().map(Load::from_wire).unwrap_or_default(),
+            functions: functions.collect::<Result<_, _>>()?,
+            resident_bytes: wire.resident_bytes,
+            instances_max: wire.instances_max,
+        })
+    }
+}
+
+impl FunctionStatus {
+    fn from_wire(wire: v1::FunctionStatus) -> Result<Self, PlatformError> {
+        Ok(Self {
+            function: wire.function.parse().map_err(|_| foreign("function"))?,
+            version: wire.version.parse().map_err(|_| foreign("version"))?,
+            calls: wire.calls,
+            function_errors: wire.function_errors,
+            refused: wire.refused,
+            running: wire.running,
+            queued: wire.queued,
+            p50: Duration::from_micros(wire.p50_us),
+            p99: Duration::from_micros(wire.p99_us),
+        })
+    }
+}
+
+impl LogLine {
+    pub(crate) fn from_wire(wire: v1::LogLine) -> Result<Self, PlatformError> {
+        let level = match wire.level {
+            0 => LogLevel::Panic,
+            1 => LogLevel::Error,
+            2 => LogLevel::Warn,
+            3 => LogLevel::Info,
+            4 => LogLevel::Debug,
+            _ => return Err(foreign("log level")),
+        };
+        let time = SystemTime::UNIX_EPOCH.checked_add(Duration::from_micros(wire.time_us));
+        Ok(Self {
+            function: wire.function.parse().map_err(|_| foreign("function"))?,
+            call: wire.call_id,
+            time: time.ok_or_else(|| foreign("time"))?,
+            level,
+            text: wire.text,
+            lost: wire.lost,
+        })
+    }
+}
