@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, Mutex, OnceLock};
 
 use bytes::Bytes;
+use nigh::author::{BuildOptions, build as build_project};
 
 type Built = Arc<OnceLock<Bytes>>;
 
@@ -33,9 +34,9 @@ fn project(name: &str) -> PathBuf {
 }
 
 fn build(project: &Path) -> Bytes {
-    let options = nigh::author::BuildOptions { path: project.to_owned(), profile: "guest".into(), quiet: true, ..Default::default() };
-    let built = nigh::author::build(&options).unwrap_or_else(|error| panic!("{}: {error}", project.display()));
-    std::fs::read(&built.module).expect("the builder names the file it made").into()
+    let options = BuildOptions { profile: "guest".into(), quiet: true, ..BuildOptions::new(project) };
+    let built = build_project(&options).unwrap_or_else(|error| panic!("{}: {error}", project.display()));
+    std::fs::read(&built.path).expect("the builder names the file it made").into()
 }
 
 /// A module from Wasm text.

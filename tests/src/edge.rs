@@ -1,0 +1,143 @@
+//! An edge in one process, on ports that the system picks, with what tests ask of it.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use nigh::local::{Edge as Local, EdgeConfig};
+use nigh_client::{Admin, Caller, CallerLimits, DeployRequest, Listing};
+use nigh_proto::v1::functions_client::FunctionsClient;
+use nigh_proto::{Call, Deployment, Endpoint, Limits, Outcome, PlatformError, Reply, channel, v1};
+use tempfile::TempDir;
+
+/// Time for anything that a test waits for.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A controller, a broker and computers, with clients of both.
+pub struct Edge {
+    local: Local,
+    /// Asks the broker.
+    pub caller: Caller,
+    /// Asks the controller.
+    pub admin: Admin,
+    _data: TempDir,
+}
+
+impl std::fmt::Debug for Edge {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Edge").field("broker", &self.broker()).finish_non_exhaustive()
+    }
+}
+
+#[expect(clippy::missing_panics_doc, reason = "helpers of tests panic where a test has failed")]
+impl Edge {
+    /// An edge with so many computers, ready for deployments.
+    pub async fn start(computers: usize) -> Self {
+        Self::start_with(computers, |_| {}).await
+    }
+
+    /// An edge with so many computers and changes to its configuration.
+    pub async fn start_with(computers: usize, change: impl FnOnce(&mut EdgeConfig)) -> Self {
+        let data = TempDir::new().expect("a folder for the test");
+        let mut config = EdgeConfig::ephemeral(data.path());
+        config.computers = computers;
+        change(&mut config);
+        let local = Local::start(config).await.expect("an edge starts");
+        let caller = Caller::new(local.broker().clone(), CallerLimits::default());
+        let admin = Admin::new(local.controller().clone());
+        let edge = Self { local, caller, admin, _data: data };
+        edge.until("all computers are announced", async || edge.listing().await.computers.len() == computers).await;
+        edge
+    }
+
+    /// Stops every role and waits until it has stopped.
+    pub async fn stop(self) {
+        self.local.shutdown().await.expect("an edge stops cleanly");
+    }
+
+    /// Where the broker takes calls over gRPC.
+    pub fn broker(&self) -> Endpoint {
+        self.local.broker().clone()
+    }
+
+    /// Where the broker takes calls over HTTP.
+    pub fn http(&self) -> Endpoint {
+        self.local.http().clone()
+    }
+
+    /// What the controller lists.
+    pub async fn listing(&self) -> Listing {
+        self.admin.list().await.expect("the controller lists")
+    }
+
+    /// Deploys with default limits and waits until calls are taken.
+    pub async fn deploy(&self, name: &str, module: Bytes) -> Deployment {
+        self.try_deploy(name, module, Limits::default()).await.expect("a good module deploys")
+    }
+
+    /// Deploys and, where that succeeds, waits until every computer is ready and calls are taken.
+    pub async fn try_deploy(&self, name: &str, module: Bytes, limits: Limits) -> Result<Deployment, PlatformError> {
+        let request = DeployRequest { name: name.parse()?, limits, directories: Vec::new() };
+        let deployed = self.admin.deploy(request, module, |_| {}).await?;
+        let deployment = deployed.deployment;
+        let ready = self.admin.await_ready(&deployment.name, deployment.version, PATIENCE, |_| {}).await;
+        ready.expect("what deploys becomes ready");
+        self.until("the broker routes to it", async || {
+            let mut probe = Call::new(deployment.name.clone(), Bytes::new(), PATIENCE);
+            probe.dry_run = true;
+            self.caller.invoke(probe).await.is_ok()
+        })
+        .await;
+        Ok(deployment)
+    }
+
+    /// Calls a function.
+    pub async fn call(&self, name: &str, payload: impl Into<Bytes>) -> Result<Reply, PlatformError> {
+        let mut call = Call::new(name.parse().expect("the test's name is well formed"), payload, PATIENCE);
+        call.retry_safe = true;
+        self.caller.invoke(call).await
+    }
+
+    /// Calls a function that must answer with text.
+    pub async fn answer(&self, name: &str, payload: impl Into<Bytes>) -> String {
+        answer(self.call(name, payload).await.expect("the platform does its part"))
+    }
+
+    /// A request as no well-behaved client would send it.
+    pub async fn raw_call(&self, name: &str, timeout: Option<Duration>) -> Result<(), PlatformError> {
+        let mut request = tonic::Request::new(v1::InvokeRequest { function: name.to_owned(), ..Default::default() });
+        if let Some(timeout) = timeout {
+            request.set_timeout(timeout);
+        }
+        let mut client = FunctionsClient::new(channel::connect_lazy(&self.broker()));
+        client.invoke(request).await.map(drop).map_err(PlatformError::from)
+    }
+
+    /// What a call of a protocol that does not exist comes to.
+    pub async fn call_of_another_protocol(&self) -> PlatformError {
+        let mut client = tonic::client::Grpc::new(channel::connect_lazy(&self.broker()));
+        client.ready().await.expect("the broker takes connections");
+        let codec = tonic_prost::ProstCodec::<v1::InvokeRequest, v1::InvokeResponse>::default();
+        let path = "/nigh.v2.Functions/Invoke".parse().expect("a path");
+        client.unary(tonic::Request::new(v1::InvokeRequest::default()), path, codec).await.expect_err("nobody speaks it").into()
+    }
+
+    /// Waits until something is so.
+    pub async fn until(&self, what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+        let began = Instant::now();
+        while !is_so().await {
+            assert!(began.elapsed() < PATIENCE, "waited {PATIENCE:?} in vain until {what}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+/// The text of an answer.
+///
+/// # Panics
+/// Where the outcome is something else.
+pub fn answer(reply: Reply) -> String {
+    match reply.outcome {
+        Outcome::Answer { payload, .. } => String::from_utf8(payload.to_vec()).expect("text"),
+        other => panic!("expected an answer, got {other:?}"),
+    }
+}

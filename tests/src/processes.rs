@@ -1,0 +1,187 @@
+//! An edge of real processes: each role the program itself, on ports that the system picks, to be killed and started again.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use nigh_client::{Admin, Caller, CallerLimits, DeployRequest};
+use nigh_proto::{Call, Endpoint, Limits};
+use tempfile::TempDir;
+
+use crate::edge::answer;
+
+/// Time for anything that a test waits for.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The program under test.
+///
+/// # Panics
+/// Where it has not been built beside the tests, as cargo does.
+pub fn nigh() -> Command {
+    // The library of a package does not know its binaries; they stand beside the folder of the test that runs.
+    let test = std::env::current_exe().expect("a test is a program");
+    let folder = test.ancestors().nth(2).expect("target/debug/deps/test");
+    let mut command = Command::new(folder.join("nigh-under-test"));
+    command.env_remove("NIGH_CONTROLLER").env_remove("NIGH_BROKER").env_remove("NIGH_LOG");
+    command
+}
+
+/// One role as a process. Killed when dropped.
+#[derive(Debug)]
+pub struct Role {
+    /// Where it takes calls or requests; the same after each start.
+    pub endpoint: Endpoint,
+    arguments: Vec<String>,
+    child: Child,
+}
+
+#[expect(clippy::missing_panics_doc, reason = "helpers of tests panic where a test has failed")]
+impl Role {
+    /// Starts a role with these arguments on a port that the system picks, and waits until it says where it listens.
+    fn start(role: &str, key: &str, arguments: &[&str]) -> Self {
+        let arguments: Vec<String> = [role, "--json"].iter().chain(arguments).map(ToString::to_string).collect();
+        let (child, started) = spawn(&arguments, "127.0.0.1:0");
+        let endpoint = started[key].as_str().and_then(|endpoint| endpoint.parse().ok());
+        let endpoint = endpoint.unwrap_or_else(|| panic!("{role} says where it listens: {started}"));
+        Self { endpoint, arguments, child }
+    }
+
+    /// Ends it without a word, as a power cut would.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("the process is ours");
+        self.child.wait().expect("the process is ours");
+    }
+
+    /// Asks it to stop and waits until it has.
+    pub async fn terminate(&mut self) -> ExitStatus {
+        let status = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().expect("kill runs");
+        assert!(status.success());
+        let began = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().expect("the process is ours") {
+                return status;
+            }
+            assert!(began.elapsed() < PATIENCE, "the role does not stop");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Starts it again where it was.
+    pub async fn start_again(&mut self) {
+        let began = Instant::now();
+        while std::net::TcpListener::bind(self.endpoint.as_str()).is_err() {
+            assert!(began.elapsed() < PATIENCE, "the port does not become free");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        self.child = spawn(&self.arguments, self.endpoint.as_str()).0;
+    }
+}
+
+impl Drop for Role {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn spawn(arguments: &[String], listen: &str) -> (Child, serde_json::Value) {
+    let mut command = nigh();
+    command.args(arguments).args(["--listen", listen]).stdout(Stdio::piped()).stderr(Stdio::inherit());
+    let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("the role speaks");
+    let started = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{command:?} said {line:?}: {error}"));
+    (child, started)
+}
+
+/// A controller, a broker and computers.
+#[derive(Debug)]
+pub struct Processes {
+    /// The controller.
+    pub controller: Role,
+    /// The broker.
+    pub broker: Role,
+    /// The computers.
+    pub computers: Vec<Role>,
+    _data: TempDir,
+}
+
+#[expect(clippy::missing_panics_doc, reason = "helpers of tests panic where a test has failed")]
+impl Processes {
+    /// An edge with so many computers, ready for deployments.
+    pub async fn start(computers: usize) -> Self {
+        let data = TempDir::new().expect("a folder for the test");
+        let folder = |name: &str| path(&data.path().join(name));
+        let controller = Role::start("controller", "endpoint", &["--data-dir", &folder("controller")]);
+        let at = controller.endpoint.to_string();
+        let broker_arguments = ["--controller", &at, "--name", "broker", "--listen-table", "127.0.0.1:0", "--listen-http", "127.0.0.1:0"];
+        let broker = Role::start("broker", "calls", &broker_arguments);
+        let computers = (0..computers)
+            .map(|n| {
+                let name = format!("computer-{n}");
+                let arguments = ["--controller", &at, "--name", &name, "--data-dir", &folder(&name), "--memory", "2GiB"];
+                Role::start("computer", "endpoint", &arguments)
+            })
+            .collect();
+        let edge = Self { controller, broker, computers, _data: data };
+        edge.until("all are announced", async || {
+            edge.admin().list().await.is_ok_and(|listing| listing.computers.len() == edge.computers.len() && listing.brokers.len() == 1)
+        })
+        .await;
+        edge
+    }
+
+    /// Deploys with default limits and waits until every computer is ready and the broker routes to it.
+    pub async fn deploy(&self, name: &str, module: Bytes) {
+        let request = DeployRequest { name: name.parse().expect("a name"), limits: Limits::default(), directories: Vec::new() };
+        let deployed = self.admin().deploy(request, module, |_| {}).await.expect("a good module deploys").deployment;
+        self.admin().await_ready(&deployed.name, deployed.version, PATIENCE, |_| {}).await.expect("computers become ready");
+        self.until_ready(name).await;
+    }
+
+    /// Waits until all computers are announced with the function and the broker routes to it.
+    pub async fn until_ready(&self, name: &str) {
+        self.until("all computers have it ready", async || {
+            self.admin().list().await.is_ok_and(|listing| {
+                let has_it = |computer: &nigh_proto::Computer| computer.ready.iter().any(|(function, _)| function.as_str() == name);
+                listing.computers.len() == self.computers.len() && listing.computers.iter().all(has_it)
+            })
+        })
+        .await;
+        self.until("the broker routes to it", async || {
+            let mut probe = Call::new(name.parse().expect("a name"), Bytes::new(), PATIENCE);
+            probe.dry_run = true;
+            self.caller().invoke(probe).await.is_ok()
+        })
+        .await;
+    }
+
+    /// Calls a function that must answer with text.
+    pub async fn answer(&self, name: &str, payload: &str) -> String {
+        let call = Call::new(name.parse().expect("a name"), payload.to_owned(), PATIENCE);
+        answer(self.caller().invoke(call).await.expect("the platform does its part"))
+    }
+
+    fn admin(&self) -> Admin {
+        Admin::new(self.controller.endpoint.clone())
+    }
+
+    fn caller(&self) -> Caller {
+        Caller::new(self.broker.endpoint.clone(), CallerLimits::default())
+    }
+
+    async fn until(&self, what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+        let began = Instant::now();
+        while !is_so().await {
+            assert!(began.elapsed() < PATIENCE, "waited {PATIENCE:?} in vain until {what}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+fn path(path: &Path) -> String {
+    path.to_str().expect("temporary folders have plain names").to_owned()
+}
