@@ -1,6 +1,8 @@
-//! Why a broker cannot start or go on. What goes wrong with one call is a `PlatformError`.
+//! Why a broker cannot start or go on. What goes wrong with one call is a [`PlatformError`].
 
 use std::net::SocketAddr;
+
+use nigh_proto::PlatformError;
 
 /// A failure of the broker as a whole; each is for its operator to mend.
 #[derive(Debug, thiserror::Error)]
@@ -11,10 +13,13 @@ pub enum Error {
     /// The broker would announce an address at which nobody can reach it.
     #[error("{0} is no address that others could reach; set `advertise` to one that they can")]
     Advertise(SocketAddr),
+    /// The routes given by hand are not acceptable.
+    #[error("cannot take the routes given: {0}")]
+    Routes(#[from] PlatformError),
     /// Serving a door failed.
     #[error("cannot go on serving {door}: {source}")]
     Serve {
-        /// Which: calls, table or HTTP.
+        /// Which: `calls`, `table` or `http`.
         door: &'static str,
         /// What the transport said.
         source: Box<dyn std::error::Error + Send + Sync>,

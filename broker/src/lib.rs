@@ -1,13 +1,36 @@
 //! A broker: takes calls, sends each to the destination expected to answer soonest, and learns from the outcome.
+//!
+//! The walk of a call: [`ingress`] (a message becomes a checked call) → [`call`] (time left? pick, forward, perhaps once
+//! more elsewhere, record) → `routing` (pick) → [`forward`] (over a kept connection), and straight back. Beside it,
+//! [`discovery`] keeps the forwarding table in [`routes`] in step with the controller. A broker holds nothing that it
+//! could not rebuild.
 
+mod call;
 mod config;
+mod discovery;
 mod error;
+mod forward;
+mod ingress;
+mod routes;
+mod verdict;
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use nigh_proto::membership::{self, Node};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::call::Broker;
+use crate::routes::Routes;
 
 pub use config::Config;
 pub use error::Error;
+
+/// Time for calls that were cut off at the end of the drain to tell their callers.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// The sockets that a broker serves; the caller has bound them.
 #[derive(Debug)]
@@ -20,12 +43,52 @@ pub struct Listeners {
     pub http: Option<TcpListener>,
 }
 
-/// Serves until `shutdown`, then lets the calls under way end.
+/// Serves until `shutdown`; then withdraws from the controller, takes no more calls, and lets those under way end for at
+/// most [`Config::drain`].
 ///
 /// # Errors
-/// [`Error`], where the broker cannot start or a listener fails for good.
+/// [`Error`], where the broker cannot start or a door fails for good.
 pub async fn run(listeners: Listeners, config: Config, shutdown: CancellationToken) -> Result<(), Error> {
-    let _ = (listeners, config);
-    shutdown.cancelled().await;
-    Ok(())
+    let announcement = ingress::announcement(&listeners, &config)?;
+    let routes = Arc::new(Routes::new(config.policy, &config.limits, config.controller.clone()));
+    for (function, endpoint) in &config.routes {
+        routes.set_by_hand(function, endpoint, None)?;
+    }
+    let (cut, leave, stop) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
+    let broker = Arc::new(Broker::new(routes.clone(), &config, cut.clone()));
+    let _discovery = config.controller.clone().map(|controller| spawn(discovery::follow(controller, routes.clone())));
+    let (_node, announced) = watch::channel(Node::Broker(announcement));
+    let announcer = config
+        .controller
+        .clone()
+        .map(|controller| spawn(membership::keep_announced(controller, announced, leave.clone())));
+    tracing::info!(broker = %config.name, policy = %config.policy, "serving");
+
+    let serving = ingress::serve(listeners, &broker, &routes, &stop);
+    tokio::pin!(serving);
+    tokio::select! {
+        ended = &mut serving => return ended,
+        () = shutdown.cancelled() => {}
+    }
+    tracing::info!(broker = %config.name, in_flight = broker.in_flight(), "stopping");
+    leave.cancel();
+    if let Some(announcer) = announcer {
+        tokio::select! {
+            ended = &mut serving => return ended,
+            // It ends within its own time limit, and has no result.
+            _ = announcer => {}
+        }
+    }
+    stop.cancel();
+    if let Ok(ended) = tokio::time::timeout(config.drain, &mut serving).await {
+        return ended;
+    }
+    tracing::warn!(broker = %config.name, in_flight = broker.in_flight(), "the time to drain is over, cutting calls off");
+    cut.cancel();
+    tokio::time::timeout(FAREWELL, serving).await.unwrap_or(Ok(()))
+}
+
+/// A task that ends with whoever holds it.
+fn spawn<T: Send + 'static>(task: impl Future<Output = T> + Send + 'static) -> AbortOnDropHandle<T> {
+    AbortOnDropHandle::new(tokio::spawn(task))
 }

@@ -179,6 +179,11 @@ impl From<Status> for PlatformError {
     }
 }
 
+/// Whether a status was made by a role of the platform, and not by the connection to it.
+pub fn names_reason(status: &Status) -> bool {
+    status.metadata().contains_key(REASON_KEY)
+}
+
 /// The reason that a word stands for.
 pub(crate) fn reason_of_word(word: &str) -> Option<Reason> {
     Reason::ALL.iter().copied().find(|reason| reason.word() == word)
@@ -194,7 +199,7 @@ fn reason_of_code(status: &Status) -> Reason {
         Code::PermissionDenied => Reason::NotAllowed,
         Code::Unauthenticated => Reason::Unauthenticated,
         Code::Unimplemented | Code::FailedPrecondition => Reason::Protocol,
-        Code::Unavailable if never_connected(status) => Reason::Unreachable,
+        Code::Unavailable | Code::Unknown | Code::Internal | Code::Cancelled if never_sent(status) => Reason::Unreachable,
         // The server's own time-out answers so, and so does a client-side time-out of the channel.
         Code::Cancelled if status.message().contains("Timeout expired") => Reason::Late,
         // A connection that breaks under a call shows as one of these, by where in the stack it is noticed.
@@ -203,11 +208,20 @@ fn reason_of_code(status: &Status) -> Reason {
     }
 }
 
-/// Whether the connection was never made, so that the call cannot have started.
-fn never_connected(status: &Status) -> bool {
+/// Whether the request never reached the peer, or the peer says that it did not look at it, so that the call cannot have
+/// started: no connection could be made, the connection closed with the request still waiting for its turn, or the peer
+/// is closing down and refused the stream.
+fn never_sent(status: &Status) -> bool {
     let mut source = std::error::Error::source(status);
     while let Some(error) = source {
-        if error.is::<tonic::ConnectError>() {
+        let still_waiting = error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled);
+        let refused = error.downcast_ref::<h2::Error>().is_some_and(|error| {
+            // Closing down without an error, a peer names the last stream it has looked at; those up to it go on, those
+            // after it end so (RFC 9113, section 6.8).
+            let unprocessed = error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR);
+            error.is_remote() && (unprocessed || error.reason() == Some(h2::Reason::REFUSED_STREAM))
+        });
+        if error.is::<tonic::ConnectError>() || still_waiting || refused {
             return true;
         }
         source = error.source();

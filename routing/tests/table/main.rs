@@ -1,4 +1,5 @@
 //! The forwarding table from outside, in virtual time and with seeded randomness.
+#![expect(clippy::unwrap_used, reason = "helpers of tests, which fail by panicking")]
 
 mod frequencies;
 mod life_cycle;

@@ -1,0 +1,81 @@
+//! The doors: calls over gRPC, calls over HTTP, and the forwarding table. What passes them is a checked value.
+
+pub(crate) mod http;
+mod table;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use nigh_proto::ingress::Ingress;
+use nigh_proto::{Broker as Announcement, Endpoint, channel};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::call::Broker;
+use crate::config::Config;
+use crate::error::Error;
+use crate::routes::Routes;
+use crate::{Listeners, ingress};
+
+/// How the broker announces itself.
+///
+/// # Errors
+/// [`Error::Advertise`] where its address could not be reached from elsewhere and it has a controller to announce it to.
+pub(crate) fn announcement(listeners: &Listeners, config: &Config) -> Result<Announcement, Error> {
+    let address = |listener: &TcpListener| listener.local_addr().map_err(Error::Listener);
+    let calls = address(&listeners.calls)?;
+    if config.advertise.is_none() && config.controller.is_some() && calls.ip().is_unspecified() {
+        return Err(Error::Advertise(calls));
+    }
+    let endpoint = config.advertise.clone().unwrap_or_else(|| calls.into());
+    let beside = |listener: &Option<TcpListener>| {
+        listener.as_ref().map(|listener| address(listener).map(|at| reached_at(&endpoint, at))).transpose()
+    };
+    Ok(Announcement {
+        name: config.name.clone(),
+        table_endpoint: beside(&listeners.table)?,
+        http_endpoint: beside(&listeners.http)?,
+        endpoint,
+    })
+}
+
+/// A listener's address as others reach it: where it listens on every address, on the host of this endpoint.
+fn reached_at(endpoint: &Endpoint, address: SocketAddr) -> Endpoint {
+    let host = endpoint.as_str().rsplit_once(':').map_or("", |(host, _)| host);
+    let on_that_host = format!("{host}:{}", address.port());
+    if address.ip().is_unspecified() { on_that_host.parse().unwrap_or_else(|_| address.into()) } else { address.into() }
+}
+
+/// Serves every door until `stop`, and then until the calls under way have ended.
+///
+/// # Errors
+/// [`Error::Serve`] where a door fails for good.
+pub(crate) async fn serve(
+    listeners: Listeners,
+    broker: &Arc<Broker>,
+    routes: &Arc<Routes>,
+    stop: &CancellationToken,
+) -> Result<(), Error> {
+    let calls = Ingress::service(broker.clone(), broker.limits().clone());
+    let calls = channel::server()
+        .add_service(calls)
+        .serve_with_incoming_shutdown(channel::incoming(listeners.calls), stop.clone().cancelled_owned());
+    let table = async {
+        let Some(listener) = listeners.table else { return Ok(()) };
+        channel::server()
+            .add_service(table::service(routes.clone()))
+            .serve_with_incoming_shutdown(channel::incoming(listener), stop.clone().cancelled_owned())
+            .await
+    };
+    let http = async {
+        let Some(listener) = listeners.http else { return Ok(()) };
+        ingress::http::serve(listener, broker.clone(), routes.clone(), stop.clone()).await
+    };
+    let failed = |door| move |source| Error::Serve { door, source };
+    tokio::try_join!(
+        async { calls.await.map_err(|error| failed("calls")(error.into())) },
+        async { table.await.map_err(|error| failed("table")(error.into())) },
+        async { http.await.map_err(|error: std::io::Error| failed("http")(error.into())) },
+    )?;
+    Ok(())
+}

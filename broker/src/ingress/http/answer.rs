@@ -1,0 +1,130 @@
+//! From a reply to an HTTP answer: the function's payload as body and its headers as headers, beside what the platform
+//! measured. The function's headers about the connection and those that begin with `nigh-` are left out, and so is what
+//! HTTP cannot carry.
+
+use std::fmt::Write as _;
+
+use axum::body::Body;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::response::Response;
+use nigh_proto::{CallId, Estimate, Headers, Outcome, Reply, Timing};
+
+use crate::ingress::http::problem::Problem;
+use crate::ingress::http::request::{ABOUT_THE_CONNECTION, PLATFORM_PREFIX};
+
+/// Where the time went, as the `Server-Timing` header tells it: durations in milliseconds.
+static SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+static CALL_ID: HeaderName = HeaderName::from_static("nigh-call-id");
+static COMPUTER: HeaderName = HeaderName::from_static("nigh-computer");
+static VERSION: HeaderName = HeaderName::from_static("nigh-version");
+
+/// The answer to a call that has an outcome.
+pub(super) fn respond(reply: Reply) -> Response {
+    let mut response = match reply.outcome {
+        Outcome::Answer { payload, headers } => answer(Body::from(payload), &headers),
+        Outcome::Error { kind, message } => Problem::of_function(&kind, &message).respond(None),
+        Outcome::Estimate(estimate) => told(estimate),
+    };
+    let headers = response.headers_mut();
+    put_call_id(headers, &reply.call);
+    put(headers, &COMPUTER, reply.computer.as_str());
+    put(headers, &VERSION, &reply.version.to_string());
+    put(headers, &SERVER_TIMING, &server_timing(reply.timing));
+    response
+}
+
+/// Names the call in an answer.
+pub(super) fn put_call_id(headers: &mut HeaderMap, id: &CallId) {
+    put(headers, &CALL_ID, id.as_str());
+}
+
+fn put(headers: &mut HeaderMap, name: &HeaderName, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        headers.insert(name, value);
+    }
+}
+
+fn answer(body: Body, from_function: &Headers) -> Response {
+    let mut response = Response::new(body);
+    let headers = response.headers_mut();
+    for (name, value) in from_function.iter() {
+        let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(value)) else {
+            tracing::debug!(name, "a function's header that HTTP cannot carry is left out");
+            continue;
+        };
+        if !ABOUT_THE_CONNECTION.contains(&name.as_str()) && !name.as_str().starts_with(PLATFORM_PREFIX) {
+            headers.append(name, value);
+        }
+    }
+    // A browser must not guess what a function's bytes are.
+    headers.entry(header::CONTENT_TYPE).or_insert(HeaderValue::from_static("application/octet-stream"));
+    headers.entry(header::X_CONTENT_TYPE_OPTIONS).or_insert(HeaderValue::from_static("nosniff"));
+    *response.status_mut() = StatusCode::OK;
+    response
+}
+
+fn told(estimate: Estimate) -> Response {
+    let us = |duration: std::time::Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+    let document = serde_json::json!({
+        "queue_us": us(estimate.queue),
+        "init_us": us(estimate.init),
+        "run_us": us(estimate.run),
+        "samples": estimate.samples,
+    });
+    let mut response = Response::new(Body::from(document.to_string()));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+fn server_timing(timing: Timing) -> String {
+    let parts = [
+        ("network", timing.network),
+        ("broker", timing.broker),
+        ("queue", timing.queue),
+        ("init", timing.init),
+        ("run", timing.run),
+    ];
+    parts.into_iter().enumerate().fold(String::with_capacity(96), |mut text, (at, (name, duration))| {
+        let separator = if at == 0 { "" } else { ", " };
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{separator}{name};dur={:.3}", duration.as_secs_f64() * 1e3);
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_function_cannot_speak_for_the_connection_or_the_platform() {
+        let headers = Headers::new(
+            [
+                ("Content-Type", "image/png"),
+                ("Connection", "close"),
+                ("Transfer-Encoding", "chunked"),
+                ("Content-Length", "9"),
+                ("nigh-computer", "forged"),
+                ("not a token", "x"),
+                ("x-mine", "1"),
+                ("X-Mine", "2"),
+            ]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .to_vec(),
+        )
+        .unwrap();
+        let response = answer(Body::empty(), &headers);
+        let names: Vec<_> = response.headers().keys().map(HeaderName::as_str).collect();
+        assert_eq!(names, ["content-type", "x-mine", "x-content-type-options"]);
+        assert_eq!(response.headers().get_all("x-mine").iter().count(), 2);
+    }
+
+    #[test]
+    fn times_are_told_in_milliseconds() {
+        let timing = Timing { run: std::time::Duration::from_micros(1500), ..Timing::default() };
+        assert_eq!(
+            server_timing(timing),
+            "network;dur=0.000, broker;dur=0.000, queue;dur=0.000, init;dur=0.000, run;dur=1.500"
+        );
+    }
+}

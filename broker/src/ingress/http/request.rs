@@ -1,0 +1,209 @@
+//! From an HTTP request to a call.
+//!
+//! * The body is the payload.
+//! * Every query parameter is a header for the function, and so is every request header except those about the connection
+//!   (hop-by-hop, `host`, `content-length`, `expect`) and `nigh-*`. Query parameters come first, so they win where both
+//!   have one name.
+//! * `nigh-*` headers are for the platform: `nigh-timeout` (`5s`, `250ms`), `nigh-retry-safe` and `nigh-dry-run` (`true`,
+//!   `false`), `nigh-call-id`. An unknown one is refused: a misspelt wish must not be lost silently.
+
+use std::error::Error as _;
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue, header};
+use bytes::Bytes;
+use nigh_proto::{Call, CallId, CallLimits, FunctionName, Headers, PlatformError, Reason};
+
+/// Headers about a connection rather than what travels on it (RFC 9110, section 7.6.1), and `content-length`, which
+/// follows from the body.
+pub(super) const ABOUT_THE_CONNECTION: [&str; 10] = [
+    "connection",
+    "content-length",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+/// Further headers that are spent once the request has arrived.
+const ABOUT_THE_REQUEST: [&str; 2] = ["expect", "host"];
+/// Headers for the platform begin so.
+pub(super) const PLATFORM_PREFIX: &str = "nigh-";
+
+/// All of a call but its payload.
+#[derive(Debug)]
+pub(super) struct Head {
+    pub(super) id: CallId,
+    pub(super) deadline: Instant,
+    function: FunctionName,
+    headers: Headers,
+    dry_run: bool,
+    retry_safe: bool,
+}
+
+impl Head {
+    /// Checks a request's query and headers.
+    pub(super) fn new(
+        function: FunctionName,
+        parts: &Parts,
+        limits: &CallLimits,
+        arrived: Instant,
+    ) -> Result<Self, PlatformError> {
+        let query = parts.uri.query().unwrap_or_default();
+        let mut headers: Vec<_> = form_urlencoded::parse(query.as_bytes())
+            .map(|(name, value)| (name.into_owned(), value.into_owned()))
+            .collect();
+        let mut timeout = limits.timeout_default;
+        let (mut dry_run, mut retry_safe, mut id) = (false, false, None);
+        for (name, value) in &parts.headers {
+            match name.as_str() {
+                "nigh-timeout" => timeout = duration(value)?,
+                "nigh-dry-run" => dry_run = flag("nigh-dry-run", value)?,
+                "nigh-retry-safe" => retry_safe = flag("nigh-retry-safe", value)?,
+                "nigh-call-id" => id = Some(text("nigh-call-id", value)?.parse()?),
+                platform if platform.starts_with(PLATFORM_PREFIX) => return Err(unknown_wish(platform)),
+                spent if ABOUT_THE_CONNECTION.contains(&spent) || ABOUT_THE_REQUEST.contains(&spent) => {}
+                name => headers.push((name.to_owned(), text(name, value)?.to_owned())),
+            }
+        }
+        Ok(Self {
+            id: id.unwrap_or_else(CallId::random),
+            deadline: arrived + timeout.min(limits.timeout_max),
+            function,
+            headers: Headers::new(headers)?,
+            dry_run,
+            retry_safe,
+        })
+    }
+
+    pub(super) fn into_call(self, payload: Bytes) -> Call {
+        Call {
+            function: self.function,
+            payload,
+            headers: self.headers,
+            id: self.id,
+            hops: 0,
+            dry_run: self.dry_run,
+            retry_safe: self.retry_safe,
+            deadline: self.deadline,
+        }
+    }
+}
+
+/// Reads the body, which has to be within its limit and to arrive before the deadline.
+pub(super) async fn payload(
+    headers: &HeaderMap,
+    body: Body,
+    limits: &CallLimits,
+    deadline: Instant,
+) -> Result<Bytes, PlatformError> {
+    let bytes_max = limits.payload_bytes_max;
+    let too_large =
+        || PlatformError::new(Reason::TooLarge, format!("the body is over the {bytes_max} bytes that are taken here"));
+    let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    if announced.is_some_and(|length: usize| length > bytes_max) {
+        return Err(too_large());
+    }
+    match tokio::time::timeout_at(deadline.into(), axum::body::to_bytes(body, bytes_max)).await {
+        Ok(Ok(payload)) => Ok(payload),
+        Ok(Err(error)) if error.source().is_some_and(|source| source.is::<http_body_util::LengthLimitError>()) => {
+            Err(too_large())
+        }
+        Ok(Err(error)) => Err(PlatformError::malformed(format!("the body did not arrive whole: {error}"))),
+        Err(_) => Err(PlatformError::new(
+            Reason::Late,
+            "the deadline passed before the whole body had arrived; raise nigh-timeout",
+        )),
+    }
+}
+
+fn text<'a>(name: &str, value: &'a HeaderValue) -> Result<&'a str, PlatformError> {
+    std::str::from_utf8(value.as_bytes()).map_err(|_| PlatformError::malformed(format!("header {name} is not UTF-8")))
+}
+
+fn flag(name: &str, value: &HeaderValue) -> Result<bool, PlatformError> {
+    let value = text(name, value)?;
+    value.parse().map_err(|_| PlatformError::malformed(format!("{name}: {value:?} is neither true nor false")))
+}
+
+fn duration(value: &HeaderValue) -> Result<Duration, PlatformError> {
+    let value = text("nigh-timeout", value)?;
+    let malformed = |why| PlatformError::malformed(format!("nigh-timeout: {value:?} {why}; write 5s or 250ms"));
+    match humantime::parse_duration(value) {
+        Ok(duration) if duration.is_zero() => Err(malformed("leaves no time".to_owned())),
+        Ok(duration) => Ok(duration),
+        Err(error) => Err(malformed(format!("is no duration ({error})"))),
+    }
+}
+
+fn unknown_wish(name: &str) -> PlatformError {
+    PlatformError::malformed(format!(
+        "unknown header {name}; the platform takes nigh-timeout, nigh-retry-safe, nigh-dry-run and nigh-call-id"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(uri: &str, headers: &[(&str, &str)]) -> Result<Head, PlatformError> {
+        let mut request = axum::http::Request::post(uri);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let (parts, ()) = request.body(()).unwrap().into_parts();
+        Head::new("echo".parse().unwrap(), &parts, &CallLimits::default(), Instant::now())
+    }
+
+    #[test]
+    fn query_and_headers_become_headers_of_the_function_and_the_query_wins() {
+        let head = head(
+            "/function/echo?scale-factor=1.2&name=Zo%C3%AB+X",
+            &[("Scale-Factor", "9"), ("content-type", "image/png"), ("host", "h"), ("connection", "close")],
+        );
+        let headers = head.unwrap().headers;
+        assert_eq!(headers.get("scale-factor"), Some("1.2"));
+        assert_eq!(headers.get("name"), Some("Zoë X"));
+        assert_eq!(headers.get("content-type"), Some("image/png"));
+        assert_eq!(headers.iter().len(), 4);
+    }
+
+    #[test]
+    fn wishes_to_the_platform_are_understood() {
+        let wishes =
+            [("nigh-timeout", "250ms"), ("nigh-retry-safe", "true"), ("nigh-dry-run", "false"), ("nigh-call-id", "7")];
+        let head = head("/", &wishes).unwrap();
+        let left = head.deadline.saturating_duration_since(Instant::now());
+        assert!(left > Duration::from_millis(100) && left <= Duration::from_millis(250), "{left:?}");
+        assert!(head.retry_safe && !head.dry_run && head.headers.iter().len() == 0);
+        assert_eq!(head.id.as_str(), "7");
+    }
+
+    #[test]
+    fn a_wish_that_makes_no_sense_is_refused() {
+        for (name, value) in [
+            ("nigh-timeout", "soon"),
+            ("nigh-timeout", "0s"),
+            ("nigh-timeout", "-1s"),
+            ("nigh-retry-safe", "yes"),
+            ("nigh-call-id", "two words"),
+            ("nigh-timeuot", "5s"),
+        ] {
+            assert_eq!(head("/", &[(name, value)]).unwrap_err().reason, Reason::Malformed, "{name}: {value}");
+        }
+        assert_eq!(head("/", &[("x", "\u{1F980}")]).unwrap().headers.get("x"), Some("\u{1F980}"));
+    }
+
+    #[test]
+    fn headers_are_bounded() {
+        let many: String = (0..65).map(|n| format!("q{n}=1&")).collect();
+        assert_eq!(head(&format!("/?{many}"), &[]).unwrap_err().reason, Reason::TooLarge);
+        assert_eq!(head("/?=nameless", &[]).unwrap_err().reason, Reason::Malformed);
+        assert_eq!(head("/?a=%00", &[]).unwrap_err().reason, Reason::Malformed);
+    }
+}

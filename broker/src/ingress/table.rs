@@ -1,0 +1,87 @@
+//! The door to the forwarding table: `nigh.v1.Broker`.
+
+use std::sync::Arc;
+
+use nigh_proto::v1;
+use nigh_proto::v1::broker_server::{Broker, BrokerServer};
+use nigh_proto::{Endpoint, FunctionName, PlatformError};
+use nigh_routing::State;
+use tonic::{Request, Response, Status};
+
+use crate::routes::{Listed, Routes};
+
+/// The service, ready to be added to a server.
+pub(crate) fn service(routes: Arc<Routes>) -> BrokerServer<TableDoor> {
+    BrokerServer::new(TableDoor { routes })
+}
+
+/// Reads and edits the table.
+#[derive(Debug)]
+pub(crate) struct TableDoor {
+    routes: Arc<Routes>,
+}
+
+#[tonic::async_trait]
+impl Broker for TableDoor {
+    async fn routes(&self, request: Request<v1::RoutesRequest>) -> Result<Response<v1::RoutesResponse>, Status> {
+        let function = request.into_inner().function;
+        let function = if function.is_empty() { None } else { Some(checked_function(&function)?) };
+        let routes = self.routes.list(function.as_ref())?;
+        let route = |(function, destinations): (FunctionName, Vec<Listed>)| v1::Route {
+            function: function.as_str().to_owned(),
+            destinations: destinations.iter().map(to_wire).collect(),
+        };
+        let routes = routes.into_iter().map(route).collect();
+        Ok(Response::new(v1::RoutesResponse { routes, policy: self.routes.policy().as_str().to_owned() }))
+    }
+
+    async fn set_route(&self, request: Request<v1::SetRouteRequest>) -> Result<Response<v1::SetRouteResponse>, Status> {
+        let request = request.into_inner();
+        let (function, endpoint) = (checked_function(&request.function)?, checked_endpoint(&request.endpoint)?);
+        let weight = request.weight;
+        if !(weight.is_finite() && weight > 0.0) {
+            return Err(
+                PlatformError::malformed(format!("weight {weight}: give a latency in milliseconds above 0")).into()
+            );
+        }
+        self.routes.set_by_hand(&function, &endpoint, Some(weight))?;
+        tracing::info!(%function, %endpoint, weight, "route set by hand");
+        Ok(Response::new(v1::SetRouteResponse {}))
+    }
+
+    async fn remove_route(
+        &self,
+        request: Request<v1::RemoveRouteRequest>,
+    ) -> Result<Response<v1::RemoveRouteResponse>, Status> {
+        let request = request.into_inner();
+        let (function, endpoint) = (checked_function(&request.function)?, checked_endpoint(&request.endpoint)?);
+        self.routes.remove(&function, &endpoint)?;
+        tracing::info!(%function, %endpoint, "route removed by hand");
+        Ok(Response::new(v1::RemoveRouteResponse {}))
+    }
+}
+
+fn checked_function(given: &str) -> Result<FunctionName, PlatformError> {
+    Ok(given.parse()?)
+}
+
+fn checked_endpoint(given: &str) -> Result<Endpoint, PlatformError> {
+    Ok(given.parse()?)
+}
+
+fn to_wire(listed: &Listed) -> v1::RouteDestination {
+    let state = match listed.state {
+        State::InUse => "in-use",
+        State::SetAside(_) => "set-aside",
+        State::Probing(_) => "probing",
+    };
+    v1::RouteDestination {
+        endpoint: listed.endpoint.as_str().to_owned(),
+        weight: listed.latency_ms.unwrap_or(0.0),
+        state: state.to_owned(),
+        in_flight: listed.in_flight,
+        calls: listed.calls,
+        failures: listed.failures,
+        by_hand: listed.by_hand,
+    }
+}

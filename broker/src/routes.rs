@@ -1,0 +1,260 @@
+//! The forwarding table and what it is made of: destinations announced by the controller and those set by hand.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use nigh_proto::{CallLimits, Endpoint, FunctionName, PlatformError, Reason};
+use nigh_routing::{Cause, Observation, Pick, PickError, PolicyKind, State, Table};
+use parking_lot::Mutex;
+
+use crate::forward::{Destination, WeakDestination};
+
+/// Destinations set by hand, of all functions, at most.
+pub(crate) const BY_HAND_MAX: usize = 65_536;
+/// When to come again while the controller has not been heard of, or nobody has a function ready.
+const UNKNOWN_RETRY_AFTER: Duration = Duration::from_millis(500);
+
+/// Who serves each function.
+pub(crate) type Announced = BTreeMap<FunctionName, BTreeSet<Endpoint>>;
+
+/// The forwarding table, shared by all calls. Its lock is held for a decision or a lesson, never across an await.
+#[derive(Debug)]
+pub(crate) struct Routes {
+    table: Mutex<Table<FunctionName, Destination>>,
+    plan: Mutex<Plan>,
+    limits: CallLimits,
+    controller: Option<Endpoint>,
+    /// The controller has told what there is, or there is none to wait for.
+    in_step: AtomicBool,
+    started: Instant,
+}
+
+/// What the table is made of. Its lock is taken before the table's.
+#[derive(Default)]
+struct Plan {
+    announced: Announced,
+    by_hand: Announced,
+    /// Connections in use, so that one endpoint has one whatever the number of its functions.
+    known: HashMap<Endpoint, WeakDestination>,
+}
+
+/// One destination as listed.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Listed {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) latency_ms: Option<f64>,
+    pub(crate) state: State,
+    pub(crate) in_flight: u32,
+    pub(crate) calls: u64,
+    pub(crate) failures: u64,
+    pub(crate) by_hand: bool,
+}
+
+impl Routes {
+    /// An empty table.
+    pub(crate) fn new(policy: PolicyKind, limits: &CallLimits, controller: Option<Endpoint>) -> Self {
+        Self {
+            table: Mutex::new(Table::new(policy)),
+            plan: Mutex::default(),
+            limits: limits.clone(),
+            in_step: AtomicBool::new(controller.is_none()),
+            controller,
+            started: Instant::now(),
+        }
+    }
+
+    /// Chooses a destination other than `exclude`.
+    ///
+    /// # Errors
+    /// [`Reason::UnknownFunction`], [`Reason::NotServing`] before the controller has been heard of, [`Reason::NotReady`],
+    /// [`Reason::Unreachable`] or [`Reason::QueueFull`].
+    pub(crate) fn pick(
+        &self,
+        function: &FunctionName,
+        exclude: Option<&Destination>,
+    ) -> Result<Pick<Destination>, PlatformError> {
+        let now = self.started.elapsed();
+        let picked = self.table.lock().pick(function, exclude, now, &mut rand::rng());
+        picked.map_err(|error| self.nobody(function, error))
+    }
+
+    /// Records what became of a call.
+    pub(crate) fn observe(&self, function: &FunctionName, pick: &Pick<Destination>, observation: Observation) {
+        let now = self.started.elapsed();
+        self.table.lock().observe(function, pick, observation, now);
+    }
+
+    /// Whether calls have a chance.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.in_step.load(Ordering::Acquire) || !self.plan.lock().by_hand.is_empty()
+    }
+
+    /// How destinations are chosen.
+    pub(crate) fn policy(&self) -> PolicyKind {
+        self.table.lock().policy()
+    }
+
+    /// Puts what the controller knows in place of what it knew; all at once for the calls. What was learnt of
+    /// destinations that stay is kept.
+    pub(crate) fn announce(&self, announced: Announced) {
+        let mut plan = self.plan.lock();
+        let before = std::mem::replace(&mut plan.announced, announced);
+        let after = &plan.announced;
+        let changed: BTreeSet<FunctionName> = before
+            .keys()
+            .chain(after.keys())
+            .filter(|&function| before.get(function) != after.get(function))
+            .cloned()
+            .collect();
+        self.apply(&mut plan, changed.iter());
+        self.in_step.store(true, Ordering::Release);
+    }
+
+    /// Adds a destination by hand, or makes an announced one stay, with this latency in milliseconds until measured.
+    ///
+    /// # Errors
+    /// [`Reason::OutOfBudget`] beyond [`BY_HAND_MAX`] destinations.
+    pub(crate) fn set_by_hand(
+        &self,
+        function: &FunctionName,
+        endpoint: &Endpoint,
+        latency_ms: Option<f64>,
+    ) -> Result<(), PlatformError> {
+        let mut plan = self.plan.lock();
+        let is_new = !plan.by_hand.get(function).is_some_and(|endpoints| endpoints.contains(endpoint));
+        if is_new && plan.by_hand.values().map(BTreeSet::len).sum::<usize>() >= BY_HAND_MAX {
+            let message = format!("{BY_HAND_MAX} routes are set by hand already; remove some first");
+            return Err(PlatformError::new(Reason::OutOfBudget, message));
+        }
+        plan.by_hand.entry(function.clone()).or_default().insert(endpoint.clone());
+        self.apply(&mut plan, std::iter::once(function));
+        if let Some(ms) = latency_ms
+            && let Some(destination) = plan.known.get(endpoint).and_then(WeakDestination::upgrade)
+        {
+            self.table.lock().set_latency(function, &destination, ms);
+        }
+        Ok(())
+    }
+
+    /// Removes a destination; one that is announced comes back when the controller next tells of a change.
+    ///
+    /// # Errors
+    /// [`Reason::UnknownFunction`] or [`Reason::Malformed`] where there is no such destination.
+    pub(crate) fn remove(&self, function: &FunctionName, endpoint: &Endpoint) -> Result<(), PlatformError> {
+        let mut plan = self.plan.lock();
+        let Plan { announced, by_hand, .. } = &mut *plan;
+        if !announced.contains_key(function) && !by_hand.contains_key(function) {
+            return Err(PlatformError::unknown_function(function));
+        }
+        let was_announced = announced.get_mut(function).is_some_and(|endpoints| endpoints.remove(endpoint));
+        let was_by_hand = by_hand.get_mut(function).is_some_and(|endpoints| endpoints.remove(endpoint));
+        if !was_announced && !was_by_hand {
+            return Err(PlatformError::malformed(format!("{function} has no route to {endpoint}")));
+        }
+        by_hand.retain(|_, endpoints| !endpoints.is_empty());
+        self.apply(&mut plan, std::iter::once(function));
+        Ok(())
+    }
+
+    /// Every function's destinations, or one's.
+    ///
+    /// # Errors
+    /// [`Reason::UnknownFunction`].
+    pub(crate) fn list(
+        &self,
+        function: Option<&FunctionName>,
+    ) -> Result<BTreeMap<FunctionName, Vec<Listed>>, PlatformError> {
+        let plan = self.plan.lock();
+        let table = self.table.lock();
+        let list = |name: &FunctionName| {
+            let by_hand = plan.by_hand.get(name);
+            let views = table.destinations(name)?;
+            let listed = views.map(|view| Listed {
+                endpoint: view.destination.endpoint().clone(),
+                latency_ms: view.latency_ms,
+                state: view.state,
+                in_flight: view.in_flight,
+                calls: view.calls,
+                failures: view.failures,
+                by_hand: by_hand.is_some_and(|endpoints| endpoints.contains(view.destination.endpoint())),
+            });
+            Some((name.clone(), listed.collect()))
+        };
+        match function {
+            None => Ok(table.functions().filter_map(|(name, _)| list(name)).collect()),
+            Some(name) => {
+                list(name).map(|one| BTreeMap::from([one])).ok_or_else(|| PlatformError::unknown_function(name))
+            }
+        }
+    }
+
+    /// Brings the table up to date with the plan for these functions.
+    fn apply<'a>(&self, plan: &mut Plan, functions: impl Iterator<Item = &'a FunctionName>) {
+        let changes: Vec<_> =
+            functions.map(|function| (function.clone(), plan.destinations(function, &self.limits))).collect();
+        let now = self.started.elapsed();
+        let mut table = self.table.lock();
+        for (function, destinations) in changes {
+            match destinations {
+                Some(destinations) => table.set_destinations(function, &destinations, now),
+                None => table.remove_function(&function),
+            }
+        }
+        drop(table);
+        plan.known.retain(|_, destination| !destination.is_gone());
+    }
+
+    /// Why there is nobody for a call, in words for its caller.
+    fn nobody(&self, function: &FunctionName, error: PickError) -> PlatformError {
+        match (error, &self.controller) {
+            (PickError::UnknownFunction, Some(controller)) if !self.in_step.load(Ordering::Acquire) => {
+                let message = format!("this broker has not heard from its controller at {controller} yet");
+                PlatformError::new(Reason::NotServing, message).retry_after(UNKNOWN_RETRY_AFTER)
+            }
+            (PickError::UnknownFunction, _) => PlatformError::unknown_function(function),
+            (PickError::NoDestination | PickError::NoOther, _) => {
+                let message =
+                    format!("{function} is deployed, but no computer has it ready; `nigh ls` tells of problems");
+                PlatformError::new(Reason::NotReady, message).retry_after(UNKNOWN_RETRY_AFTER)
+            }
+            (PickError::AllSetAside { retry_after, cause: Cause::Dead }, _) => {
+                let message = format!("none of those who serve {function} can be connected to");
+                PlatformError::new(Reason::Unreachable, message).retry_after(retry_after)
+            }
+            (PickError::AllSetAside { retry_after, cause: Cause::Refusing }, _) => {
+                let message = format!("those who serve {function} take no more calls of it for now");
+                PlatformError::new(Reason::QueueFull, message).retry_after(retry_after)
+            }
+        }
+    }
+}
+
+impl Plan {
+    /// A function's destinations in the order of their endpoints; none where nothing is known of the function.
+    fn destinations(&mut self, function: &FunctionName, limits: &CallLimits) -> Option<Vec<Destination>> {
+        let (announced, by_hand) = (self.announced.get(function), self.by_hand.get(function));
+        if announced.is_none() && by_hand.is_none() {
+            return None;
+        }
+        let endpoints: BTreeSet<&Endpoint> = announced.into_iter().chain(by_hand).flatten().collect();
+        let known = &mut self.known;
+        let destination = |endpoint: &Endpoint| {
+            known.get(endpoint).and_then(WeakDestination::upgrade).unwrap_or_else(|| {
+                let destination = Destination::new(endpoint.clone(), limits);
+                known.insert(endpoint.clone(), destination.downgrade());
+                destination
+            })
+        };
+        Some(endpoints.into_iter().map(destination).collect())
+    }
+}
+
+impl std::fmt::Debug for Plan {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Plan")
+            .field("announced", &self.announced)
+            .field("by_hand", &self.by_hand)
+            .finish_non_exhaustive()
+    }
+}
