@@ -1,23 +1,9 @@
-//! Answers with what it was sent: payload and headers. For trying things out and for measuring everything but the function.
+//! Finds faces in a photograph: JPEG or PNG in, rectangles as JSON out.
 
-use nigh_sdk::{Error, Request, Response};
-
-nigh_sdk::function!(echo);
-
-fn echo(request: Request) -> Result<Response, Error> {
-    let headers: Vec<(String, String)> = request.headers().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-    let response = Response::new(request.into_payload());
-    Ok(headers.into_iter().fold(response, |response, (name, value)| response.with_header(name, value)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn payload_and_headers_come_back() {
-        let response = echo(Request::new("hello").with_header("colour", "green")).unwrap();
-        assert_eq!(response.payload(), b"hello");
-        assert_eq!(response.header("colour"), Some("green"));
-    }
-}
+pub mod cascade;
+pub mod detector;
+pub mod grey;
+mod jpeg;
+#[cfg(any(test, feature = "pack"))]
+pub mod pack;
+pub mod picture;
