@@ -248,3 +248,335 @@ fn removal(node: &Node) -> Arc<WatchEvent> {
         Node::Broker(broker) => WatchEvent::BrokerRemoved(broker.name.clone()),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use nigh_proto::{Broker, Computer, Digest, Kind, Limits};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn config() -> Config {
+        Config { watcher_queue_max: 4, nodes_max: 6, watchers_max: 3, ..Config::new("unused".into()) }
+    }
+
+    fn registry() -> Registry {
+        Registry::new(&config(), Vec::new(), Vec::new())
+    }
+
+    fn computer(name: &str, port: u16, workers: u32) -> Node {
+        Node::Computer(Computer {
+            name: name.parse().unwrap(),
+            endpoint: format!("127.0.0.1:{port}").parse().unwrap(),
+            ready: Vec::new(),
+            problems: Vec::new(),
+            workers,
+            directories: Vec::new(),
+        })
+    }
+
+    fn broker(name: &str, port: u16) -> Node {
+        let endpoint = format!("127.0.0.1:{port}").parse().unwrap();
+        Node::Broker(Broker { name: name.parse().unwrap(), endpoint, table_endpoint: None, http_endpoint: None })
+    }
+
+    fn function(name: &str, module: u8) -> Deployment {
+        let digest = Digest::of(&[module]);
+        Deployment::new(name.parse().unwrap(), digest, 1, Kind::Native, Limits::default(), Vec::new())
+    }
+
+    fn names(registry: &Registry) -> Vec<String> {
+        registry.state.lock().nodes.keys().map(ToString::to_string).collect()
+    }
+
+    async fn change(watch: &mut Subscription) -> WatchEvent {
+        (*watch.next().await.unwrap().unwrap()).clone()
+    }
+
+    /// Runs the expiring of leases beside a test's body.
+    async fn with_expiring(registry: &Registry, body: impl Future<Output = ()>) {
+        tokio::select! {
+            () = body => {}
+            never = registry.keep_expiring() => match never {},
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_runs_out_unless_renewed() {
+        let registry = registry();
+        let lease = config().lease;
+        with_expiring(&registry, async {
+            registry.announce(computer("a", 1, 1)).unwrap();
+            registry.announce(computer("b", 2, 1)).unwrap();
+            let mut watch = registry.watch(EVERYTHING).unwrap();
+            for _ in 0..3 {
+                watch.next().await.unwrap().unwrap();
+            }
+            tokio::time::sleep(lease / 2).await;
+            registry.announce(computer("b", 2, 1)).unwrap();
+            tokio::time::sleep(lease / 2 - Duration::from_millis(1)).await;
+            assert_eq!(names(&registry), ["a", "b"]);
+            tokio::time::sleep(Duration::from_millis(3)).await;
+            assert_eq!(names(&registry), ["b"]);
+            assert_eq!(change(&mut watch).await, WatchEvent::ComputerRemoved("a".parse().unwrap()));
+            tokio::time::sleep(lease).await;
+            assert!(names(&registry).is_empty());
+        })
+        .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nodes_known_before_a_restart_have_the_time_of_grace_and_newcomers_their_lease() {
+        let config = config();
+        assert!(config.grace > config.lease);
+        let registry = Registry::new(&config, Vec::new(), vec![computer("old", 1, 1)]);
+        with_expiring(&registry, async {
+            // The wait for the end of the grace is under way already when the shorter lease begins.
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            registry.announce(computer("new", 2, 1)).unwrap();
+            tokio::time::sleep(config.lease + Duration::from_millis(2)).await;
+            assert_eq!(names(&registry), ["old"]);
+            tokio::time::sleep(config.grace - config.lease).await;
+            assert!(names(&registry).is_empty());
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_renewal_tells_watchers_nothing_and_a_change_tells_them_once() {
+        let registry = registry();
+        registry.announce(computer("a", 1, 1)).unwrap();
+        let mut watch = registry.watch(EVERYTHING).unwrap();
+        assert!(matches!(change(&mut watch).await, WatchEvent::Computer(_)));
+        assert_eq!(change(&mut watch).await, WatchEvent::Synced);
+        registry.announce(computer("a", 1, 1)).unwrap();
+        registry.announce(computer("a", 1, 2)).unwrap();
+        assert!(matches!(change(&mut watch).await, WatchEvent::Computer(computer) if computer.workers == 2));
+        registry.announce(broker("a", 1)).unwrap();
+        assert_eq!(change(&mut watch).await, WatchEvent::ComputerRemoved("a".parse().unwrap()));
+        assert!(matches!(change(&mut watch).await, WatchEvent::Broker(_)));
+        registry.close();
+        assert!(watch.next().await.is_none());
+        assert_eq!(registry.watch(EVERYTHING).unwrap_err(), RegistryError::Closed);
+    }
+
+    #[tokio::test]
+    async fn the_newest_of_two_with_one_name_wins_and_the_other_cannot_withdraw_it() {
+        let registry = registry();
+        registry.announce(computer("a", 1, 1)).unwrap();
+        registry.announce(computer("a", 2, 1)).unwrap();
+        registry.withdraw(&"a".parse().unwrap(), Some(&"127.0.0.1:1".parse().unwrap()));
+        assert_eq!(names(&registry), ["a"]);
+        registry.withdraw(&"a".parse().unwrap(), Some(&"127.0.0.1:2".parse().unwrap()));
+        assert!(names(&registry).is_empty());
+        registry.withdraw(&"a".parse().unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn nodes_and_watchers_are_bounded() {
+        let registry = registry();
+        for name in ["a", "b", "c", "d", "e", "f"] {
+            registry.announce(computer(name, 1, 1)).unwrap();
+        }
+        assert_eq!(registry.announce(computer("g", 1, 1)).unwrap_err(), RegistryError::NodesFull(6));
+        registry.announce(computer("a", 2, 1)).unwrap();
+        let mut watches: Vec<_> = (0..3).map(|_| registry.watch(EVERYTHING).unwrap()).collect();
+        assert_eq!(registry.watch(EVERYTHING).unwrap_err(), RegistryError::WatchersFull(3));
+        watches.pop();
+        registry.watch(EVERYTHING).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_slow_watcher_is_cut_off_and_holds_up_nobody() {
+        let registry = registry();
+        let (mut slow, mut quick) = (registry.watch(EVERYTHING).unwrap(), registry.watch(EVERYTHING).unwrap());
+        assert_eq!(change(&mut slow).await, WatchEvent::Synced);
+        assert_eq!(change(&mut quick).await, WatchEvent::Synced);
+        for workers in 0..6 {
+            registry.announce(computer("a", 1, workers)).unwrap();
+            assert!(matches!(change(&mut quick).await, WatchEvent::Computer(computer) if computer.workers == workers));
+        }
+        assert_eq!(slow.next().await.unwrap().unwrap_err(), RegistryError::TooSlow(4));
+        assert!(slow.next().await.is_none());
+        let mut again = registry.watch(EVERYTHING).unwrap();
+        assert!(matches!(change(&mut again).await, WatchEvent::Computer(computer) if computer.workers == 5));
+    }
+
+    #[tokio::test]
+    async fn what_is_to_be_saved_is_the_last_state_of_each_node() {
+        let registry = registry();
+        registry.announce(computer("a", 1, 1)).unwrap();
+        registry.announce(computer("a", 1, 2)).unwrap();
+        registry.announce(computer("b", 2, 1)).unwrap();
+        registry.withdraw(&"b".parse().unwrap(), None);
+        let unsaved = registry.unsaved().await;
+        assert_eq!(unsaved, [("a".parse().unwrap(), Some(computer("a", 1, 2))), ("b".parse().unwrap(), None)]);
+        assert!(registry.take_unsaved().is_empty());
+        registry.put_back_unsaved(std::iter::once("b".parse().unwrap()));
+        assert_eq!(registry.unsaved().await, [("b".parse().unwrap(), None)]);
+    }
+
+    /// One thing that happens to a registry or to one of its watchers.
+    #[derive(Debug, Clone)]
+    enum Step {
+        Announce { name: usize, is_broker: bool, port: u16, workers: u32 },
+        Withdraw { name: usize },
+        Deploy { name: usize, module: u8 },
+        Remove { name: usize },
+        Pass { ms: u64 },
+        Read { watcher: usize, events: usize },
+        Leave { watcher: usize },
+    }
+
+    const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
+    const TOPICS: [Topics; 3] = [
+        EVERYTHING,
+        Topics { functions: true, computers: false, brokers: false },
+        Topics { functions: false, computers: true, brokers: true },
+    ];
+
+    fn step() -> impl Strategy<Value = Step> {
+        let name = 0..NAMES.len();
+        prop_oneof![
+            4 => (name.clone(), any::<bool>(), 1..3u16, 0..3u32)
+                .prop_map(|(name, is_broker, port, workers)| Step::Announce { name, is_broker, port, workers }),
+            1 => name.clone().prop_map(|name| Step::Withdraw { name }),
+            2 => (name.clone(), 0..3u8).prop_map(|(name, module)| Step::Deploy { name, module }),
+            1 => name.prop_map(|name| Step::Remove { name }),
+            2 => (0..4000u64).prop_map(|ms| Step::Pass { ms }),
+            4 => (0..TOPICS.len(), 1..8usize).prop_map(|(watcher, events)| Step::Read { watcher, events }),
+            1 => (0..TOPICS.len()).prop_map(|watcher| Step::Leave { watcher }),
+        ]
+    }
+
+    /// A watcher as nodes have it: what it believes, rebuilt from a snapshot whenever its watch ends.
+    struct Reader {
+        topics: Topics,
+        watch: Option<Subscription>,
+        is_synced: bool,
+        view: BTreeMap<(char, String), WatchEvent>,
+    }
+
+    impl Reader {
+        fn new(topics: Topics) -> Self {
+            Self { topics, watch: None, is_synced: false, view: BTreeMap::new() }
+        }
+
+        /// Reads one event if there is one; false where there is none.
+        async fn read(&mut self, registry: &Registry) -> bool {
+            let Self { topics, watch, is_synced, view } = self;
+            let watch = watch.get_or_insert_with(|| {
+                view.clear();
+                *is_synced = false;
+                registry.watch(*topics).unwrap()
+            });
+            let next = tokio::select! {
+                biased;
+                next = watch.next() => next.unwrap(),
+                () = std::future::ready(()) => return false,
+            };
+            match next {
+                Ok(event) => match &*event {
+                    WatchEvent::Function(one) => drop(view.insert(('f', one.name.to_string()), (*event).clone())),
+                    WatchEvent::Computer(one) => drop(view.insert(('c', one.name.to_string()), (*event).clone())),
+                    WatchEvent::Broker(one) => drop(view.insert(('b', one.name.to_string()), (*event).clone())),
+                    WatchEvent::FunctionRemoved(name) => assert!(view.remove(&('f', name.to_string())).is_some()),
+                    WatchEvent::ComputerRemoved(name) => assert!(view.remove(&('c', name.to_string())).is_some()),
+                    WatchEvent::BrokerRemoved(name) => assert!(view.remove(&('b', name.to_string())).is_some()),
+                    WatchEvent::Synced => *is_synced = true,
+                },
+                Err(error) => {
+                    assert_eq!(error, RegistryError::TooSlow(4));
+                    self.watch = None;
+                }
+            }
+            true
+        }
+
+        async fn catch_up(&mut self, registry: &Registry) {
+            while self.read(registry).await {}
+            assert!(self.is_synced);
+            let mut view: Vec<_> = self.view.values().cloned().collect();
+            let mut known: Vec<_> = registry.snapshot(self.topics).iter().map(|event| (**event).clone()).collect();
+            let order = |event: &WatchEvent| format!("{event:?}");
+            view.sort_by_key(order);
+            known.sort_by_key(order);
+            assert_eq!(view, known);
+        }
+    }
+
+    async fn take(step: Step, registry: &Registry, readers: &mut [Reader]) {
+        match step {
+            Step::Announce { name, is_broker: true, port, .. } => {
+                registry.announce(broker(NAMES[name], port)).unwrap();
+            }
+            Step::Announce { name, is_broker: false, port, workers } => {
+                registry.announce(computer(NAMES[name], port, workers)).unwrap();
+            }
+            Step::Withdraw { name } => registry.withdraw(&NAMES[name].parse().unwrap(), None),
+            Step::Deploy { name, module } => registry.deployed(function(NAMES[name], module)),
+            Step::Remove { name } => registry.removed(&NAMES[name].parse().unwrap()),
+            Step::Pass { ms } => tokio::time::sleep(Duration::from_millis(ms)).await,
+            Step::Read { watcher, events } => {
+                for _ in 0..events {
+                    readers[watcher].read(registry).await;
+                }
+            }
+            Step::Leave { watcher } => readers[watcher].watch = None,
+        }
+    }
+
+    proptest! {
+        /// Whatever happens and however slowly watchers read, one that has caught up believes what the registry knows.
+        #[test]
+        fn watchers_that_have_caught_up_agree_with_the_registry(
+            steps in prop::collection::vec(prop::collection::vec(step(), 1..30), 1..6),
+        ) {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+            runtime.block_on(async {
+                let registry = registry();
+                let mut readers: Vec<_> = TOPICS.iter().map(|topics| Reader::new(*topics)).collect();
+                with_expiring(&registry, async {
+                    for steps in steps {
+                        for step in steps {
+                            take(step, &registry, &mut readers).await;
+                        }
+                        for reader in &mut readers {
+                            reader.catch_up(&registry).await;
+                        }
+                    }
+                })
+                .await;
+            });
+        }
+    }
+
+    #[test]
+    fn no_change_falls_between_a_snapshot_and_what_follows_it() {
+        let config = Config { watcher_queue_max: 100_000, ..config() };
+        let registry = Registry::new(&config, Vec::new(), Vec::new());
+        let watches = std::thread::scope(|scope| {
+            for name in ["a", "b"] {
+                let registry = &registry;
+                scope.spawn(move || {
+                    for workers in 1..2000 {
+                        registry.announce(computer(name, 1, workers)).unwrap();
+                    }
+                });
+            }
+            (0..3).map(|_| registry.watch(EVERYTHING).unwrap()).collect::<Vec<_>>()
+        });
+        registry.close();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        for mut watch in watches {
+            let mut last = BTreeMap::new();
+            while let Some(event) = runtime.block_on(watch.next()) {
+                let WatchEvent::Computer(computer) = (*event.unwrap()).clone() else { continue };
+                if let Some(before) = last.insert(computer.name.clone(), computer.workers) {
+                    assert_eq!(computer.workers, before + 1, "a change was lost, repeated or out of order");
+                }
+            }
+            assert!(last.values().all(|workers| *workers == 1999) && last.len() == 2, "{last:?}");
+        }
+    }
+}

@@ -298,3 +298,145 @@ fn check_modules(transaction: &WriteTransaction, limit: u64) -> Result<(), Deplo
     }
     if bytes > limit { Err(DeployError::ModulesFull { bytes, limit }) } else { Ok(()) }
 }
+
+#[cfg(test)]
+mod tests {
+    use nigh_proto::{Kind, Limits};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const CAPS: Caps = Caps { functions_max: 3, modules_bytes_max: 1 << 20 };
+
+    fn function(name: &str, module: &[u8], reuse: u32) -> Deployment {
+        let limits = Limits { reuse, ..Limits::default() };
+        let digest = Digest::of(module);
+        Deployment::new(name.parse().unwrap(), digest, module.len() as u64, Kind::Native, limits, Vec::new())
+    }
+
+    fn read(store: &Store, module: &[u8]) -> Option<Vec<u8>> {
+        let mut reader = store.module(&Digest::of(module)).unwrap()?;
+        let mut read = Vec::new();
+        while let Some(part) = reader.next().unwrap() {
+            assert!(part.len() <= PART_BYTES);
+            read.extend_from_slice(&part);
+        }
+        Some(read)
+    }
+
+    fn parts(store: &Store) -> u64 {
+        store.database().unwrap().begin_read().unwrap().open_table(PARTS).unwrap().len().unwrap()
+    }
+
+    #[test]
+    fn a_module_lives_as_long_as_some_function_uses_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("store")).unwrap();
+        let (one, two) = (vec![1; PART_BYTES * 2 + 1], vec![2; 10]);
+        assert!(store.deploy(&function("a", &one, 1), &one, CAPS).unwrap());
+        assert!(!store.deploy(&function("a", &one, 1), &one, CAPS).unwrap());
+        assert!(store.deploy(&function("b", &one, 1), &one, CAPS).unwrap());
+        // Other limits, the same module.
+        assert!(store.deploy(&function("a", &one, 2), &one, CAPS).unwrap());
+        assert_eq!(parts(&store), 3);
+        assert!(store.deploy(&function("a", &two, 1), &two, CAPS).unwrap());
+        assert_eq!(read(&store, &one), Some(one.clone()));
+        let mut reader = store.module(&Digest::of(&one)).unwrap().unwrap();
+        assert!(store.remove(&"b".parse().unwrap()).unwrap());
+        assert!(!store.remove(&"b".parse().unwrap()).unwrap());
+        assert_eq!(read(&store, &one), None);
+        assert_eq!(parts(&store), 1);
+        // Who began to read it before still gets all of it.
+        assert_eq!(reader.next().unwrap().map(|part| part.len()), Some(PART_BYTES));
+        assert!(store.remove(&"a".parse().unwrap()).unwrap());
+        assert_eq!(parts(&store), 0);
+    }
+
+    #[test]
+    fn what_is_over_a_cap_changes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("store")).unwrap();
+        let half = |fill: u8| vec![fill; 512 << 10];
+        store.deploy(&function("a", &half(1), 1), &half(1), CAPS).unwrap();
+        store.deploy(&function("b", &half(2), 1), &half(2), CAPS).unwrap();
+        let third = half(3);
+        let full = store.deploy(&function("c", &third, 1), &third, CAPS).unwrap_err();
+        assert!(matches!(full, DeployError::ModulesFull { limit: 1_048_576, .. }), "{full}");
+        assert_eq!(read(&store, &third), None);
+        // In place of another, the same module fits.
+        store.deploy(&function("b", &third, 1), &third, CAPS).unwrap();
+        store.deploy(&function("c", &third, 1), &third, CAPS).unwrap();
+        let full = store.deploy(&function("d", &third, 1), &third, CAPS).unwrap_err();
+        assert!(matches!(full, DeployError::FunctionsFull(3)), "{full}");
+        assert_eq!(store.load().unwrap().functions.len(), 3);
+    }
+
+    #[test]
+    fn a_closed_store_frees_its_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("store");
+        let store = Store::open(&path).unwrap();
+        assert!(matches!(Store::open(&path), Err(StoreError::InUse { .. })));
+        store.close().unwrap();
+        assert!(matches!(store.load(), Err(StoreError::Closed)));
+        Store::open(&path).unwrap();
+    }
+
+    #[test]
+    fn files_that_are_no_store_of_this_release_are_told_apart() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("store");
+        std::fs::write(&path, "not a store at all").unwrap();
+        assert!(matches!(Store::open(&path), Err(StoreError::Damaged { .. })));
+        let missing = folder.path().join("missing").join("store");
+        assert!(matches!(Store::open(&missing), Err(StoreError::Open { .. })));
+
+        let foreign = folder.path().join("foreign");
+        let write = |path: &Path, table: TableDefinition<'_, &str, u64>, key: &str, value: u64| {
+            let database = Database::create(path).unwrap();
+            let transaction = database.begin_write().unwrap();
+            transaction.open_table(table).unwrap().insert(key, value).unwrap();
+            transaction.commit().unwrap();
+        };
+        write(&foreign, TableDefinition::new("accounts"), "a", 1);
+        assert!(matches!(Store::open(&foreign), Err(StoreError::Damaged { .. })));
+        let newer = folder.path().join("newer");
+        write(&newer, META, SCHEMA_KEY, SCHEMA + 1);
+        assert!(matches!(Store::open(&newer), Err(StoreError::Version { found: 2, known: 1, .. })));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
+        /// A damaged file is refused or still tells the truth; nothing in between, and the process goes on.
+        #[test]
+        fn a_damaged_file_is_refused_or_whole(at in any::<prop::sample::Index>(), bytes in 1..200usize, cut: bool) {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("store");
+            let store = Store::open(&path).unwrap();
+            let deployed = function("a", b"module", 1);
+            store.deploy(&deployed, b"module", CAPS).unwrap();
+            store.close().unwrap();
+            let mut file = std::fs::read(&path).unwrap();
+            let at = at.index(file.len());
+            if cut {
+                file.truncate(at);
+            } else {
+                let end = (at + bytes).min(file.len());
+                file[at..end].iter_mut().for_each(|byte| *byte ^= 0x5a);
+            }
+            std::fs::write(&path, &file).unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            match runtime.block_on(open(&path)) {
+                Ok((store, known)) => {
+                    // An empty file is a new store.
+                    prop_assert!(known.functions == [deployed] || file.is_empty());
+                    if !file.is_empty() {
+                        prop_assert_eq!(read(&store, b"module"), Some(b"module".to_vec()));
+                    }
+                }
+                Err(error) => prop_assert!(matches!(error, StoreError::Damaged { .. }), "{}", error),
+            }
+        }
+    }
+}
