@@ -73,17 +73,17 @@ impl Destination {
         if status::names_reason(&answer) {
             return Failure { error: answer.into(), origin: Origin::Peer };
         }
+        let cause = cause(&answer);
         let mut error = PlatformError::from(answer);
         let endpoint = self.endpoint();
         error.message = match error.reason {
-            Reason::Unreachable => format!("cannot connect to {endpoint}: {}", error.message),
+            Reason::Unreachable => format!("cannot connect to {endpoint}: {cause}"),
             Reason::Disconnected => format!(
-                "the connection to {endpoint} broke under the call, which may have run ({}); \
-                 retry where running it twice does no harm",
-                error.message
+                "the connection to {endpoint} broke under the call, which may have run ({cause}); \
+                 retry where running it twice does no harm"
             ),
             Reason::Late => return Failure { error: self.late(), origin: Origin::Here },
-            _ => format!("{endpoint} answers as no role of nigh does: {}", error.message),
+            _ => format!("{endpoint} answers as no role of nigh does: {cause}"),
         };
         Failure { error, origin: Origin::Connection }
     }
@@ -97,6 +97,17 @@ impl Destination {
         let message = format!("{}: {}", self.endpoint(), error.message);
         Failure { error: PlatformError { message, ..error }, origin: Origin::Here }
     }
+}
+
+/// What is at the bottom of a failed connection; the layers above it say no more than that there is one.
+fn cause(answer: &tonic::Status) -> String {
+    let mut deepest: Option<&dyn std::error::Error> = None;
+    let mut source = std::error::Error::source(answer);
+    while let Some(error) = source {
+        deepest = Some(error);
+        source = error.source();
+    }
+    deepest.map_or_else(|| answer.message().to_owned(), ToString::to_string)
 }
 
 impl WeakDestination {

@@ -19,6 +19,7 @@ pub(crate) struct FakeComputer {
     behaviour: Behaviour,
     calls: Arc<AtomicUsize>,
     stop: CancellationToken,
+    ended: Option<JoinHandle<()>>,
     runtime: Option<Runtime>,
 }
 
@@ -45,6 +46,7 @@ impl FakeComputer {
             behaviour: Arc::new(move |call| Box::pin(behaviour(call))),
             calls: Arc::default(),
             stop: CancellationToken::new(),
+            ended: None,
             runtime: None,
         };
         computer.restart().await;
@@ -68,9 +70,12 @@ impl FakeComputer {
         }
     }
 
-    /// Lets what is under way end, and takes nothing new.
-    pub(crate) fn stop(&self) {
+    /// Takes nothing new, lets what is under way end, and then is gone.
+    pub(crate) async fn stop(&mut self) {
         self.stop.cancel();
+        let ended = self.ended.take().unwrap();
+        tokio::time::timeout(PATIENCE, ended).await.expect("what was under way ends").unwrap();
+        self.kill();
     }
 
     /// Serves again at the same endpoint.
@@ -81,7 +86,7 @@ impl FakeComputer {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let (address, stop) = (self.endpoint.to_string(), self.stop.clone());
         let (bound, is_bound) = tokio::sync::oneshot::channel();
-        runtime.spawn(async move {
+        let ended = runtime.spawn(async move {
             let deadline = Instant::now() + PATIENCE;
             let listener = loop {
                 match TcpListener::bind(&address).await {
@@ -98,6 +103,7 @@ impl FakeComputer {
                 .unwrap();
         });
         is_bound.await.unwrap();
+        self.ended = Some(ended);
         self.runtime = Some(runtime);
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use nigh_proto::Reason;
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::computer::{FakeComputer, answer, nobody, reply};
@@ -132,9 +133,9 @@ async fn a_computer_that_dies_under_a_call_loses_it_only_where_running_twice_wou
     }
 }
 
-/// Calls under way without end; counts those that failed.
+/// Calls under way without end, and what went wrong with those that failed.
 struct Load {
-    failed: Arc<AtomicUsize>,
+    failed: Arc<Mutex<Vec<String>>>,
     done: Arc<AtomicUsize>,
     callers: Vec<JoinHandle<()>>,
     stop: CancellationToken,
@@ -143,15 +144,14 @@ struct Load {
 impl Load {
     fn start(broker: &TestBroker, retry_safe: bool) -> Self {
         let (failed, done, stop) =
-            (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default(), CancellationToken::new());
+            (Arc::<Mutex<Vec<String>>>::default(), Arc::<AtomicUsize>::default(), CancellationToken::new());
         let caller = |_| {
             let (failed, done, stop, client) = (failed.clone(), done.clone(), stop.clone(), broker.client.clone());
             tokio::spawn(async move {
                 while !stop.is_cancelled() {
                     let call = Call { retry_safe, ..call("x") };
                     if let Err(error) = client.clone().invoke(call.to_request(Instant::now())).await {
-                        println!("failed: {error:?}");
-                        failed.fetch_add(1, Ordering::SeqCst);
+                        failed.lock().push(error.message().to_owned());
                     }
                     done.fetch_add(1, Ordering::SeqCst);
                 }
@@ -167,12 +167,12 @@ impl Load {
         eventually("calls go on", || async move { done.load(Ordering::SeqCst) >= until }).await;
     }
 
-    async fn end(self) -> usize {
+    async fn end(self) -> Vec<String> {
         self.stop.cancel();
         for caller in self.callers {
             caller.await.unwrap();
         }
-        self.failed.load(Ordering::SeqCst)
+        std::mem::take(&mut *self.failed.lock())
     }
 }
 
@@ -203,7 +203,7 @@ async fn killing_a_computer_under_load_fails_no_retry_safe_call_and_it_is_used_a
     let computer = &computers[0];
     eventually("it is used again", || async move { computer.calls() > before + 10 }).await;
     assert!(restarted.elapsed() < 3 * SECOND, "{:?}", restarted.elapsed());
-    assert_eq!(load.end().await, 0);
+    assert_eq!(load.end().await, Vec::<String>::new());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -217,14 +217,13 @@ async fn stopping_a_computer_gracefully_under_load_fails_no_call_at_all() {
     let load = Load::start(&broker, false);
     for at in [0, 1, 0, 1, 0] {
         load.more(200).await;
-        computers[at].stop();
+        computers[at].stop().await;
         load.more(200).await;
-        tokio::time::sleep(50 * MS).await;
         computers[at].restart().await;
         let (broker, endpoint) = (&broker, &computers[at].endpoint);
         eventually("back in use", || async move { broker.destination(endpoint).await.state == "in-use" }).await;
     }
-    assert_eq!(load.end().await, 0);
+    assert_eq!(load.end().await, Vec::<String>::new());
 }
 
 #[tokio::test(flavor = "multi_thread")]
