@@ -28,7 +28,9 @@ const BOUND_MAX: u32 = 4096;
 /// Width and height of the answer where no header says otherwise.
 const BOUND_DEFAULT: u32 = 256;
 /// JPEG quality where no header says otherwise.
-const QUALITY_DEFAULT: u8 = 80;
+const QUALITY_DEFAULT: u32 = 80;
+/// JPEG quality, at most.
+const QUALITY_MAX: u32 = 100;
 /// Bytes of the answer: what a computer passes on by default, and what memory is left for.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
 
@@ -37,7 +39,8 @@ fn thumbnail(request: Request) -> Result<Response, Error> {
         header_within(&request, "max-width", BOUND_DEFAULT, BOUND_MAX)?,
         header_within(&request, "max-height", BOUND_DEFAULT, BOUND_MAX)?,
     );
-    let quality = header_within(&request, "quality", QUALITY_DEFAULT, 100)?;
+    let quality = header_within(&request, "quality", QUALITY_DEFAULT, QUALITY_MAX)?;
+    let quality = u8::try_from(quality)?;
     let small = shrink(decode::decode(request.into_payload())?, bounds)?;
     let jpeg = encode(&small, quality, ANSWER_BYTES_MAX)?;
     Ok(Response::new(jpeg)
@@ -78,15 +81,11 @@ impl io::Write for Answer {
 }
 
 /// A header's number, from 1 to `max`.
-fn header_within<T>(request: &Request, name: &str, default: T, max: T) -> Result<T, Error>
-where
-    T: Copy + PartialOrd + From<u8> + std::fmt::Display + std::str::FromStr<Err = std::num::ParseIntError>,
-{
-    let value = request.header_or(name, default)?;
-    if value < T::from(1) || value > max {
-        return Err(Error::bad_input(format!("header {name}: {value}: use a number from 1 to {max}")));
-    }
-    Ok(value)
+fn header_within(request: &Request, name: &str, default: u32, max: u32) -> Result<u32, Error> {
+    // Wider than needed, so that large numbers too are told their range.
+    let value = request.header_or(name, i64::from(default))?;
+    let within = u32::try_from(value).ok().filter(|value| (1..=max).contains(value));
+    within.ok_or_else(|| Error::bad_input(format!("header {name}: {value}: use a number from 1 to {max}")))
 }
 
 /// The picture upright and within the bounds (width, height).

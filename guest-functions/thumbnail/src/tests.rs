@@ -94,6 +94,7 @@ fn odd_headers_are_refused_by_name() {
         ("max-height", "wide"),
         ("quality", "0"),
         ("quality", "101"),
+        ("quality", "900"),
     ] {
         let error = thumbnail(Request::new(png(&gradient(8, 8))).with_header(name, value)).unwrap_err();
         assert_eq!(error.kind(), "bad-input");

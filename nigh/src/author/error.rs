@@ -38,11 +38,11 @@ pub enum BuildError {
         messages: String,
     },
     /// The path is a workspace's, or the name none of its members'.
-    #[error("say which package of {} to build, with --package NAME; there are: {}", .path.display(), .packages.join(", "))]
+    #[error("say which package of {} to build, with --package NAME; it has: {}", .path.display(), .packages.join(", "))]
     WhichPackage {
         /// The path given.
         path: PathBuf,
-        /// The workspace's packages.
+        /// The workspace's packages that make modules.
         packages: Vec<String>,
     },
     /// The package is a plain library.

@@ -44,7 +44,8 @@ impl Package {
             }
         };
         let Some(chosen) = chosen else {
-            let packages = workspace.packages.into_iter().map(|package| package.name).collect();
+            let modules = workspace.packages.iter().filter(|package| package.makes_module());
+            let packages = modules.map(|package| package.name.clone()).collect();
             return Err(BuildError::WhichPackage { path: path.to_owned(), packages });
         };
         Ok(Self {
@@ -109,15 +110,21 @@ impl Member {
         self.manifest_path.components().count()
     }
 
+    /// The names of its targets of this kind.
+    fn targets(&self, kind: &str) -> Vec<String> {
+        let of_kind = self.targets.iter().filter(|target| target.kind.iter().any(|have| have == kind));
+        of_kind.map(|target| target.name.clone()).collect()
+    }
+
+    fn makes_module(&self) -> bool {
+        !self.targets("cdylib").is_empty() || !self.targets("bin").is_empty()
+    }
+
     fn entry(&self) -> Result<Entry, BuildError> {
-        let of_kind = |kind: &'static str| {
-            let is_kind = move |target: &&Target| target.kind.iter().any(|have| have == kind);
-            self.targets.iter().filter(is_kind).map(|target| target.name.clone())
-        };
-        if of_kind("cdylib").next().is_some() {
+        if !self.targets("cdylib").is_empty() {
             return Ok(Entry::Library);
         }
-        let programs: Vec<_> = of_kind("bin").collect();
+        let programs = self.targets("bin");
         match (programs.as_slice(), &self.default_run) {
             ([], _) => Err(BuildError::NoCdylib { package: self.name.clone(), manifest: self.manifest_path.clone() }),
             ([program], _) | (_, Some(program)) => Ok(Entry::Program(program.clone())),
@@ -184,7 +191,7 @@ mod tests {
         let root = workspace();
         for (path, name) in [(".", None), ("functions", None), (".", Some("modul"))] {
             let error = select(&root.path().join(path), name).unwrap_err().to_string();
-            assert!(error.contains("--package NAME; there are: module, plain, two"), "{error}");
+            assert!(error.contains("--package NAME; it has: module, two"), "{error}");
         }
         let error = select(root.path(), Some("two")).unwrap_err().to_string();
         assert!(error.contains("one, other") && error.contains("default-run"), "{error}");
