@@ -117,7 +117,7 @@ async fn a_module_arrives_whole_and_progress_is_told() {
     assert_eq!(deployed.deployment.limits, asked.limits);
     assert_eq!(deployed.deployment.directories, asked.directories);
     assert!(told.is_sorted() && told.first() == Some(&0) && told.last() == Some(&3_000_000), "{told:?}");
-    assert_eq!(admin.list().await.unwrap().functions, [deployed.deployment.clone()]);
+    assert_eq!(admin.list().await.unwrap().functions, std::slice::from_ref(&deployed.deployment));
     admin.remove(&deployed.deployment.name).await.unwrap();
     assert_eq!(admin.remove(&deployed.deployment.name).await.unwrap_err().reason, Reason::UnknownFunction);
     assert!(script.deployed.lock().is_empty());

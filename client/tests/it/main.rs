@@ -1,5 +1,7 @@
 //! The client against peers made up for each test, over real sockets.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod admin;
 mod calls;
 mod inspect;
