@@ -235,3 +235,54 @@ async fn a_store_that_cannot_be_used_is_named_at_the_start() {
     assert!(matches!(error, Error::Store(StoreError::InUse { .. })), "{error}");
     running.stop().await;
 }
+
+#[tokio::test]
+async fn a_reader_that_accepts_nothing_learns_that_its_module_is_not_whole() {
+    let controller = Controller::start_with(|config| {
+        config.fetches_max = 1;
+        config.fetch_idle = Duration::from_millis(200);
+    })
+    .await;
+    let mut client = controller.client();
+    // More than the connection buffers.
+    let large = module(1, 16 << 20);
+    let digest = deploy(&mut client, "large", &large).await.unwrap().deployment.unwrap().module;
+    let mut slow = client.fetch_module(v1::FetchModuleRequest { digest: digest.clone() }).await.unwrap().into_inner();
+    assert_eq!(fetch(&mut client, &digest).await.unwrap_err().reason, Reason::QueueFull);
+    // Its place is given to another one, who gets all of it.
+    let fetched = async {
+        loop {
+            match fetch(&mut controller.client(), &digest).await {
+                Ok(module) => return module,
+                Err(error) => assert_eq!(error.reason, Reason::QueueFull),
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    assert!(tokio::time::timeout(PATIENCE, fetched).await.unwrap() == large);
+    let end = async {
+        loop {
+            match slow.message().await {
+                Ok(Some(_)) => {}
+                Ok(None) => panic!("half a module ended as if it were whole"),
+                Err(status) => return PlatformError::from(status),
+            }
+        }
+    };
+    assert_eq!(tokio::time::timeout(PATIENCE, end).await.unwrap().reason, Reason::Late);
+    controller.stop().await;
+}
+
+#[tokio::test]
+async fn a_request_that_does_not_end_keeps_neither_the_controller_nor_its_file() {
+    let controller = Controller::start_with(|config| config.drain = Duration::from_millis(200)).await;
+    let good = module(1, 10);
+    deploy(&mut controller.client(), "kept", &good).await.unwrap();
+    let (hanging, _parts) = begin_upload(&controller, "hanging", &good).await;
+    let folder = controller.stop().await;
+    let controller = Controller::start_in(folder, |_| {}).await;
+    let names: Vec<_> = controller.functions().await.into_iter().map(|function| function.name).collect();
+    assert_eq!(names, ["kept"]);
+    hanging.abort();
+    controller.stop().await;
+}

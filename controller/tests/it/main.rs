@@ -68,17 +68,21 @@ impl Controller {
     }
 }
 
-/// A module of the native kind that is as large as `padding` and a little more.
-fn module(memory_pages: u32, padding: usize) -> Bytes {
-    let data = "x".repeat(padding);
-    wat::parse_str(format!(
+/// A module of the native kind, followed by a custom section of this many bytes.
+fn module(memory_pages: u32, padding: u32) -> Bytes {
+    let mut module = wat::parse_str(format!(
         r#"(module (memory (export "memory") {memory_pages})
             (func (export "nigh_alloc_v1") (param i32) (result i32) i32.const 0)
-            (func (export "nigh_handle_v1") (param i32 i32) (result i32) i32.const 0)
-            (@custom "padding" "{data}"))"#
+            (func (export "nigh_handle_v1") (param i32 i32) (result i32) i32.const 0))"#
     ))
-    .unwrap()
-    .into()
+    .unwrap();
+    // Section 0, its length in LEB128 (five bytes do for every u32), an empty name, and the rest.
+    let length = padding + 1;
+    module.push(0);
+    module.extend((0..5).map(|at| u8::try_from((length >> (7 * at)) & 0x7f).unwrap() | if at < 4 { 0x80 } else { 0 }));
+    module.push(0);
+    module.extend((0..padding).map(|at| u8::try_from(at % 251).unwrap()));
+    module.into()
 }
 
 fn head(name: &str) -> v1::DeployRequest {
