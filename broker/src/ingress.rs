@@ -57,15 +57,11 @@ pub(crate) async fn serve(
     stop: &CancellationToken,
 ) -> Result<(), Error> {
     let calls = Ingress::service(broker.clone(), broker.limits().clone());
-    let calls = channel::server()
-        .add_service(calls)
-        .serve_with_incoming_shutdown(channel::incoming(listeners.calls), stop.clone().cancelled_owned());
+    let calls = channel::serve(channel::server().add_service(calls), listeners.calls, stop.clone());
     let table = async {
         let Some(listener) = listeners.table else { return Ok(()) };
-        channel::server()
-            .add_service(table::service(routes.clone()))
-            .serve_with_incoming_shutdown(channel::incoming(listener), stop.clone().cancelled_owned())
-            .await
+        let table = table::service(routes.clone());
+        channel::serve(channel::server().add_service(table), listener, stop.clone()).await
     };
     let http = async {
         let Some(listener) = listeners.http else { return Ok(()) };

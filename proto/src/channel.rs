@@ -1,7 +1,14 @@
 //! Channels and servers with the platform's settings: no waiting for more bytes, dead peers noticed, messages bounded.
 
+use std::future::Future as _;
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::server::{Router, TcpIncoming};
 use tonic::transport::{Channel, Server};
 
 use crate::name::Endpoint;
@@ -18,6 +25,8 @@ const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
 /// Calls under way on one connection.
 const STREAMS_PER_CONNECTION_MAX: u32 = 4096;
+/// Time from closing a listener until those connected are told to leave.
+pub const CLOSED_BEFORE_LEAVING: Duration = Duration::from_millis(50);
 /// Room in a message beside the payload: headers, names, ids.
 const MESSAGE_OVERHEAD_BYTES: usize = 64 << 10;
 
@@ -46,8 +55,38 @@ pub fn server() -> Server {
 }
 
 /// A listener's connections, each with `TCP_NODELAY`.
-pub fn incoming(listener: tokio::net::TcpListener) -> tonic::transport::server::TcpIncoming {
-    tonic::transport::server::TcpIncoming::from(listener).with_nodelay(Some(true))
+pub fn incoming(listener: TcpListener) -> TcpIncoming {
+    TcpIncoming::from(listener).with_nodelay(Some(true))
+}
+
+/// Serves until `stop`, and then until the calls under way have ended.
+///
+/// The listener closes [`CLOSED_BEFORE_LEAVING`] before those connected are told to leave. Told so they connect anew, and
+/// a listener about to close would take those connections and break them with calls already sent.
+///
+/// # Errors
+/// Where the transport fails for good.
+pub async fn serve(
+    services: Router,
+    listener: TcpListener,
+    stop: CancellationToken,
+) -> Result<(), tonic::transport::Error> {
+    let mut open = Some(incoming(listener));
+    let mut stopping = Box::pin(stop.clone().cancelled_owned());
+    let connections = futures_util::stream::poll_fn(move |context| match &mut open {
+        Some(_) if pin!(&mut stopping).poll(context).is_ready() => {
+            open = None;
+            Poll::Pending
+        }
+        Some(incoming) => incoming.poll_next_unpin(context),
+        // Not the end: it comes with the signal below.
+        None => Poll::Pending,
+    });
+    let leave = async move {
+        stop.cancelled().await;
+        tokio::time::sleep(CLOSED_BEFORE_LEAVING).await;
+    };
+    services.serve_with_incoming_shutdown(connections, leave).await
 }
 
 /// The most that a message with such a payload may take, for `max_decoding_message_size` and its twin.

@@ -120,16 +120,30 @@ impl FromStr for Digest {
         if given.len() != 2 * digest.len() || !given.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Err(malformed());
         }
-        for (at, byte) in digest.iter_mut().enumerate() {
-            *byte = u8::from_str_radix(&given[2 * at..2 * at + 2], 16).map_err(|_| malformed())?;
+        for (byte, pair) in digest.iter_mut().zip(given.as_bytes().chunks_exact(2)) {
+            *byte = nibble(pair[0]) << 4 | nibble(pair[1]);
         }
         Ok(Self(digest))
     }
 }
 
+/// The value of a hexadecimal digit that has been checked to be one.
+fn nibble(digit: u8) -> u8 {
+    match digit {
+        b'0'..=b'9' => digit - b'0',
+        _ => (digit | 0x20).wrapping_sub(b'a' - 10),
+    }
+}
+
 impl fmt::Display for Digest {
+    // Every reply carries one through every broker, so all digits are written at once.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        let digits = self.0.iter().flat_map(|byte| [byte >> 4, byte & 0xf]);
+        let mut text = [0; 64];
+        for (character, digit) in text.iter_mut().zip(digits) {
+            *character = b"0123456789abcdef"[usize::from(digit)];
+        }
+        f.write_str(std::str::from_utf8(&text).map_err(|_| fmt::Error)?)
     }
 }
 

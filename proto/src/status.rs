@@ -199,7 +199,9 @@ fn reason_of_code(status: &Status) -> Reason {
         Code::PermissionDenied => Reason::NotAllowed,
         Code::Unauthenticated => Reason::Unauthenticated,
         Code::Unimplemented | Code::FailedPrecondition => Reason::Protocol,
-        Code::Unavailable | Code::Unknown | Code::Internal | Code::Cancelled if never_sent(status) => Reason::Unreachable,
+        Code::Unavailable | Code::Unknown | Code::Internal | Code::Cancelled if never_sent(status) => {
+            Reason::Unreachable
+        }
         // The server's own time-out answers so, and so does a client-side time-out of the channel.
         Code::Cancelled if status.message().contains("Timeout expired") => Reason::Late,
         // A connection that breaks under a call shows as one of these, by where in the stack it is noticed.

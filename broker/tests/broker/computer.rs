@@ -96,11 +96,8 @@ impl FakeComputer {
                 tokio::time::sleep(MS).await;
             };
             bound.send(()).unwrap();
-            channel::server()
-                .add_service(Ingress::service(handler, CallLimits::default()))
-                .serve_with_incoming_shutdown(channel::incoming(listener), stop.cancelled_owned())
-                .await
-                .unwrap();
+            let functions = Ingress::service(handler, CallLimits::default());
+            channel::serve(channel::server().add_service(functions), listener, stop).await.unwrap();
         });
         is_bound.await.unwrap();
         self.ended = Some(ended);

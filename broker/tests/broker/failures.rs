@@ -195,14 +195,16 @@ async fn killing_a_computer_under_load_fails_no_retry_safe_call_and_it_is_used_a
     let load = Load::start(&broker, true);
     load.more(200).await;
     computers[0].kill();
+    let killed = Instant::now();
     load.more(200).await;
     assert_eq!(broker.destination(&computers[0].endpoint).await.state, "set-aside");
     let before = computers[0].calls();
     computers[0].restart().await;
-    let restarted = Instant::now();
+    let (restarted, down) = (Instant::now(), killed.elapsed());
     let computer = &computers[0];
     eventually("it is used again", || async move { computer.calls() > before + 10 }).await;
-    assert!(restarted.elapsed() < 3 * SECOND, "{:?}", restarted.elapsed());
+    // Waits double, so the last one is about as long as all before it.
+    assert!(restarted.elapsed() < 2 * down + 2 * SECOND, "{:?} after {down:?}", restarted.elapsed());
     assert_eq!(load.end().await, Vec::<String>::new());
 }
 
@@ -215,7 +217,7 @@ async fn stopping_a_computer_gracefully_under_load_fails_no_call_at_all() {
     };
     let broker = TestBroker::start(config).await;
     let load = Load::start(&broker, false);
-    for at in [0, 1, 0, 1, 0] {
+    for at in [0, 1, 0] {
         load.more(200).await;
         computers[at].stop().await;
         load.more(200).await;
