@@ -38,7 +38,7 @@ pub enum Error {
     Listen(std::io::Error),
     /// The server of calls broke.
     #[error("the server of calls ended: {0}")]
-    Server(#[from] tonic::transport::Error),
+    Server(String),
 }
 
 /// Why a computer cannot run a version. The version's deployer has to act, unless the message names the operator; trying

@@ -1,68 +1,54 @@
-//! A computer: it admits a call, takes an instance, runs the guest, and says where the time went.
+//! A computer: it admits a call, takes an instance, runs the guest within hard limits, and says where the time went.
+//!
+//! The rooms, in the order that a call meets them:
+//!
+//! | room | what happens |
+//! |---|---|
+//! | `ingress` | a message becomes a checked call |
+//! | `admission` | is the function ready, is there room, can the deadline be met? If not, a typed refusal at once |
+//! | `schedule` | calls wait: first come first served within a function, functions in turn, all within the budgets |
+//! | `workers` | a dedicated thread takes the call; async threads never run guests |
+//! | `pool`, `instance` | a fresh instance (or, where deployed so, one kept from an earlier call of the same version) |
+//! | `native`, `command` | the two ways into a guest |
+//! | `host` | what the guest may touch |
+//! | `outcome`, `measure`, `logs`, `utilisation` | what is said and remembered of it |
+//!
+//! Beside them: `engine`, `epoch`, `module` and `cache` make code ready to run; `discovery` learns from the controller what to run,
+//! and announces what can be run; `serve` is the computer's life as a role.
+//!
+//! A guest is hostile from its first instruction: every number that it hands over is checked, every resource is bounded, a trapped
+//! instance is never used again, and no byte of one call is visible to the next unless its function was deployed with reuse.
 
-#![expect(
-    dead_code,
-    unused_variables,
-    clippy::unimplemented,
-    clippy::unused_async,
-    reason = "signatures first; the rooms follow"
-)]
-
+mod admission;
+mod cache;
+mod command;
+mod computer;
 mod config;
+mod discovery;
+mod engine;
+mod epoch;
 mod error;
+mod function;
+mod host;
+mod ingress;
+mod instance;
+mod logs;
+mod measure;
+mod module;
+mod native;
+mod outcome;
+mod pool;
 mod probe;
+mod schedule;
+mod serve;
+mod utilisation;
+mod workers;
 
-use std::sync::Arc;
-use std::time::Instant;
+/// The engine that a computer of this configuration has, for the benches to compare with.
+#[doc(hidden)]
+pub use engine::start as engine_for_benches;
 
-use bytes::Bytes;
-use nigh_proto::ingress::Handler;
-use nigh_proto::{Call, Deployment, FunctionName, PlatformError, Reply};
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
-
+pub use computer::Computer;
 pub use config::{Config, OfferedDirectory};
 pub use error::{Error, PrepareError};
-
-/// A computer in this process.
-#[derive(Debug)]
-pub struct Computer {
-    config: Config,
-}
-
-impl Computer {
-    /// Starts a computer.
-    ///
-    /// # Errors
-    /// Where the engine cannot be started.
-    pub fn new(config: Config) -> Result<Arc<Self>, Error> {
-        unimplemented!()
-    }
-
-    /// Prepares a version and switches the function to it.
-    ///
-    /// # Errors
-    /// Where this computer cannot run it.
-    pub async fn deploy(&self, deployment: Deployment, module: Bytes) -> Result<(), PrepareError> {
-        unimplemented!()
-    }
-
-    /// Forgets a function; its calls under way finish.
-    pub fn remove(&self, name: &FunctionName) {
-        unimplemented!()
-    }
-}
-
-impl Handler for Computer {
-    async fn handle(&self, call: Call, arrived: Instant) -> Result<Reply, PlatformError> {
-        unimplemented!()
-    }
-}
-
-/// Serves calls until `shutdown`, then drains.
-///
-/// # Errors
-/// Where the computer cannot start.
-pub async fn run(listener: TcpListener, config: Config, shutdown: CancellationToken) -> Result<(), Error> {
-    unimplemented!()
-}
+pub use serve::run;

@@ -1,0 +1,307 @@
+//! A computer in this process: functions go in by `deploy`, calls by `handle`.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use bytes::Bytes;
+use nigh_proto::ingress::Handler;
+use nigh_proto::{Call, Deployment, FunctionName, Kind, Load, NodeName, PlatformError, Reason, Reply, module};
+use tokio::sync::watch;
+
+use crate::admission::{self, Admitted};
+use crate::cache::Cache;
+use crate::command::Command;
+use crate::config::{Config, OfferedDirectory};
+use crate::engine;
+use crate::error::{Error, PrepareError};
+use crate::function::{Code, Function, Functions, Grant, Known, Version};
+use crate::host::{self, Guest};
+use crate::logs::Hub;
+use crate::measure::Summary;
+use crate::module::{Compiled, Modules};
+use crate::native::Native;
+use crate::schedule::Budgets;
+use crate::workers::Crew;
+
+/// A computer. Dropping it ends all its calls.
+pub struct Computer {
+    name: NodeName,
+    directories: Vec<OfferedDirectory>,
+    memory_bytes_max: u64,
+    instances_max: u32,
+    linker: wasmtime::Linker<Guest>,
+    modules: Modules,
+    functions: Arc<Functions>,
+    crew: Arc<Crew>,
+    /// It does not know yet what is deployed, so a name that it does not know may well be.
+    is_learning: AtomicBool,
+}
+
+/// One function, as `Status` tells of it.
+pub(crate) struct FunctionStatus {
+    pub(crate) known: Known,
+    pub(crate) summary: Summary,
+    pub(crate) running: u32,
+    pub(crate) queued: u32,
+}
+
+impl Computer {
+    /// Starts a computer: its engine, its workers, its compiler.
+    ///
+    /// # Errors
+    /// Where the configuration contradicts itself, or the host does not give what it needs; the operator has to act.
+    pub fn new(config: Config) -> Result<Arc<Self>, Error> {
+        check(&config)?;
+        let engine = engine::start(&config)?;
+        let cache = match &config.cache {
+            None => None,
+            Some(folder) => {
+                let opened = Cache::open(folder, config.cache_bytes_max, engine.precompile_compatibility_hash());
+                Some(opened.map_err(|error| Error::Cache { path: folder.display().to_string(), error })?)
+            }
+        };
+        let directories = config.directories.iter().map(open_offer).collect::<Result<_, _>>()?;
+        let functions = Arc::new(Functions::new());
+        let budgets = Budgets {
+            workers: config.workers,
+            queue_max: config.queue_max,
+            payload_bytes_max: config.payload_bytes_total_max,
+            memory_bytes_max: config.memory_bytes_max,
+        };
+        let instances_max = usize::try_from(config.instances_max).unwrap_or(usize::MAX);
+        let crew = Crew::start(config.name.clone(), engine.clone(), functions.clone(), budgets, instances_max)?;
+        Ok(Arc::new(Self {
+            name: config.name,
+            directories,
+            memory_bytes_max: config.memory_bytes_max,
+            instances_max: config.instances_max,
+            linker: host::linker(&engine)?,
+            modules: Modules::start(engine, cache, config.module_limits)?,
+            functions,
+            crew,
+            is_learning: AtomicBool::new(false),
+        }))
+    }
+
+    /// Prepares a version and then switches the function to it: calls from then on use it, those under way finish on the one
+    /// before. Where it fails, the one before stays in use.
+    ///
+    /// # Errors
+    /// Where this computer cannot run the version.
+    pub async fn deploy(&self, deployment: Deployment, module: Bytes) -> Result<(), PrepareError> {
+        let compiled = async {
+            self.check(&deployment)?;
+            self.modules.compile(deployment.module, module).await
+        };
+        let name = deployment.name.clone();
+        let version = deployment.version;
+        let prepared = compiled.await.and_then(|compiled| self.prepare(deployment, &compiled));
+        match prepared {
+            Ok(prepared) => {
+                self.switch(prepared);
+                Ok(())
+            }
+            Err(error) => {
+                self.functions.note_problem(&name, version, error.to_string());
+                Err(error)
+            }
+        }
+    }
+
+    /// Forgets a function; its calls under way finish.
+    pub fn remove(&self, name: &FunctionName) {
+        if let Some(version) = self.functions.remove(name) {
+            self.crew.retire(&version);
+        }
+    }
+
+    /// How busy the computer is.
+    pub fn load(&self) -> Load {
+        self.crew.load()
+    }
+
+    /// Takes no more calls: they are refused with [`Reason::NotServing`]. Those waiting or running go on.
+    pub fn close(&self) {
+        self.crew.close();
+    }
+
+    /// Calls that wait or run.
+    pub fn under_way(&self) -> usize {
+        self.crew.under_way()
+    }
+
+    /// Its name.
+    pub(crate) fn name(&self) -> &NodeName {
+        &self.name
+    }
+
+    /// Instances that it can hold at once.
+    pub(crate) fn instances_max(&self) -> u32 {
+        self.instances_max
+    }
+
+    /// Names of the directories that it offers.
+    pub(crate) fn directory_names(&self) -> Vec<String> {
+        self.directories.iter().map(|offer| offer.name.clone()).collect()
+    }
+
+    /// The functions that it knows.
+    pub(crate) fn functions(&self) -> &Functions {
+        &self.functions
+    }
+
+    /// Where compiled modules are found.
+    pub(crate) fn modules(&self) -> &Modules {
+        &self.modules
+    }
+
+    /// Every line logged from now on.
+    pub(crate) fn hub(&self) -> &Hub {
+        self.functions.hub()
+    }
+
+    /// Told whenever what it can run has changed.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.functions.changes()
+    }
+
+    /// Says whether it is still to learn what is deployed.
+    pub(crate) fn set_learning(&self, is_learning: bool) {
+        self.is_learning.store(is_learning, Ordering::Relaxed);
+    }
+
+    /// All functions with their measurements.
+    pub(crate) fn function_statuses(&self) -> Vec<FunctionStatus> {
+        let status = |known: Known| {
+            let (running, queued) = self.crew.counts(known.function.lane);
+            let summary = summary(&known.function);
+            FunctionStatus { known, summary, running, queued }
+        };
+        self.functions.all().into_iter().map(status).collect()
+    }
+
+    /// Ends everything at once.
+    pub(crate) fn end(&self) {
+        self.crew.end();
+    }
+
+    /// Checks what can be checked before the module is at hand.
+    pub(crate) fn check(&self, deployment: &Deployment) -> Result<(), PrepareError> {
+        if deployment.kind == Kind::Http {
+            return Err(module::ModuleError::HttpNotSupported.into());
+        }
+        let wanted = deployment.limits.memory_bytes;
+        if wanted > self.memory_bytes_max {
+            return Err(PrepareError::MemoryOverBudget { wanted, limit: self.memory_bytes_max });
+        }
+        self.grants(deployment).map(drop)
+    }
+
+    /// Makes a version of a deployment and its module.
+    pub(crate) fn prepare(
+        &self,
+        deployment: Deployment,
+        compiled: &Arc<Compiled>,
+    ) -> Result<Arc<Version>, PrepareError> {
+        self.check(&deployment)?;
+        if compiled.kind != deployment.kind {
+            return Err(PrepareError::OtherKind { expected: deployment.kind, found: compiled.kind });
+        }
+        let facts = module::Module { kind: compiled.kind, memory_bytes_min: compiled.memory_bytes_min };
+        facts.check_memory(deployment.limits.memory_bytes)?;
+        let code = match compiled.kind {
+            Kind::Native => Code::Native(Native::prepare(&self.linker, &compiled.module)?),
+            Kind::Command => Code::Command(Command::prepare(&self.linker, &compiled.module)?),
+            Kind::Http => return Err(module::ModuleError::HttpNotSupported.into()),
+        };
+        let grants = self.grants(&deployment)?;
+        Ok(Arc::new(Version::new(deployment, code, grants, compiled.clone())))
+    }
+
+    /// Switches a function to a version.
+    pub(crate) fn switch(&self, version: Arc<Version>) {
+        let (name, digest) = (version.deployment.name.clone(), version.deployment.version);
+        if let Some(before) = self.functions.switch(version) {
+            self.crew.retire(&before);
+        }
+        tracing::info!(function = %name, version = %digest.short(), "ready");
+    }
+
+    fn grants(&self, deployment: &Deployment) -> Result<Vec<Grant>, PrepareError> {
+        let grant = |wanted: &nigh_proto::DirectoryGrant| {
+            let refuse = |access| PrepareError::DirectoryNotOffered { name: wanted.name.clone(), access };
+            let offer =
+                self.directories.iter().find(|offer| offer.name == wanted.name).ok_or_else(|| refuse("reading"))?;
+            if wanted.writable && !offer.writable {
+                return Err(refuse("writing"));
+            }
+            let (host_path, guest_path) = (offer.path.clone(), wanted.guest_path.clone());
+            Ok(Grant { host_path, guest_path, is_writable: wanted.writable })
+        };
+        deployment.directories.iter().map(grant).collect()
+    }
+}
+
+impl Handler for Computer {
+    async fn handle(&self, call: Call, arrived: Instant) -> Result<Reply, PlatformError> {
+        let deadline = call.deadline;
+        match admission::admit(&self.functions, &self.crew, call, arrived) {
+            Ok(Admitted::Waits(place)) => place.answer(deadline).await,
+            Ok(Admitted::Estimated(version, call, estimate, load)) => {
+                Ok(admission::estimated(&self.name, &version, call, estimate, load))
+            }
+            Err(error) if error.reason == Reason::UnknownFunction && self.is_learning.load(Ordering::Relaxed) => {
+                let message = "this computer has not learnt yet what is deployed; try another, or again soon";
+                Err(PlatformError::new(Reason::NotReady, message))
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl Drop for Computer {
+    fn drop(&mut self) {
+        self.crew.end();
+    }
+}
+
+impl fmt::Debug for Computer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Computer").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+fn summary(function: &Function) -> Summary {
+    function.measures.lock().summary()
+}
+
+fn check(config: &Config) -> Result<(), Error> {
+    let wrong = |what: String| Err(Error::Config(what));
+    if config.workers == 0 {
+        return wrong("workers is 0; a computer needs at least one".to_owned());
+    }
+    if u64::from(config.instances_max) < config.workers as u64 {
+        return wrong(format!("instances_max is {}, less than the {} workers", config.instances_max, config.workers));
+    }
+    for (at, offer) in config.directories.iter().enumerate() {
+        if offer.name.parse::<NodeName>().is_err() {
+            return wrong(format!("directory name {:?}: use the form of a node's name", offer.name));
+        }
+        if config.directories[..at].iter().any(|other| other.name == offer.name) {
+            return wrong(format!("directory {} is offered twice", offer.name));
+        }
+    }
+    Ok(())
+}
+
+/// An offer with its path resolved once, so that a later change of the working directory changes nothing.
+fn open_offer(offer: &OfferedDirectory) -> Result<OfferedDirectory, Error> {
+    let failed = |error| Error::Directory { name: offer.name.clone(), path: offer.path.display().to_string(), error };
+    let path = offer.path.canonicalize().map_err(failed)?;
+    if !path.is_dir() {
+        return Err(failed(std::io::Error::from(std::io::ErrorKind::NotADirectory)));
+    }
+    Ok(OfferedDirectory { path, ..offer.clone() })
+}

@@ -1,0 +1,90 @@
+//! The clock that guests are interrupted by: one thread that advances the engine's epoch each millisecond while guests run.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::{self, JoinHandle, Thread};
+use std::time::Duration;
+
+use crate::error::Error;
+
+/// The resolution of time limits and cancellation.
+pub(crate) const TICK: Duration = Duration::from_millis(1);
+/// Ticks without a guest before the thread rests, so that neither a busy nor an idle computer pays for waking it.
+const IDLE_TICKS: u32 = 100;
+
+/// The ticking thread's handle; the thread ends when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Ticker {
+    state: Arc<State>,
+    thread: Thread,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    running: AtomicUsize,
+    resting: AtomicBool,
+    stopping: AtomicBool,
+}
+
+impl Ticker {
+    /// Starts ticking `engine`.
+    pub(crate) fn start(engine: wasmtime::Engine) -> Result<Self, Error> {
+        let state = Arc::new(State::default());
+        let ticking = state.clone();
+        let started: JoinHandle<()> = thread::Builder::new()
+            .name("nigh-epoch".into())
+            .spawn(move || ticking.tick(&engine))
+            .map_err(Error::Thread)?;
+        Ok(Self { state, thread: started.thread().clone() })
+    }
+
+    /// Keeps the epoch advancing until the guard is dropped.
+    pub(crate) fn guest_runs(&self) -> Running<'_> {
+        // Sequentially consistent with `State::rest`: either this sees that the thread rests, or the thread sees the guest.
+        self.state.running.fetch_add(1, Ordering::SeqCst);
+        if self.state.resting.load(Ordering::SeqCst) {
+            self.thread.unpark();
+        }
+        Running(&self.state.running)
+    }
+}
+
+impl Drop for Ticker {
+    fn drop(&mut self) {
+        self.state.stopping.store(true, Ordering::SeqCst);
+        self.thread.unpark();
+    }
+}
+
+/// A guest runs as long as this lives.
+#[derive(Debug)]
+pub(crate) struct Running<'a>(&'a AtomicUsize);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl State {
+    fn tick(&self, engine: &wasmtime::Engine) {
+        let mut idle = 0;
+        while !self.stopping.load(Ordering::SeqCst) {
+            idle = if self.running.load(Ordering::SeqCst) == 0 { idle + 1 } else { 0 };
+            if idle > IDLE_TICKS {
+                self.rest();
+                idle = 0;
+            }
+            thread::sleep(TICK);
+            engine.increment_epoch();
+        }
+    }
+
+    fn rest(&self) {
+        self.resting.store(true, Ordering::SeqCst);
+        while self.running.load(Ordering::SeqCst) == 0 && !self.stopping.load(Ordering::SeqCst) {
+            thread::park();
+        }
+        self.resting.store(false, Ordering::SeqCst);
+    }
+}

@@ -1,0 +1,164 @@
+//! The computer's port: calls (`nigh.v1.Functions`), and what people and tools want to see of it (`nigh.v1.Computer`).
+
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::{Stream, StreamExt as _, stream};
+use nigh_proto::ingress::Ingress;
+use nigh_proto::v1::computer_server::{Computer as ComputerService, ComputerServer};
+use nigh_proto::{CallLimits, FunctionName, PlatformError, channel, v1};
+use tokio::net::TcpListener;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status};
+
+use crate::computer::Computer;
+use crate::error::Error;
+use crate::logs::Line;
+use crate::probe;
+
+/// Time between two samples of the utilisation.
+const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Serves the port until `shutdown`, and then until all calls under way have been answered.
+pub(crate) async fn serve(
+    computer: Arc<Computer>,
+    listener: TcpListener,
+    limits: CallLimits,
+    shutdown: CancellationToken,
+) -> Result<(), Error> {
+    let inside = Inside { computer: computer.clone(), shutdown: shutdown.clone() };
+    channel::server()
+        .add_service(Ingress::service(computer, limits))
+        .add_service(ComputerServer::new(inside))
+        .serve_with_incoming_shutdown(channel::incoming(listener), shutdown.cancelled_owned())
+        .await
+        .map_err(|error| Error::Server(error.to_string()))
+}
+
+/// A look inside the computer.
+struct Inside {
+    computer: Arc<Computer>,
+    shutdown: CancellationToken,
+}
+
+type Outgoing<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl ComputerService for Inside {
+    type StreamUtilisationStream = Outgoing<v1::UtilisationSample>;
+
+    async fn stream_utilisation(
+        &self,
+        _: Request<v1::UtilisationRequest>,
+    ) -> Result<Response<Self::StreamUtilisationStream>, Status> {
+        let mut ticks = tokio::time::interval(SAMPLE_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let samples = stream::unfold((self.computer.clone(), ticks), |(computer, mut ticks)| async move {
+            ticks.tick().await;
+            let sample = v1::UtilisationSample { load: Some(computer.load().to_wire()) };
+            Some((Ok(sample), (computer, ticks)))
+        });
+        Ok(Response::new(Box::pin(samples.take_until(self.shutdown.clone().cancelled_owned()))))
+    }
+
+    type LogsStream = Outgoing<v1::LogLine>;
+
+    async fn logs(&self, request: Request<v1::LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
+        let v1::LogsRequest { function, follow } = request.into_inner();
+        let wanted = match function.as_str() {
+            "" => None,
+            name => Some(name.parse::<FunctionName>().map_err(PlatformError::from)?),
+        };
+        let lines = follow_logs(&self.computer, wanted, follow)?;
+        Ok(Response::new(Box::pin(lines.take_until(self.shutdown.clone().cancelled_owned()))))
+    }
+
+    async fn status(&self, _: Request<v1::StatusRequest>) -> Result<Response<v1::StatusResponse>, Status> {
+        Ok(Response::new(status(&self.computer)))
+    }
+}
+
+fn status(computer: &Computer) -> v1::StatusResponse {
+    let us = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+    let functions = computer.function_statuses().into_iter().map(|status| v1::FunctionStatus {
+        function: status.known.function.name.to_string(),
+        version: status.known.version.map(|version| version.deployment.version.to_string()).unwrap_or_default(),
+        calls: status.summary.calls,
+        function_errors: status.summary.function_errors,
+        refused: status.summary.refused,
+        running: status.running,
+        queued: status.queued,
+        p50_us: us(status.summary.p50),
+        p99_us: us(status.summary.p99),
+    });
+    v1::StatusResponse {
+        name: computer.name().as_str().to_owned(),
+        load: Some(computer.load().to_wire()),
+        functions: functions.collect(),
+        resident_bytes: probe::resident_bytes(),
+        instances_max: computer.instances_max(),
+    }
+}
+
+/// The lines kept, in order of time, then new ones.
+fn follow_logs(
+    computer: &Computer,
+    wanted: Option<FunctionName>,
+    follow: bool,
+) -> Result<impl Stream<Item = Result<v1::LogLine, Status>> + Send + use<>, PlatformError> {
+    // First the ear, then the memory: no line falls between. Those heard twice are told apart by their number.
+    let new = computer.hub().follow();
+    let logs: Vec<_> = match &wanted {
+        Some(name) => {
+            let known = computer.functions().get(name).ok_or_else(|| PlatformError::unknown_function(name))?;
+            vec![known.function.log.clone()]
+        }
+        None => computer.functions().all().iter().map(|known| known.function.log.clone()).collect(),
+    };
+    let mut kept: Vec<Arc<Line>> = logs.iter().flat_map(|log| log.lines()).collect();
+    kept.sort_by_key(|line| line.time_us());
+    let mut reader = Reader { wanted, next: HashMap::new() };
+    let told: Vec<_> = kept.iter().filter_map(|line| reader.take(line)).map(Ok).collect();
+    let new = stream::unfold((new, reader), |(mut new, mut reader)| async move {
+        loop {
+            match new.recv().await {
+                Ok(line) => {
+                    if let Some(line) = reader.take(&line) {
+                        return Some((Ok(line), (new, reader)));
+                    }
+                }
+                // Which lines were lost shows in the numbers of those that follow.
+                Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => return None,
+            }
+        }
+    });
+    Ok(stream::iter(told).chain(new.take(if follow { usize::MAX } else { 0 })))
+}
+
+/// Keeps track of what one reader of logs has been told.
+struct Reader {
+    wanted: Option<FunctionName>,
+    /// The number of the line that comes next, by function.
+    next: HashMap<FunctionName, u64>,
+}
+
+impl Reader {
+    /// The line as told to the reader; nothing if it is not for it, or was told before.
+    fn take(&mut self, line: &Line) -> Option<v1::LogLine> {
+        if self.wanted.as_ref().is_some_and(|wanted| *wanted != line.function) {
+            return None;
+        }
+        let lost = match self.next.get(&line.function) {
+            Some(next) => line.number.checked_sub(*next)?,
+            // What was logged before the first line told was not lost on the way to this reader.
+            None => 0,
+        };
+        self.next.insert(line.function.clone(), line.number + 1);
+        Some(line.to_wire(lost))
+    }
+}

@@ -1,0 +1,107 @@
+//! From the way a guest ended to what its caller is told.
+
+use nigh_proto::{Limits, Outcome, PlatformError, Reason};
+use wasmtime::{PoolConcurrencyLimitError, Trap};
+
+use crate::engine::STACK_BYTES;
+use crate::host::{Guest, Stop};
+use crate::logs::printable;
+
+/// Bytes of an error's kind, at most.
+const KIND_BYTES_MAX: usize = 64;
+/// Bytes of an error's message, at most.
+const MESSAGE_BYTES_MAX: usize = 8 << 10;
+
+/// A guest that came to no outcome by itself.
+pub(crate) type Failure = wasmtime::Error;
+
+/// An outcome for which the function is to blame.
+pub(crate) fn error(kind: &str, message: impl Into<String>) -> Outcome {
+    Outcome::Error { kind: kind.to_owned(), message: message.into() }
+}
+
+/// The function's own error, made presentable.
+pub(crate) fn function_error(kind: &[u8], message: &[u8]) -> Outcome {
+    let kind = printable(&kind[..kind.len().min(KIND_BYTES_MAX)]);
+    let kind = kind.trim();
+    let message = printable(&message[..message.len().min(MESSAGE_BYTES_MAX)]);
+    error(if kind.is_empty() { "failed" } else { kind }, message)
+}
+
+/// The function answered with more than it may.
+pub(crate) fn answer_too_large(bytes_max: u64) -> Outcome {
+    error(
+        "answer-too-large",
+        format!("the function's answer is over its limit of {bytes_max} bytes; deploy it with a larger payload limit"),
+    )
+}
+
+/// Judges a guest that was ended, by itself or by the host.
+pub(crate) fn of_failure(failure: &Failure, guest: &Guest) -> Result<Outcome, PlatformError> {
+    let limits = &guest.version().deployment.limits;
+    if let Some(stop) = failure.downcast_ref::<Stop>() {
+        return of_stop(*stop, limits);
+    }
+    if failure.is::<PoolConcurrencyLimitError>() {
+        let message = "the computer has no room for another instance; try again, or another computer";
+        return Err(PlatformError::new(Reason::OutOfBudget, message));
+    }
+    if let Some(message) = &guest.panic {
+        return Ok(error("panic", message.clone()));
+    }
+    let trap = failure.downcast_ref::<Trap>();
+    if guest.is_out_of_memory {
+        let message = format!(
+            "the function wanted more memory than its limit of {} bytes; deploy it with a higher --memory, or give it less to do",
+            limits.memory_bytes
+        );
+        return Ok(error("memory-limit", message));
+    }
+    if trap == Some(&Trap::StackOverflow) {
+        let message = format!(
+            "the function's calls are nested deeper than its stack of {STACK_BYTES} bytes allows; does it recurse without end?"
+        );
+        return Ok(error("stack-limit", message));
+    }
+    // The innermost reason is the one that says what the guest did.
+    let reason = trap.map_or_else(|| failure.root_cause().to_string(), ToString::to_string);
+    Ok(error("trap", format!("the function trapped: {reason}; `nigh logs` shows what it said before")))
+}
+
+fn of_stop(stop: Stop, limits: &Limits) -> Result<Outcome, PlatformError> {
+    match stop {
+        Stop::TimeLimit => {
+            let ms = limits.timeout.as_millis();
+            let message = format!(
+                "the function ran into its time limit of {ms} ms; deploy it with a higher --timeout, or give it less to do"
+            );
+            Ok(error("time-limit", message))
+        }
+        Stop::AnswerTooLarge => Ok(answer_too_large(limits.payload_bytes)),
+        Stop::Late => Err(late_running()),
+        Stop::Cancelled => {
+            Err(PlatformError::new(Reason::Cancelled, "the caller went away, so the function was ended"))
+        }
+        Stop::Stopping => {
+            let message = "the computer stopped while the function ran; try another";
+            Err(PlatformError::new(Reason::Disconnected, message))
+        }
+    }
+}
+
+/// The caller's deadline passed while the function ran.
+pub(crate) fn late_running() -> PlatformError {
+    PlatformError::new(Reason::Late, "the deadline passed while the function ran; give the call more time")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_functions_own_words_are_bounded_and_printable() {
+        let Outcome::Error { kind, message } = function_error(&[b'k'; 100], &[b'm'; 10_000]) else { panic!() };
+        assert_eq!((kind.len(), message.len()), (KIND_BYTES_MAX, MESSAGE_BYTES_MAX));
+        assert_eq!(function_error(b" \n", b"\x1b"), error("failed", "\\u{1b}"));
+    }
+}

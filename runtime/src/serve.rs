@@ -1,0 +1,79 @@
+//! A computer's life as a role of the edge: serve, be known, drain, end.
+
+use std::time::Duration;
+
+use nigh_proto::Endpoint;
+use tokio::net::TcpListener;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::computer::Computer;
+use crate::config::Config;
+use crate::error::Error;
+use crate::{discovery, ingress};
+
+/// How long calls are still taken after the withdrawal, so that brokers learn of it before any call is refused.
+const WITHDRAWAL_GRACE: Duration = Duration::from_millis(300);
+/// How often it is checked whether the last call has ended.
+const DRAIN_CHECK: Duration = Duration::from_millis(5);
+/// Time for connections to close once all calls are over.
+const CLOSE_MAX: Duration = Duration::from_secs(1);
+
+/// Serves calls on `listener` until `shutdown`. Then the computer withdraws, goes on serving for a short time so that brokers learn
+/// of it, refuses new calls, lets those under way finish within [`Config::drain`], and ends.
+///
+/// # Errors
+/// Where it cannot start, or its server breaks; the operator has to act.
+pub async fn run(listener: TcpListener, config: Config, shutdown: CancellationToken) -> Result<(), Error> {
+    let limits = config.limits.clone();
+    let (controller, drain) = (config.controller.clone(), config.drain);
+    let own = listener.local_addr().map_err(Error::Listen)?;
+    let endpoint = config.advertise.clone().unwrap_or_else(|| Endpoint::from(own));
+    // Starting the engine reserves address space and makes threads: not for an async thread.
+    let computer = tokio::task::spawn_blocking(move || Computer::new(config))
+        .await
+        .map_err(|error| Error::Engine(error.to_string()))??;
+    tracing::info!(name = %computer.name(), %endpoint, "computer ready");
+
+    let close_port = CancellationToken::new();
+    let mut port = tokio::spawn(ingress::serve(computer.clone(), listener, limits, close_port.clone()));
+    let mut relations = tokio::task::JoinSet::new();
+    if let Some(controller) = &controller {
+        computer.set_learning(true);
+        relations.spawn(discovery::follow(computer.clone(), controller.clone(), shutdown.clone()));
+        relations.spawn(discovery::announce(computer.clone(), endpoint, controller.clone(), shutdown.clone()));
+    }
+    tokio::select! {
+        () = shutdown.cancelled() => {}
+        ended = &mut port => {
+            computer.end();
+            return ended.unwrap_or_else(|error| Err(Error::Server(error.to_string())));
+        }
+    }
+    if controller.is_some() {
+        tokio::time::sleep(WITHDRAWAL_GRACE).await;
+    }
+    finish_calls(&computer, drain).await;
+    close_port.cancel();
+    let closed = tokio::time::timeout(CLOSE_MAX, &mut port).await;
+    port.abort();
+    relations.shutdown().await;
+    match closed {
+        Ok(Ok(served)) => served,
+        // Connections that their peers keep open end with the process.
+        Ok(Err(_)) | Err(_) => Ok(()),
+    }
+}
+
+async fn finish_calls(computer: &Computer, drain: Duration) {
+    computer.close();
+    let until = Instant::now() + drain;
+    while computer.under_way() > 0 && Instant::now() < until {
+        tokio::time::sleep(DRAIN_CHECK).await;
+    }
+    let left = computer.under_way();
+    if left > 0 {
+        tracing::warn!(left, drain_ms = drain.as_millis(), "calls were still running at the end of the time to drain");
+    }
+    computer.end();
+}

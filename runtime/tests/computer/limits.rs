@@ -1,0 +1,169 @@
+//! Bounds on what a computer takes, and what callers are told at them.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nigh_proto::ingress::Handler as _;
+use nigh_proto::{Call, Estimate, Limits, Outcome, Reason};
+use nigh_runtime::{Computer, Config, PrepareError};
+
+use crate::guests;
+use crate::set_up::*;
+
+/// Starts a call that runs until it is cancelled.
+fn occupy(computer: &Arc<Computer>, name: &str) -> tokio::task::JoinHandle<()> {
+    let (computer, call) = (computer.clone(), call(name, ""));
+    tokio::spawn(async move { drop(computer.handle(call, Instant::now()).await) })
+}
+
+#[tokio::test]
+async fn one_function_has_its_concurrency_and_its_queue() {
+    let computer = computer();
+    deploy(&computer, "loops", &guests::loops(), Limits { concurrency: 2, queue: 1, ..limits() }).await;
+    deploy(&computer, "echo", &guests::echo(), limits()).await;
+    let calls: Vec<_> = (0..3).map(|_| occupy(&computer, "loops")).collect();
+    until("two run and one waits", || computer.load().running == 2 && computer.load().queued == 1).await;
+    let (reason, error) = refusal(&computer, call("loops", "")).await;
+    assert_eq!(reason, Reason::QueueFull);
+    assert!(error.retry_after.is_some() && error.message.contains("--concurrency"), "{error}");
+    assert_eq!(answer(&computer, "echo", "others go on").await, b"others go on");
+    calls.iter().for_each(tokio::task::JoinHandle::abort);
+    until("all are cancelled", || computer.under_way() == 0).await;
+}
+
+#[tokio::test]
+async fn a_caller_that_goes_away_cancels_its_place_or_its_guest() {
+    let computer = Computer::new(Config { workers: 1, ..config() }).unwrap();
+    deploy(&computer, "loops", &guests::loops(), limits()).await;
+    let running = occupy(&computer, "loops");
+    until("it runs", || computer.load().running == 1).await;
+    let waiting = occupy(&computer, "loops");
+    until("it waits", || computer.load().queued == 1).await;
+    waiting.abort();
+    until("its place is free", || computer.load().queued == 0).await;
+    assert_eq!(computer.load().running, 1);
+    running.abort();
+    until("the guest is stopped", || computer.under_way() == 0).await;
+}
+
+#[tokio::test]
+async fn a_function_with_a_backlog_does_not_starve_the_others() {
+    let computer = Computer::new(Config { workers: 1, ..config() }).unwrap();
+    let quick = Limits { timeout: Duration::from_millis(20), ..limits() };
+    deploy(&computer, "loops", &guests::loops(), quick).await;
+    deploy(&computer, "echo", &guests::echo(), limits()).await;
+    let calls: Vec<_> = (0..50).map(|_| occupy(&computer, "loops")).collect();
+    until("there is a backlog", || computer.load().queued >= 48).await;
+    assert_eq!(answer(&computer, "echo", "soon").await, b"soon");
+    assert!(computer.load().queued > 40, "echo waited behind the backlog");
+    calls.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+#[tokio::test]
+async fn the_computers_own_queue_is_bounded_and_so_are_its_payloads() {
+    let computer =
+        Computer::new(Config { workers: 1, queue_max: 1, payload_bytes_total_max: 100, ..config() }).unwrap();
+    deploy(&computer, "loops", &guests::loops(), limits()).await;
+    deploy(&computer, "echo", &guests::echo(), limits()).await;
+    assert_eq!(refusal(&computer, call("echo", [0; 101])).await.0, Reason::OutOfBudget);
+    let running = occupy(&computer, "loops");
+    until("it runs", || computer.load().running == 1).await;
+    let waiting = occupy(&computer, "echo");
+    until("it waits", || computer.load().queued == 1).await;
+    let (reason, error) = refusal(&computer, call("echo", "")).await;
+    assert_eq!(reason, Reason::QueueFull);
+    assert!(error.message.contains("another computer"), "{error}");
+    running.abort();
+    waiting.await.unwrap();
+}
+
+#[tokio::test]
+async fn instances_together_stay_within_the_memory_budget() {
+    let computer = Computer::new(Config { memory_bytes_max: 10 << 20, ..config() }).unwrap();
+    let four = |reuse| Limits { memory_bytes: 4 << 20, reuse, ..limits() };
+    deploy(&computer, "loops", &guests::loops(), four(1)).await;
+    let calls: Vec<_> = (0..4).map(|_| occupy(&computer, "loops")).collect();
+    until("only two fit", || computer.load().running == 2 && computer.load().queued == 2).await;
+    calls.iter().for_each(tokio::task::JoinHandle::abort);
+    until("all are cancelled", || computer.under_way() == 0).await;
+    // Kept instances give way to calls.
+    deploy(&computer, "counts", &guests::counts(), four(100)).await;
+    assert_eq!(answer(&computer, "counts", "").await, [1]);
+    deploy(&computer, "echo", &guests::echo(), Limits { memory_bytes: 10 << 20, ..limits() }).await;
+    assert_eq!(answer(&computer, "echo", "all of it").await, b"all of it");
+    let more = Limits { memory_bytes: 11 << 20, ..limits() };
+    let refused = try_deploy(&computer, "echo", &guests::echo(), more).await.unwrap_err();
+    assert!(matches!(refused, PrepareError::MemoryOverBudget { .. }));
+}
+
+#[tokio::test]
+async fn a_call_that_cannot_make_its_deadline_is_refused_at_once() {
+    let computer = Computer::new(Config { workers: 1, ..config() }).unwrap();
+    deploy(&computer, "sleeps", &guests::sleeps(), limits()).await;
+    let over = Call { deadline: Instant::now(), ..call("sleeps", "") };
+    assert_eq!(refusal(&computer, over).await.0, Reason::Late);
+    let sleep = |ms: u64| call("sleeps", (ms * 1_000_000).to_le_bytes());
+    for _ in 0..10 {
+        invoke(&computer, sleep(40)).await.unwrap();
+    }
+    let calls: Vec<_> = (0..10)
+        .map(|_| {
+            let (computer, call) = (computer.clone(), sleep(40));
+            tokio::spawn(async move { computer.handle(call, Instant::now()).await.unwrap() })
+        })
+        .collect();
+    until("there is a backlog", || computer.load().queued >= 8).await;
+    let start = Instant::now();
+    let hasty = Call { deadline: start + Duration::from_millis(100), ..sleep(1) };
+    let (reason, error) = refusal(&computer, hasty).await;
+    assert_eq!(reason, Reason::Late);
+    assert!(error.message.contains("would wait for about"), "{error}");
+    assert!(start.elapsed() < Duration::from_millis(50), "it was not refused at once");
+    let dry = Call { dry_run: true, ..sleep(1) };
+    let Outcome::Estimate(Estimate { queue, run, samples, .. }) = invoke(&computer, dry).await.unwrap().outcome else {
+        panic!("a dry run gives an estimate")
+    };
+    assert!(
+        samples >= 10 && run > Duration::from_millis(20) && queue > Duration::from_millis(100),
+        "{queue:?} {run:?}"
+    );
+    calls.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+#[tokio::test]
+async fn a_payload_over_the_functions_own_limit_is_refused() {
+    let computer = computer();
+    deploy(&computer, "echo", &guests::echo(), Limits { payload_bytes: 3, ..limits() }).await;
+    assert_eq!(answer(&computer, "echo", "abc").await, b"abc");
+    assert_eq!(refusal(&computer, call("echo", "abcd")).await.0, Reason::TooLarge);
+}
+
+#[tokio::test]
+async fn a_closed_computer_finishes_and_takes_no_more() {
+    let computer = computer();
+    deploy(&computer, "sleeps", &guests::sleeps(), limits()).await;
+    let (running, napping) = (computer.clone(), call("sleeps", 50_000_000u64.to_le_bytes()));
+    let running = tokio::spawn(async move { running.handle(napping, Instant::now()).await });
+    until("it runs", || computer.load().running == 1).await;
+    computer.close();
+    assert_eq!(refusal(&computer, call("sleeps", [0; 8])).await.0, Reason::NotServing);
+    assert!(matches!(running.await.unwrap().unwrap().outcome, Outcome::Answer { .. }));
+}
+
+#[test]
+fn contradicting_settings_are_refused() {
+    for wrong in [
+        Config { workers: 0, ..config() },
+        Config { instances_max: 1, ..config() },
+        Config {
+            directories: vec![nigh_runtime::OfferedDirectory {
+                name: "data".into(),
+                path: "/no/such/place".into(),
+                writable: false,
+            }],
+            ..config()
+        },
+    ] {
+        assert!(Computer::new(wrong).is_err());
+    }
+}

@@ -1,0 +1,10 @@
+//! A computer as its callers see it: guests in WAT go in by `deploy`, calls by `handle` or over its port.
+
+mod cache;
+mod directories;
+mod guests;
+mod isolation;
+mod limits;
+mod outcomes;
+mod role;
+mod set_up;
