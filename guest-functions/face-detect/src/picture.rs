@@ -50,6 +50,9 @@ pub enum Error {
          per sample, and a JPEG not progressive"
     )]
     Memory(u64),
+    /// Beyond what the decoder itself can handle.
+    #[error("the picture is too large: {0}. Send it smaller")]
+    Decoder(String),
 }
 
 impl Error {
@@ -58,7 +61,7 @@ impl Error {
         match self {
             Self::Empty => "bad-input",
             Self::Format | Self::Truncated(_) | Self::Undecodable(_) => "undecodable",
-            Self::Pixels { .. } | Self::Memory(_) => "too-large",
+            Self::Pixels { .. } | Self::Memory(_) | Self::Decoder(_) => "too-large",
         }
     }
 }
@@ -171,6 +174,7 @@ fn keep_high_bytes<const N: usize>(samples: &mut Vec<u8>, colour: ColorType) {
 fn refused(why: &image::ImageError, format: &'static str) -> Error {
     match why {
         image::ImageError::IoError(why) if why.kind() == std::io::ErrorKind::UnexpectedEof => Error::Truncated(format),
+        image::ImageError::Limits(why) => Error::Decoder(why.to_string()),
         other => Error::Undecodable(other.to_string()),
     }
 }

@@ -144,6 +144,8 @@ fn overlap(one: Rect, two: Rect) -> f64 {
     f64::from(both) / f64::from(area(one) + area(two) - both)
 }
 
+/// Decoders round differently, so a rectangle may move by a pixel, and a group with no more members than it takes may come
+/// or go; the others must be there.
 fn compare_similar(file: &str, grey: &Grey, image: &Value, detectors: &mut Detectors, compared: &mut Compared) {
     for (variant, factor, min_neighbors, equalize) in VARIANTS {
         let mut searched = grey.clone();
@@ -152,23 +154,31 @@ fn compare_similar(file: &str, grey: &Grey, image: &Value, detectors: &mut Detec
         }
         let parameters = Parameters { scale_factor: ScaleFactor::new(factor).unwrap(), min_neighbors, min_size: 30 };
         for (key, name) in CASCADES {
-            let Some(expected) = image["results"][variant].get(key) else { continue };
+            let Some(list) = image["results"][variant].get(key) else { continue };
             let found = rects_of(&detectors.get(name).detect(&searched, &parameters));
-            let expected = rects(&expected["rects"]);
-            let missed: Vec<_> =
-                expected.iter().filter(|one| !found.iter().any(|other| overlap(**one, *other) >= 0.7)).collect();
-            let allowed = expected.len().div_ceil(10).max(1);
-            eprintln!(
-                "{file} {variant} {key}: expected {} found {} missed {}",
-                expected.len(),
-                found.len(),
-                missed.len()
-            );
-            assert!(missed.is_empty(), "{file} {variant} {key}: {missed:?} missed");
+            let expected = rects(&list["rects"]);
+            let members: Vec<u32> = serde_json::from_value(list["neighbors"].clone()).unwrap();
+            for (expected, members) in expected.iter().zip(members) {
+                let is_found = found.iter().any(|found| overlap(*expected, *found) >= 0.7);
+                let is_weak = members == min_neighbors + 1;
+                assert!(is_found || is_weak, "{file} {variant} {key}: {expected:?} of {members} missed");
+            }
+            let allowed = (expected.len() / 10).max(1);
             assert!(expected.len().abs_diff(found.len()) <= allowed, "{file} {variant} {key}");
             compared.similar += 1;
         }
     }
+}
+
+fn lists_in(file: &Path) -> Value {
+    serde_json::from_slice(&fs::read(file).unwrap()).unwrap()
+}
+
+#[test]
+fn the_pictures_that_come_along_give_opencvs_lists() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
+    let compared = compare(&folder, &lists_in(&folder.join("lists.json")));
+    assert_eq!(compared, Compared { exact: 18, raw: 10, eyes: 58, similar: 18 });
 }
 
 fn whole_set() -> Option<PathBuf> {
@@ -183,8 +193,7 @@ fn the_whole_set_gives_opencvs_lists() {
         eprintln!("skipped: no reference lists; name their folder in NIGH_FACES");
         return;
     };
-    let lists = serde_json::from_slice(&fs::read(folder.join("golden-open.json")).unwrap()).unwrap();
-    let compared = compare(&folder, &lists);
+    let compared = compare(&folder, &lists_in(&folder.join("golden-open.json")));
     eprintln!("compared {compared:?}");
     assert!(compared.exact > 0 && compared.raw > 0 && compared.eyes > 0 && compared.similar > 0);
 }

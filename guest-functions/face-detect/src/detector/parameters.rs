@@ -72,7 +72,7 @@ mod tests {
     #[test]
     fn a_factor_keeps_its_limits() {
         for good in ["1.1", "1.01", "4", "2e0"] {
-            assert_eq!(good.parse::<ScaleFactor>().unwrap().get(), good.parse().unwrap());
+            assert_eq!(good.parse::<ScaleFactor>().unwrap().get(), good.parse::<f64>().unwrap());
         }
         for bad in ["1", "1.0", "1.009", "4.01", "-2", "0", "nan", "inf", "", "x"] {
             assert_eq!(bad.parse::<ScaleFactor>(), Err(BadScaleFactor), "{bad}");
