@@ -1,0 +1,183 @@
+//! The command line: what may be said, and who does it.
+
+mod deploy;
+mod failure;
+mod functions;
+mod invoke;
+mod limits;
+mod logs;
+mod project;
+mod role;
+mod routes;
+mod timing;
+mod top;
+mod up;
+
+use std::future::Future;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{Args, Parser, Subcommand};
+use nigh_client::{Admin, Caller, CallerLimits, Inspect};
+use nigh_proto::Endpoint;
+
+use crate::config::{default_controller, ports};
+use crate::output::Output;
+use crate::telemetry::{self, LogFormat};
+
+/// Runs small functions close to whoever calls them.
+///
+/// `nigh up` is a whole edge in one process. `nigh new`, `nigh build`, `nigh deploy` and `nigh invoke` take a function from
+/// nothing to an answer. `nigh controller`, `nigh broker` and `nigh computer` are the roles one by one, on as many machines
+/// as you like.
+#[derive(Debug, Parser)]
+#[command(name = "nigh", version, propagate_version = true, after_help = EXAMPLES)]
+pub struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "Examples:
+  nigh up --computers 2                        an edge on this machine
+  nigh new hello && nigh build hello           a function
+  nigh deploy hello/target/wasm/wasm32-wasip1/release/hello.wasm
+  nigh invoke hello --data Ada -v              its answer, and where the time went
+
+Exit status: 0 done, 1 failed, 2 not understood. NIGH_LOG=debug tells more.";
+
+/// What every command understands.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Options of every command")]
+struct Global {
+    /// The controller [default: 127.0.0.1:6475]
+    #[arg(long, global = true, env = "NIGH_CONTROLLER", value_name = "HOST:PORT", hide_env_values = true)]
+    controller: Option<Endpoint>,
+    /// The broker that calls go to [default: 127.0.0.1:6473]
+    #[arg(long, global = true, env = "NIGH_BROKER", value_name = "HOST:PORT", hide_env_values = true)]
+    broker: Option<Endpoint>,
+    /// The broker's forwarding table [default: 127.0.0.1:6474]
+    #[arg(long, global = true, env = "NIGH_TABLE", value_name = "HOST:PORT", hide_env_values = true)]
+    table: Option<Endpoint>,
+    /// Results and errors as JSON, for programs
+    #[arg(long, global = true)]
+    json: bool,
+    /// How log lines are written to standard error; NIGH_LOG says which
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
+    log_format: LogFormat,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Be a whole edge in one process: a controller, a broker and computers
+    #[command(display_order = 1)]
+    Up(up::UpOptions),
+    /// Be a controller: keep what is deployed, know who is alive
+    #[command(display_order = 20)]
+    Controller(role::ControllerCommand),
+    /// Be a broker: take calls, send each to the computer expected to answer soonest
+    #[command(display_order = 21)]
+    Broker(role::BrokerCommand),
+    /// Be a computer: run functions
+    #[command(display_order = 22)]
+    Computer(role::ComputerCommand),
+    /// Write a new function's project
+    #[command(display_order = 2)]
+    New(project::NewCommand),
+    /// Build a function into a module that can be deployed
+    #[command(display_order = 3)]
+    Build(project::BuildCommand),
+    /// Deploy a module, or a new version of it
+    #[command(display_order = 4)]
+    Deploy(deploy::DeployCommand),
+    /// Call a function; its answer goes to standard output byte for byte
+    #[command(display_order = 5)]
+    Invoke(invoke::InvokeCommand),
+    /// List functions and where they are ready
+    #[command(display_order = 6)]
+    Ls(functions::LsCommand),
+    /// Remove functions
+    #[command(display_order = 7)]
+    Rm(functions::RmCommand),
+    /// Show what functions have logged, on all computers
+    #[command(display_order = 8)]
+    Logs(logs::LogsCommand),
+    /// Show how busy computers and functions are, refreshed each second
+    #[command(display_order = 9)]
+    Top(top::TopCommand),
+    /// Show or edit a broker's forwarding table
+    #[command(display_order = 10)]
+    Routes(routes::RoutesCommand),
+}
+
+/// Runs the program with this process's arguments.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let output = Output::new(cli.global.json);
+    match cli.run(output) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failure::report(&error, output),
+    }
+}
+
+impl Cli {
+    fn run(self, output: Output) -> anyhow::Result<()> {
+        let Self { global, command } = self;
+        telemetry::start(global.log_format, if command.is_role() { "info" } else { "error" })?;
+        let controller = global.controller.as_ref();
+        match command {
+            Command::Up(options) => in_runtime(options.run(output)),
+            Command::Controller(command) => in_runtime(command.run(output)),
+            Command::Broker(command) => in_runtime(command.run(controller, output)),
+            Command::Computer(command) => in_runtime(command.run(controller, output)),
+            Command::New(command) => command.run(output),
+            Command::Build(command) => command.run(output),
+            Command::Deploy(command) => in_runtime(async { command.run(&global.admin(), output).await }),
+            Command::Invoke(command) => in_runtime(async { command.run(&global.caller(), output).await }),
+            Command::Ls(command) => in_runtime(async { command.run(&global.admin(), output).await }),
+            Command::Rm(command) => in_runtime(async { command.run(&global.admin(), output).await }),
+            Command::Logs(command) => in_runtime(async { command.run(&global.admin(), output).await }),
+            Command::Top(command) => in_runtime(async { command.run(&global.admin(), output).await }),
+            Command::Routes(command) => in_runtime(async { command.run(&global.table(), output).await }),
+        }
+    }
+}
+
+impl Command {
+    /// Whether the process stays to serve.
+    fn is_role(&self) -> bool {
+        matches!(self, Self::Up(_) | Self::Controller(_) | Self::Broker(_) | Self::Computer(_))
+    }
+}
+
+impl Global {
+    fn admin(&self) -> Admin {
+        Admin::new(self.controller.clone().unwrap_or_else(default_controller))
+    }
+
+    fn caller(&self) -> Caller {
+        Caller::new(self.broker.clone().unwrap_or_else(|| local(ports::CALLS)), CallerLimits::default())
+    }
+
+    fn table(&self) -> Inspect {
+        Inspect::new(self.table.clone().unwrap_or_else(|| local(ports::TABLE)))
+    }
+}
+
+fn local(port: u16) -> Endpoint {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into()
+}
+
+fn in_runtime(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the async runtime")?;
+    let done = runtime.block_on(work);
+    // What was given up on, such as a role that a second signal stopped, is not waited for.
+    runtime.shutdown_background();
+    done
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,229 @@
+//! `nigh ls` and `nigh rm`.
+
+use std::fmt;
+
+use clap::Args;
+use nigh_client::{Admin, Listing};
+use nigh_proto::{Broker, Computer, Deployment, FunctionName, Limits};
+use serde_json::{Value, json};
+
+use crate::output::{Column, Output, Table};
+use crate::units;
+
+/// Computers named in a cell; further ones are counted.
+const NAMED_MAX: usize = 3;
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  nigh ls
+  nigh ls --json     functions with their limits, and the computers and brokers alive")]
+pub(super) struct LsCommand {}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  nigh rm hello
+  nigh rm hello thumbnail
+
+Calls under way finish.")]
+pub(super) struct RmCommand {
+    /// The functions
+    #[arg(required = true, value_name = "NAME")]
+    names: Vec<FunctionName>,
+}
+
+impl LsCommand {
+    pub(super) async fn run(self, admin: &Admin, output: Output) -> anyhow::Result<()> {
+        let listing = admin.list().await?;
+        output.result(&as_json(&listing), |_| ForPeople(&listing))?;
+        if !output.is_json() {
+            if listing.functions.is_empty() {
+                output.note("no function is deployed; deploy one with: nigh deploy FILE.wasm");
+            }
+            if listing.computers.is_empty() {
+                output.note("no computer is alive, so nothing can run; start one with: nigh computer");
+            }
+        }
+        Ok(())
+    }
+}
+
+impl RmCommand {
+    pub(super) async fn run(self, admin: &Admin, output: Output) -> anyhow::Result<()> {
+        for name in &self.names {
+            admin.remove(name).await?;
+            output.result(&json!({ "removed": name.as_str() }), |_| format!("{name} is removed"))?;
+        }
+        Ok(())
+    }
+}
+
+/// The computers that can run this very version.
+fn ready<'a>(listing: &'a Listing, function: &Deployment) -> Vec<&'a str> {
+    let has = |computer: &&Computer| {
+        computer.ready.iter().any(|(name, version)| *name == function.name && *version == function.version)
+    };
+    listing.computers.iter().filter(has).map(|computer| computer.name.as_str()).collect()
+}
+
+/// The computers that cannot run this very version, and why.
+fn problems<'a>(listing: &'a Listing, function: &Deployment) -> Vec<(&'a str, &'a str)> {
+    let of = |computer: &'a Computer| {
+        let mut problems = computer.problems.iter();
+        let found = problems.find(|one| one.function == function.name && one.version == function.version)?;
+        Some((computer.name.as_str(), found.message.as_str()))
+    };
+    listing.computers.iter().filter_map(of).collect()
+}
+
+struct ForPeople<'a>(&'a Listing);
+
+impl fmt::Display for ForPeople<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(listing) = self;
+        if listing.functions.is_empty() {
+            return Ok(());
+        }
+        let mut table = Table::new([
+            Column::words("FUNCTION"),
+            Column::words("VERSION"),
+            Column::words("KIND"),
+            Column::numbers("SIZE"),
+            Column::numbers("MEMORY"),
+            Column::numbers("TIMEOUT"),
+            Column::words("READY"),
+            Column::words("ON"),
+        ]);
+        for function in &listing.functions {
+            let ready = ready(listing, function);
+            table.row([
+                function.name.to_string(),
+                function.version.short(),
+                function.kind.to_string(),
+                units::size(function.module_bytes),
+                units::size(function.limits.memory_bytes),
+                humantime::format_duration(function.limits.timeout).to_string(),
+                format!("{}/{}", ready.len(), listing.computers.len()),
+                named(&ready),
+            ]);
+        }
+        table.fmt(f)?;
+        for function in &listing.functions {
+            for (computer, problem) in problems(listing, function) {
+                writeln!(f, "! {computer} cannot run {}: {problem}", function.name)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn named(computers: &[&str]) -> String {
+    let shown = computers[..computers.len().min(NAMED_MAX)].join(" ");
+    match computers.len().saturating_sub(NAMED_MAX) {
+        0 => shown,
+        more => format!("{shown} +{more}"),
+    }
+}
+
+fn as_json(listing: &Listing) -> Value {
+    let function = |function: &Deployment| {
+        let problem = |(computer, message): (&str, &str)| json!({ "computer": computer, "message": message });
+        let grant = |grant: &nigh_proto::DirectoryGrant| json!({ "name": grant.name, "path": grant.guest_path, "writable": grant.writable });
+        json!({
+            "name": function.name.as_str(),
+            "version": function.version.to_string(),
+            "module": function.module.to_string(),
+            "bytes": function.module_bytes,
+            "kind": function.kind.to_string(),
+            "limits": limits_as_json(&function.limits),
+            "directories": function.directories.iter().map(grant).collect::<Value>(),
+            "ready": ready(listing, function),
+            "problems": problems(listing, function).into_iter().map(problem).collect::<Value>(),
+        })
+    };
+    let computer = |computer: &Computer| {
+        json!({
+            "name": computer.name.as_str(),
+            "endpoint": computer.endpoint.as_str(),
+            "workers": computer.workers,
+            "directories": computer.directories,
+        })
+    };
+    let broker = |broker: &Broker| {
+        json!({
+            "name": broker.name.as_str(),
+            "calls": broker.endpoint.as_str(),
+            "table": broker.table_endpoint.as_ref().map(ToString::to_string),
+            "http": broker.http_endpoint.as_ref().map(ToString::to_string),
+        })
+    };
+    json!({
+        "functions": listing.functions.iter().map(function).collect::<Value>(),
+        "computers": listing.computers.iter().map(computer).collect::<Value>(),
+        "brokers": listing.brokers.iter().map(broker).collect::<Value>(),
+    })
+}
+
+fn limits_as_json(limits: &Limits) -> Value {
+    json!({
+        "memory_bytes": limits.memory_bytes,
+        "timeout_ms": u64::try_from(limits.timeout.as_millis()).unwrap_or(u64::MAX),
+        "concurrency": limits.concurrency,
+        "queue": limits.queue,
+        "payload_bytes": limits.payload_bytes,
+        "reuse": limits.reuse,
+        "log_bytes": limits.log_bytes,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use nigh_proto::{ComputerProblem, Digest, Kind};
+
+    use super::*;
+
+    fn listing() -> Listing {
+        let function = |name: &str| {
+            let module = Digest::of(name.as_bytes());
+            Deployment::new(name.parse().unwrap(), module, 2048, Kind::Native, Limits::default(), Vec::new())
+        };
+        let functions = vec![function("echo"), function("heavy")];
+        let computer = |number: u16| Computer {
+            name: format!("computer-{number}").parse().unwrap(),
+            endpoint: format!("127.0.0.1:{number}").parse().unwrap(),
+            ready: vec![(functions[0].name.clone(), functions[0].version)],
+            problems: vec![ComputerProblem {
+                function: functions[1].name.clone(),
+                version: functions[1].version,
+                message: "too large".into(),
+            }],
+            workers: 4,
+            directories: Vec::new(),
+        };
+        Listing { computers: (1..=5).map(computer).collect(), functions, brokers: Vec::new() }
+    }
+
+    #[test]
+    fn people_see_where_functions_are_ready_and_why_not() {
+        let text = ForPeople(&listing()).to_string();
+        let lines: Vec<_> = text.lines().collect();
+        assert!(lines[1].contains("5/5") && lines[1].contains("computer-3 +2"), "{text}");
+        assert!(lines[2].contains("0/5"), "{text}");
+        assert_eq!(lines[3], "! computer-1 cannot run heavy: too large");
+    }
+
+    #[test]
+    fn a_version_that_is_not_the_deployed_one_does_not_count() {
+        let mut listing = listing();
+        listing.computers[0].ready[0].1 = Digest::of(b"older");
+        assert_eq!(ready(&listing, &listing.functions[0]).len(), 4);
+    }
+
+    #[test]
+    fn programs_get_everything() {
+        let json = as_json(&listing());
+        assert_eq!(json["functions"][0]["name"], "echo");
+        assert_eq!(json["functions"][0]["ready"].as_array().unwrap().len(), 5);
+        assert_eq!(json["functions"][1]["problems"][0]["message"], "too large");
+        assert_eq!(json["computers"][4]["endpoint"], "127.0.0.1:5");
+    }
+}

@@ -1,0 +1,79 @@
+//! `nigh controller`, `nigh broker`, `nigh computer`: one role as a process.
+
+use clap::Args;
+use nigh_proto::Endpoint;
+
+use crate::config::{
+    BrokerOptions, BrokerSettings, ComputerOptions, ComputerSettings, ControllerOptions, ControllerSettings,
+};
+use crate::output::Output;
+use crate::roles;
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  nigh controller                                    on this machine only, port 6475
+  nigh controller --listen 0.0.0.0:6475              for other machines; use a trusted network
+  nigh controller --print-config > controller.toml   every setting, with its default
+  nigh controller --config controller.toml")]
+pub(super) struct ControllerCommand {
+    #[command(flatten)]
+    options: ControllerOptions,
+    /// Print a configuration file with every key and its default, and end
+    #[arg(long)]
+    print_config: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  nigh broker                                        ports 6473 (gRPC), 6474 (table), 8080 (HTTP)
+  nigh broker --controller box:6475 --listen 0.0.0.0:6473 --advertise edge-7:6473
+  nigh broker --no-controller --route echo=10.0.0.7:10000
+  nigh broker --print-config > broker.toml           every setting, with its default")]
+pub(super) struct BrokerCommand {
+    #[command(flatten)]
+    options: BrokerOptions,
+    /// Print a configuration file with every key and its default, and end
+    #[arg(long)]
+    print_config: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  nigh computer                                      port 10000
+  nigh computer --controller box:6475 --listen 0.0.0.0:10000 --advertise camera-3:10000
+  nigh computer --dir pictures=/srv/pictures --dir scratch=/tmp/scratch:rw
+  nigh computer --print-config > computer.toml       every setting, with its default")]
+pub(super) struct ComputerCommand {
+    #[command(flatten)]
+    options: ComputerOptions,
+    /// Print a configuration file with every key and its default, and end
+    #[arg(long)]
+    print_config: bool,
+}
+
+impl ControllerCommand {
+    pub(super) async fn run(self, output: Output) -> anyhow::Result<()> {
+        if self.print_config {
+            return Ok(output.line(ControllerSettings::EXAMPLE)?);
+        }
+        roles::controller(ControllerSettings::new(&self.options)?, output).await
+    }
+}
+
+impl BrokerCommand {
+    pub(super) async fn run(self, controller: Option<&Endpoint>, output: Output) -> anyhow::Result<()> {
+        if self.print_config {
+            return Ok(output.line(BrokerSettings::EXAMPLE)?);
+        }
+        roles::broker(BrokerSettings::new(&self.options, controller)?, output).await
+    }
+}
+
+impl ComputerCommand {
+    pub(super) async fn run(self, controller: Option<&Endpoint>, output: Output) -> anyhow::Result<()> {
+        if self.print_config {
+            return Ok(output.line(ComputerSettings::EXAMPLE)?);
+        }
+        roles::computer(ComputerSettings::new(&self.options, controller)?, output).await
+    }
+}

@@ -1,0 +1,136 @@
+//! Where the time of one call went, as a small table with bars.
+
+use std::fmt;
+use std::time::Duration;
+
+use nigh_proto::{Estimate, Reply, Timing};
+use serde_json::{Value, json};
+
+/// Width of the longest bar.
+const BAR_WIDTH: u32 = 32;
+
+/// A reply's measurements, for people.
+pub(super) struct Breakdown<'a>(pub(super) &'a Reply);
+
+impl fmt::Display for Breakdown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(reply) = self;
+        let total = reply.timing.total();
+        for (part, time) in parts(&reply.timing) {
+            let share = share(time, total);
+            let line = format!("  {part:<9}{:>12} {:>5.1} %  {}", ms(time), share * 100.0, bar(time, total));
+            writeln!(f, "{}", line.trim_end())?;
+        }
+        writeln!(f, "  {:<9}{:>12}", "total", ms(total))?;
+        writeln!(f, "  computer   {} (version {})", reply.computer, reply.version.short())?;
+        write!(f, "  call       {}, passed on {}", reply.call, times(reply.hops))
+    }
+}
+
+/// A dry run's answer, for people.
+pub(super) struct Expected<'a>(pub(super) &'a Estimate);
+
+impl fmt::Display for Expected<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(Estimate { queue, init, run, samples }) = self;
+        writeln!(f, "  queue    {:>12}", ms(*queue))?;
+        writeln!(f, "  init     {:>12}", ms(*init))?;
+        writeln!(f, "  run      {:>12}", ms(*run))?;
+        writeln!(f, "  total    {:>12}", ms(*queue + *init + *run))?;
+        match samples {
+            0 => write!(f, "  a guess: nothing has been measured yet"),
+            1 => write!(f, "  from one call measured"),
+            samples => write!(f, "  from {samples} calls measured"),
+        }
+    }
+}
+
+/// The parts in microseconds.
+pub(super) fn as_json(timing: &Timing) -> Value {
+    let us = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+    let mut parts: serde_json::Map<String, Value> =
+        parts(timing).into_iter().map(|(part, time)| (part.to_owned(), us(time).into())).collect();
+    parts.insert("total".into(), us(timing.total()).into());
+    parts.into()
+}
+
+/// An estimate in microseconds.
+pub(super) fn estimate_as_json(estimate: &Estimate) -> Value {
+    let us = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+    let Estimate { queue, init, run, samples } = estimate;
+    json!({ "queue": us(*queue), "init": us(*init), "run": us(*run), "samples": samples })
+}
+
+fn parts(timing: &Timing) -> [(&'static str, Duration); 5] {
+    [
+        ("network", timing.network),
+        ("broker", timing.broker),
+        ("queue", timing.queue),
+        ("init", timing.init),
+        ("run", timing.run),
+    ]
+}
+
+fn share(time: Duration, total: Duration) -> f64 {
+    if total.is_zero() { 0.0 } else { time.as_secs_f64() / total.as_secs_f64() }
+}
+
+fn bar(time: Duration, total: Duration) -> String {
+    // Rounded to the nearest, so that what is there at all and counts is seen.
+    let width = (time * BAR_WIDTH * 2 + total).as_nanos().checked_div((total * 2).as_nanos()).unwrap_or(0);
+    "█".repeat(usize::try_from(width).unwrap_or(0))
+}
+
+fn times(hops: u32) -> String {
+    match hops {
+        1 => "once".to_owned(),
+        hops => format!("{hops} times"),
+    }
+}
+
+/// Milliseconds to the microsecond.
+pub(super) fn ms(time: Duration) -> String {
+    format!("{:.3} ms", time.as_secs_f64() * 1000.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use nigh_proto::{CallId, Digest, Load, Outcome};
+
+    use super::*;
+
+    fn reply(timing: Timing) -> Reply {
+        Reply {
+            outcome: Outcome::Estimate(Estimate::default()),
+            computer: "computer-10000".parse().unwrap(),
+            version: Digest::of(b"x"),
+            call: "some-call".parse::<CallId>().unwrap(),
+            hops: 1,
+            load: Load::default(),
+            timing,
+        }
+    }
+
+    #[test]
+    fn parts_are_told_in_the_order_of_the_walk_with_their_share() {
+        let ms = Duration::from_millis;
+        let timing = Timing { network: ms(1), broker: Duration::ZERO, queue: ms(0), init: ms(1), run: ms(6) };
+        let table = Breakdown(&reply(timing)).to_string();
+        let expected = "  network      1.000 ms  12.5 %  ████
+  broker       0.000 ms   0.0 %
+  queue        0.000 ms   0.0 %
+  init         1.000 ms  12.5 %  ████
+  run          6.000 ms  75.0 %  ████████████████████████
+  total        8.000 ms
+  computer   computer-10000 (version 2d711642b726)
+  call       some-call, passed on once";
+        assert_eq!(table, expected);
+        assert_eq!(as_json(&timing)["total"], 8000);
+    }
+
+    #[test]
+    fn a_call_that_took_no_time_has_no_bars() {
+        let table = Breakdown(&reply(Timing::default())).to_string();
+        assert!(!table.contains('█') && !table.contains("NaN"), "{table}");
+    }
+}

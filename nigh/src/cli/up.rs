@@ -1,0 +1,182 @@
+//! `nigh up`: a whole edge in one process.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::Args;
+use nigh_routing::PolicyKind;
+use nigh_runtime::OfferedDirectory;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{default_data_dir, parse_offer};
+use crate::local::{COMPUTERS_MAX, Edge, EdgeConfig, EdgePorts};
+use crate::output::Output;
+use crate::signals::StopSignals;
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  nigh up                                  one computer, on the usual ports of this machine
+  nigh up --computers 4 --data-dir ./data
+  nigh up --any-ports --json               on free ports; where, as one line of JSON
+  nigh up --listen 0.0.0.0 --advertise edge-7.example
+
+What is deployed is kept in the data folder and is there again next time. Ctrl-C stops it once the calls under way have
+ended; a second one at once.")]
+pub(super) struct UpOptions {
+    /// Computers
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = computers)]
+    computers: usize,
+    /// Folder for what is deployed and compiled [default: nigh/edge in the user's data folder]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// How the broker chooses: random, round-robin or least-latency
+    #[arg(long, default_value_t)]
+    policy: PolicyKind,
+    /// A directory that functions may be granted, read-only unless `:rw` follows; may be given several times
+    #[arg(long, value_name = "NAME=PATH[:rw]", value_parser = parse_offer)]
+    dir: Vec<OfferedDirectory>,
+    #[command(flatten)]
+    sockets: SocketOptions,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Where it listens")]
+struct SocketOptions {
+    /// Address for all sockets; 0.0.0.0 for other machines too, in a trusted network
+    #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
+    listen: IpAddr,
+    /// Host by which others reach this machine; needed with 0.0.0.0
+    #[arg(long, value_name = "HOST")]
+    advertise: Option<String>,
+    /// Let the system pick every port
+    #[arg(long, conflicts_with_all = ["calls_port", "table_port", "controller_port", "http_port", "computer_port"])]
+    any_ports: bool,
+    /// Calls over gRPC
+    #[arg(long, value_name = "PORT", default_value_t = EdgePorts::CONVENTIONAL.calls)]
+    calls_port: u16,
+    /// The broker's forwarding table
+    #[arg(long, value_name = "PORT", default_value_t = EdgePorts::CONVENTIONAL.table)]
+    table_port: u16,
+    /// The controller
+    #[arg(long, value_name = "PORT", default_value_t = EdgePorts::CONVENTIONAL.controller)]
+    controller_port: u16,
+    /// Calls over HTTP
+    #[arg(long, value_name = "PORT", default_value_t = EdgePorts::CONVENTIONAL.http)]
+    http_port: u16,
+    /// The first computer; the others follow
+    #[arg(long, value_name = "PORT", default_value_t = EdgePorts::CONVENTIONAL.computers)]
+    computer_port: u16,
+}
+
+fn computers(given: &str) -> Result<usize, String> {
+    match given.parse() {
+        Ok(computers) if (1..=COMPUTERS_MAX).contains(&computers) => Ok(computers),
+        _ => Err(format!("give a number from 1 to {COMPUTERS_MAX}")),
+    }
+}
+
+impl UpOptions {
+    pub(super) async fn run(self, output: Output) -> anyhow::Result<()> {
+        let signals = StopSignals::listen()?;
+        let config = self.config()?;
+        if !config.listen.is_loopback() {
+            tracing::warn!(listen = %config.listen, "reachable from other machines, and the wire is not encrypted: use it in a trusted network only");
+        }
+        let data_dir = config.data_dir.display().to_string();
+        let is_usual = config.listen.is_loopback() && config.ports == EdgePorts::CONVENTIONAL;
+        let edge = Edge::start(config).await?;
+        // That nobody reads where it listens is no reason not to run.
+        let _ = output.result(&Started::new(&edge, data_dir, is_usual), ToString::to_string);
+        let shutdown = CancellationToken::new();
+        signals.run(async { Ok(edge.run(shutdown.clone()).await?) }, shutdown.clone()).await
+    }
+
+    fn config(&self) -> anyhow::Result<EdgeConfig> {
+        let data_dir = match &self.data_dir {
+            Some(folder) => folder.clone(),
+            None => default_data_dir("edge")?,
+        };
+        let mut config = EdgeConfig::new(data_dir);
+        config.computers = self.computers;
+        config.listen = self.sockets.listen;
+        config.advertise = self.sockets.advertise.clone();
+        config.ports = self.sockets.ports();
+        config.broker.policy = self.policy;
+        config.computer.directories = self.dir.clone();
+        Ok(config)
+    }
+}
+
+impl SocketOptions {
+    fn ports(&self) -> EdgePorts {
+        if self.any_ports {
+            return EdgePorts::ANY;
+        }
+        EdgePorts {
+            controller: self.controller_port,
+            calls: self.calls_port,
+            table: self.table_port,
+            http: self.http_port,
+            computers: self.computer_port,
+        }
+    }
+}
+
+/// Where an edge listens.
+#[derive(Debug, serde::Serialize)]
+struct Started {
+    controller: String,
+    calls: String,
+    table: String,
+    http: String,
+    computers: Vec<Computer>,
+    data_dir: String,
+    #[serde(skip)]
+    is_usual: bool,
+}
+
+#[derive(Debug, serde::Serialize)]
+struct Computer {
+    name: String,
+    endpoint: String,
+}
+
+impl Started {
+    fn new(edge: &Edge, data_dir: String, is_usual: bool) -> Self {
+        let computers = edge.computers().iter();
+        Self {
+            controller: edge.controller().to_string(),
+            calls: edge.broker().to_string(),
+            table: edge.table().to_string(),
+            http: edge.http().to_string(),
+            computers: computers
+                .map(|(name, endpoint)| Computer { name: name.to_string(), endpoint: endpoint.to_string() })
+                .collect(),
+            data_dir,
+            is_usual,
+        }
+    }
+}
+
+impl fmt::Display for Started {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "An edge is up; Ctrl-C stops it.")?;
+        writeln!(f, "  calls       {}", self.calls)?;
+        writeln!(f, "  http        http://{}/function/NAME", self.http)?;
+        writeln!(f, "  table       {}", self.table)?;
+        writeln!(f, "  controller  {}", self.controller)?;
+        for computer in &self.computers {
+            writeln!(f, "  computer    {} ({})", computer.endpoint, computer.name)?;
+        }
+        write!(f, "  data        {}", self.data_dir)?;
+        if !self.is_usual {
+            let Self { controller, calls, table, .. } = self;
+            write!(
+                f,
+                "\nOther commands find it with:\n  export NIGH_CONTROLLER={controller} NIGH_BROKER={calls} NIGH_TABLE={table}"
+            )?;
+        }
+        Ok(())
+    }
+}

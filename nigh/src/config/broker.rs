@@ -1,0 +1,157 @@
+//! A broker's settings.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use nigh_broker::Config;
+use nigh_proto::{Endpoint, FunctionName, NodeName};
+use nigh_routing::PolicyKind;
+
+use super::keys::{CallLimitKeys, Fill as _, OrNone, Text, keys};
+use super::node::{check_advertise, default_controller, default_name};
+use super::{ConfigError, ports, read, warn_if_exposed};
+use crate::units::Time;
+
+/// Options of `nigh broker`; each wins over its key in the file.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct BrokerOptions {
+    /// Configuration file (TOML); `--print-config` shows every key with its default
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Its name, unique in the edge [default: broker-PORT]
+    #[arg(long)]
+    pub name: Option<NodeName>,
+    /// Where to take calls over gRPC [default: 127.0.0.1:6473]
+    #[arg(long, value_name = "IP:PORT")]
+    pub listen: Option<SocketAddr>,
+    /// Where to offer the forwarding table, or `none` [default: 127.0.0.1:6474]
+    #[arg(long, value_name = "IP:PORT", value_parser = or_none)]
+    pub listen_table: Option<Listen>,
+    /// Where to take calls over HTTP, or `none` [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "IP:PORT", value_parser = or_none)]
+    pub listen_http: Option<Listen>,
+    /// Where others reach it for calls; needed when it listens at 0.0.0.0
+    #[arg(long, value_name = "HOST:PORT")]
+    pub advertise: Option<Endpoint>,
+    /// How a destination is chosen: random, round-robin or least-latency [default: least-latency]
+    #[arg(long)]
+    pub policy: Option<PolicyKind>,
+    /// A destination whatever the controller says; may be given several times
+    #[arg(long, value_name = "FUNCTION=HOST:PORT", value_parser = parse_route)]
+    pub route: Vec<(FunctionName, Endpoint)>,
+    /// Join no controller; only --route and the file's routes are known
+    #[arg(long)]
+    pub no_controller: bool,
+}
+
+/// A socket that may be left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listen(pub Option<SocketAddr>);
+
+/// How a broker is started.
+#[derive(Debug, Clone)]
+pub struct BrokerSettings {
+    /// Where it takes calls over gRPC.
+    pub calls: SocketAddr,
+    /// Where it offers its table.
+    pub table: Option<SocketAddr>,
+    /// Where it takes calls over HTTP.
+    pub http: Option<SocketAddr>,
+    /// Its name; without one it is called after the port that it gets.
+    pub name: Option<NodeName>,
+    /// The rest; see [`BrokerSettings::into_config`].
+    pub config: Config,
+}
+
+keys! {
+    /// A broker's file.
+    BrokerKeys for Config {
+        own {
+            name: Text<NodeName>,
+            listen: Text<SocketAddr>,
+            listen_table: Text<OrNone<SocketAddr>>,
+            listen_http: Text<OrNone<SocketAddr>>,
+            controller: Text<OrNone<Endpoint>>,
+            routes: BTreeMap<String, Vec<Text<Endpoint>>>,
+        }
+        config {
+            advertise: Text<Endpoint>,
+            policy: Text<PolicyKind>,
+            calls_max: NonZeroUsize,
+            drain: Time,
+            limits: CallLimitKeys,
+        }
+    }
+}
+
+impl BrokerSettings {
+    /// Every key, with its default.
+    pub const EXAMPLE: &str = include_str!("../../config/broker.toml");
+
+    /// The file and the options put together; `controller` is the one chosen by option or environment.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn new(options: &BrokerOptions, controller: Option<&Endpoint>) -> Result<Self, ConfigError> {
+        let mut keys: BrokerKeys = read(options.config.as_deref())?;
+        let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let calls = options.listen.or(keys.listen.take().map(|listen| listen.0)).unwrap_or(at(ports::CALLS));
+        let door = |option: Option<Listen>, key: Option<Text<OrNone<SocketAddr>>>, port| {
+            option.map(|listen| listen.0).or(key.map(|key| key.0.0)).unwrap_or(Some(at(port)))
+        };
+        let table = door(options.listen_table, keys.listen_table.take(), ports::TABLE);
+        let http = door(options.listen_http, keys.listen_http.take(), ports::HTTP);
+
+        let name = options.name.clone().or(keys.name.take().map(|name| name.0));
+        let mut config = Config::new(name.clone().unwrap_or_else(|| default_name("broker", calls.port())));
+        config.routes = routes(keys.routes.take().unwrap_or_default())?;
+        config.routes.extend(options.route.iter().cloned());
+        config.controller = match keys.controller.take() {
+            _ if options.no_controller => None,
+            Some(Text(OrNone(None))) if controller.is_none() => None,
+            key => controller.cloned().or(key.and_then(|key| key.0.0)).or_else(|| Some(default_controller())),
+        };
+        keys.fill(&mut config);
+        config.advertise = options.advertise.clone().or(config.advertise);
+        config.policy = options.policy.unwrap_or(config.policy);
+        if config.controller.is_none() && config.routes.is_empty() {
+            let message = "a broker without a controller and without routes could answer nothing; add --route FUNCTION=HOST:PORT or a controller";
+            return Err(ConfigError::Contradiction(message.into()));
+        }
+        check_advertise("broker", calls, config.advertise.as_ref())?;
+        for listen in [Some(calls), table, http].into_iter().flatten() {
+            warn_if_exposed("broker", listen);
+        }
+        Ok(Self { calls, table, http, name, config })
+    }
+
+    /// The configuration of a broker that takes calls on this port, from which the name follows where nobody has set it.
+    pub fn into_config(self, port: u16) -> Config {
+        let name = self.name.unwrap_or_else(|| default_name("broker", port));
+        Config { name, ..self.config }
+    }
+}
+
+fn routes(keys: BTreeMap<String, Vec<Text<Endpoint>>>) -> Result<Vec<(FunctionName, Endpoint)>, ConfigError> {
+    let mut routes = Vec::new();
+    for (function, destinations) in keys {
+        let function: FunctionName =
+            function.parse().map_err(|error| ConfigError::Contradiction(format!("[routes]: {error}")))?;
+        routes.extend(destinations.into_iter().map(|destination| (function.clone(), destination.0)));
+    }
+    Ok(routes)
+}
+
+fn or_none(given: &str) -> Result<Listen, std::net::AddrParseError> {
+    given.parse::<OrNone<SocketAddr>>().map(|listen| Listen(listen.0))
+}
+
+/// `FUNCTION=HOST:PORT`.
+fn parse_route(given: &str) -> Result<(FunctionName, Endpoint), String> {
+    let (function, destination) = given.split_once('=').ok_or("write it as FUNCTION=HOST:PORT")?;
+    let function = function.parse().map_err(|error: nigh_proto::name::NameError| error.to_string())?;
+    let destination = destination.parse().map_err(|error: nigh_proto::name::NameError| error.to_string())?;
+    Ok((function, destination))
+}

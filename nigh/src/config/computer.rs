@@ -1,0 +1,159 @@
+//! A computer's settings.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::PathBuf;
+
+use nigh_proto::{Endpoint, NodeName};
+use nigh_runtime::{Config, OfferedDirectory};
+
+use super::keys::{CallLimitKeys, Fill as _, ModuleLimitKeys, Text, keys};
+use super::node::{check_advertise, default_controller, default_name};
+use super::{ConfigError, default_data_dir, ports, read, warn_if_exposed};
+use crate::units::{Size, Time};
+
+/// The folder in the data folder for compiled modules.
+pub(crate) const COMPILED: &str = "compiled";
+
+/// Options of `nigh computer`; each wins over its key in the file.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct ComputerOptions {
+    /// Configuration file (TOML); `--print-config` shows every key with its default
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Its name, unique in the edge [default: computer-PORT]
+    #[arg(long)]
+    pub name: Option<NodeName>,
+    /// Where to take calls [default: 127.0.0.1:10000]
+    #[arg(long, value_name = "IP:PORT")]
+    pub listen: Option<SocketAddr>,
+    /// Where others reach it; needed when it listens at 0.0.0.0
+    #[arg(long, value_name = "HOST:PORT")]
+    pub advertise: Option<Endpoint>,
+    /// Folder for compiled modules, made if missing, for this computer alone [default: nigh/NAME in the user's data folder]
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Calls that run at once [default: twice the cores]
+    #[arg(long, value_name = "N")]
+    pub workers: Option<NonZeroUsize>,
+    /// Sum of the memory limits of all instances [default: half of the machine's memory]
+    #[arg(long, value_name = "SIZE")]
+    pub memory: Option<Size>,
+    /// A directory that functions may be granted, read-only unless `:rw` follows; may be given several times
+    #[arg(long, value_name = "NAME=PATH[:rw]", value_parser = parse_offer)]
+    pub dir: Vec<OfferedDirectory>,
+}
+
+/// How a computer is started.
+#[derive(Debug, Clone)]
+pub struct ComputerSettings {
+    /// Where it takes calls.
+    pub listen: SocketAddr,
+    /// Its name; without one it is called after the port that it gets.
+    pub name: Option<NodeName>,
+    /// Folder for compiled modules.
+    pub data_dir: Option<PathBuf>,
+    /// The rest; see [`ComputerSettings::into_config`].
+    pub config: Config,
+}
+
+keys! {
+    /// A computer's file.
+    ComputerKeys for Config {
+        own {
+            name: Text<NodeName>,
+            listen: Text<SocketAddr>,
+            controller: Text<Endpoint>,
+            data_dir: PathBuf,
+            directories: BTreeMap<String, Offer>,
+        }
+        config {
+            advertise: Text<Endpoint>,
+            cache_bytes_max: Size,
+            workers: NonZeroUsize,
+            instances_max: NonZeroU32,
+            memory_bytes_max: Size,
+            queue_max: NonZeroUsize,
+            payload_bytes_total_max: Size,
+            drain: Time,
+            limits: CallLimitKeys,
+            module_limits: ModuleLimitKeys,
+        }
+    }
+}
+
+/// `[directories.NAME]`.
+#[derive(Debug, Clone, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Offer {
+    path: PathBuf,
+    #[serde(default)]
+    writable: bool,
+}
+
+impl ComputerSettings {
+    /// Every key, with its default.
+    pub const EXAMPLE: &str = include_str!("../../config/computer.toml");
+
+    /// The file and the options put together; `controller` is the one chosen by option or environment.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn new(options: &ComputerOptions, controller: Option<&Endpoint>) -> Result<Self, ConfigError> {
+        let mut keys: ComputerKeys = read(options.config.as_deref())?;
+        let listen = options.listen.or(keys.listen.take().map(|listen| listen.0));
+        let listen = listen.unwrap_or((Ipv4Addr::LOCALHOST, ports::COMPUTERS).into());
+        let name = options.name.clone().or(keys.name.take().map(|name| name.0));
+        let mut config = Config::new(name.clone().unwrap_or_else(|| default_name("computer", listen.port())));
+        let key = keys.controller.take().map(|controller| controller.0);
+        config.controller = Some(controller.cloned().or(key).unwrap_or_else(default_controller));
+        let data_dir = options.data_dir.clone().or(keys.data_dir.take());
+        config.directories = directories(keys.directories.take().unwrap_or_default())?;
+        config.directories.extend(options.dir.iter().cloned());
+        keys.fill(&mut config);
+        config.advertise = options.advertise.clone().or(config.advertise);
+        config.workers = options.workers.map_or(config.workers, NonZeroUsize::get);
+        config.memory_bytes_max = options.memory.map_or(config.memory_bytes_max, Size::bytes);
+        check_advertise("computer", listen, config.advertise.as_ref())?;
+        warn_if_exposed("computer", listen);
+        Ok(Self { listen, name, data_dir, config })
+    }
+
+    /// The configuration of a computer that listens on this port, from which what nobody has set follows.
+    ///
+    /// # Errors
+    /// [`ConfigError::NoHome`].
+    pub fn into_config(self, port: u16) -> Result<Config, ConfigError> {
+        let mut config = self.config;
+        config.name = self.name.unwrap_or_else(|| default_name("computer", port));
+        let data_dir = match self.data_dir {
+            Some(folder) => folder,
+            None => default_data_dir(config.name.as_str())?,
+        };
+        config.cache = Some(data_dir.join(COMPILED));
+        Ok(config)
+    }
+}
+
+fn directories(keys: BTreeMap<String, Offer>) -> Result<Vec<OfferedDirectory>, ConfigError> {
+    let offer = |(name, Offer { path, writable }): (String, Offer)| match name.parse::<NodeName>() {
+        Ok(_) => Ok(OfferedDirectory { name, path, writable }),
+        Err(error) => Err(ConfigError::Contradiction(format!("[directories]: {error}"))),
+    };
+    keys.into_iter().map(offer).collect()
+}
+
+/// `NAME=PATH[:rw]`.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn parse_offer(given: &str) -> Result<OfferedDirectory, String> {
+    let (name, path) = given.split_once('=').ok_or("write it as NAME=PATH or NAME=PATH:rw")?;
+    let name: NodeName = name.parse().map_err(|error: nigh_proto::name::NameError| error.to_string())?;
+    let (path, writable) = path.strip_suffix(":rw").map_or((path, false), |path| (path, true));
+    if path.is_empty() {
+        return Err("write it as NAME=PATH or NAME=PATH:rw".into());
+    }
+    Ok(OfferedDirectory { name: name.as_str().to_owned(), path: path.into(), writable })
+}

@@ -1,0 +1,92 @@
+//! A controller's settings.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use nigh_controller::Config;
+
+use super::keys::{Fill as _, ModuleLimitKeys, Text, keys};
+use super::{ConfigError, default_data_dir, ports, read, warn_if_exposed};
+use crate::units::{Size, Time};
+
+/// The file in the data folder that holds what is deployed.
+pub(crate) const STORE: &str = "controller.redb";
+
+/// Options of `nigh controller`; each wins over its key in the file.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct ControllerOptions {
+    /// Configuration file (TOML); `--print-config` shows every key with its default
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Where to listen [default: 127.0.0.1:6475]
+    #[arg(long, value_name = "IP:PORT")]
+    pub listen: Option<SocketAddr>,
+    /// Folder for what is deployed, made if missing [default: nigh/controller in the user's data folder]
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+}
+
+/// How a controller is started.
+#[derive(Debug, Clone)]
+pub struct ControllerSettings {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// The folder that must be there for its store.
+    pub data_dir: PathBuf,
+    /// The rest.
+    pub config: Config,
+}
+
+keys! {
+    /// A controller's file.
+    ControllerKeys for Config {
+        own {
+            listen: Text<SocketAddr>,
+            data_dir: PathBuf,
+        }
+        config {
+            lease: Time,
+            grace: Time,
+            functions_max: NonZeroUsize,
+            modules_bytes_max: Size,
+            nodes_max: NonZeroUsize,
+            announcement_bytes_max: Size,
+            watchers_max: NonZeroUsize,
+            watcher_queue_max: NonZeroUsize,
+            uploads_max: NonZeroUsize,
+            upload_part_bytes_max: Size,
+            upload_idle: Time,
+            upload_timeout: Time,
+            inspections_max: NonZeroUsize,
+            removals_max: NonZeroUsize,
+            fetches_max: NonZeroUsize,
+            fetch_idle: Time,
+            drain: Time,
+            module_limits: ModuleLimitKeys,
+        }
+    }
+}
+
+impl ControllerSettings {
+    /// Every key, with its default.
+    pub const EXAMPLE: &str = include_str!("../../config/controller.toml");
+
+    /// The file and the options put together.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn new(options: &ControllerOptions) -> Result<Self, ConfigError> {
+        let keys: ControllerKeys = read(options.config.as_deref())?;
+        let listen = options.listen.or(keys.listen.as_ref().map(|listen| listen.0));
+        let listen = listen.unwrap_or((Ipv4Addr::LOCALHOST, ports::CONTROLLER).into());
+        let data_dir = match options.data_dir.clone().or(keys.data_dir.clone()) {
+            Some(folder) => folder,
+            None => default_data_dir("controller")?,
+        };
+        let mut config = Config::new(data_dir.join(STORE));
+        keys.fill(&mut config);
+        warn_if_exposed("controller", listen);
+        Ok(Self { listen, data_dir, config })
+    }
+}

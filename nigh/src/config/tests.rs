@@ -1,0 +1,168 @@
+//! Configuration files and the options that win over them.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use nigh_proto::Endpoint;
+
+use super::*;
+
+struct File {
+    _folder: tempfile::TempDir,
+    path: PathBuf,
+}
+
+fn file(text: &str) -> File {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("nigh.toml");
+    std::fs::write(&path, text).unwrap();
+    File { _folder: folder, path }
+}
+
+fn controller(text: &str) -> Result<ControllerSettings, ConfigError> {
+    let file = file(text);
+    ControllerSettings::new(&ControllerOptions { config: Some(file.path), ..Default::default() })
+}
+
+fn broker(text: &str) -> Result<BrokerSettings, ConfigError> {
+    let file = file(text);
+    BrokerSettings::new(&BrokerOptions { config: Some(file.path), ..Default::default() }, None)
+}
+
+fn computer(text: &str) -> Result<ComputerSettings, ConfigError> {
+    let file = file(text);
+    ComputerSettings::new(&ComputerOptions { config: Some(file.path), ..Default::default() }, None)
+}
+
+/// A file with everything that it shows in comments switched on.
+fn switched_on(example: &str) -> String {
+    let is_shown = |line: &str| {
+        line.starts_with("# [")
+            || line
+                .strip_prefix("# ")
+                .is_some_and(|line| line.split_once(" = ").is_some_and(|(key, _)| !key.contains(' ')))
+    };
+    example
+        .lines()
+        .map(|line| if is_shown(line) { &line[2..] } else { line })
+        .fold(String::new(), |all, line| all + line + "\n")
+}
+
+#[test]
+fn the_examples_show_the_defaults() {
+    let same = |example: &dyn std::fmt::Debug, default: &dyn std::fmt::Debug| {
+        assert_eq!(format!("{example:#?}"), format!("{default:#?}"));
+    };
+    same(&controller(ControllerSettings::EXAMPLE).unwrap(), &controller("").unwrap());
+    same(&broker(BrokerSettings::EXAMPLE).unwrap(), &broker("").unwrap());
+    same(&computer(ComputerSettings::EXAMPLE).unwrap(), &computer("").unwrap());
+}
+
+#[test]
+fn what_the_examples_show_in_comments_is_valid_too() {
+    let controller = controller(&switched_on(ControllerSettings::EXAMPLE)).unwrap();
+    assert_eq!(controller.data_dir, PathBuf::from("/var/lib/nigh/controller"));
+    let broker = broker(&switched_on(BrokerSettings::EXAMPLE)).unwrap();
+    assert_eq!(broker.config.routes.len(), 2);
+    assert_eq!(broker.config.advertise.unwrap().as_str(), "edge-7.example:6473");
+    let computer = computer(&switched_on(ComputerSettings::EXAMPLE)).unwrap();
+    assert_eq!(computer.config.directories[0].name, "pictures");
+    assert_eq!(computer.config.memory_bytes_max, 2 << 30);
+    assert_eq!(computer.name.unwrap().as_str(), "computer-10000");
+}
+
+#[test]
+fn the_examples_name_every_key() {
+    for (example, error) in [
+        (ControllerSettings::EXAMPLE, controller("nonsense = 1").unwrap_err().to_string()),
+        (BrokerSettings::EXAMPLE, broker("nonsense = 1").unwrap_err().to_string()),
+        (BrokerSettings::EXAMPLE, broker("[limits]\nnonsense = 1").unwrap_err().to_string()),
+        (ComputerSettings::EXAMPLE, computer("nonsense = 1").unwrap_err().to_string()),
+        (ComputerSettings::EXAMPLE, computer("[module_limits]\nnonsense = 1").unwrap_err().to_string()),
+    ] {
+        let keys: Vec<_> = error.split('`').skip(3).step_by(2).collect();
+        assert!(keys.len() >= 4, "{error}");
+        for key in keys {
+            let named = example.lines().any(|line| {
+                let line = line.trim_start_matches("# ");
+                line.starts_with(&format!("{key} = ")) || line.starts_with(&format!("[{key}"))
+            });
+            assert!(named, "{key} is not in the example");
+        }
+    }
+}
+
+#[test]
+fn what_is_wrong_is_told_with_its_line_and_what_is_valid() {
+    for (text, line, told) in [
+        ("listen = \"127.0.0.1:1\"\nlisen = \"x\"\n", 2, "unknown field `lisen`, expected one of `listen`"),
+        ("\n\nlease = \"soon\"\n", 3, "as in 250ms, 5s"),
+        ("lease = 5\n", 1, "a time with its unit"),
+        ("modules_bytes_max = \"4 gallons\"\n", 1, "as in 512KiB"),
+        ("modules_bytes_max = -4\n", 1, "as in 512KiB"),
+        ("nodes_max = 0\n", 1, "nonzero"),
+        ("listen = \"here\"\n", 1, "address"),
+        ("lease = \"1s\"\nlease = \"2s\"\n", 2, "duplicate"),
+        ("[module_limits]\nbytes_min = 1\n", 2, "unknown field `bytes_min`"),
+        ("lease = \n", 1, ""),
+    ] {
+        let error = controller(text).unwrap_err().to_string();
+        assert!(error.contains(&format!("nigh.toml:{line}: ")) && error.contains(told), "{text:?}: {error}");
+    }
+    let error = broker("policy = \"fastest\"\n").unwrap_err().to_string();
+    assert!(error.contains(":1: ") && error.contains("round-robin"), "{error}");
+    let missing = ControllerOptions { config: Some("no/such.toml".into()), ..Default::default() };
+    assert!(ControllerSettings::new(&missing).unwrap_err().to_string().contains("no/such.toml"));
+}
+
+#[test]
+fn options_win_over_the_file() {
+    let file =
+        file("name = \"from-file\"\nlisten = \"127.0.0.1:1\"\ncontroller = \"file:1\"\nworkers = 3\ndrain = \"1s\"\n");
+    let mut options = ComputerOptions { config: Some(file.path.clone()), ..Default::default() };
+    let settings = ComputerSettings::new(&options, None).unwrap();
+    assert_eq!(settings.config.controller.as_ref().unwrap().as_str(), "file:1");
+    assert_eq!((settings.listen.port(), settings.config.workers), (1, 3));
+    options.name = Some("from-option".parse().unwrap());
+    options.listen = Some("127.0.0.1:2".parse().unwrap());
+    options.workers = std::num::NonZeroUsize::new(5);
+    options.dir = vec![parse_offer("data=/srv:rw").unwrap()];
+    let chosen: Endpoint = "option:2".parse().unwrap();
+    let settings = ComputerSettings::new(&options, Some(&chosen)).unwrap();
+    assert_eq!(settings.name.unwrap().as_str(), "from-option");
+    assert_eq!((settings.listen.port(), settings.config.workers), (2, 5));
+    assert_eq!(settings.config.controller, Some(chosen));
+    assert_eq!(settings.config.drain, Duration::from_secs(1));
+    assert!(settings.config.directories[0].writable);
+}
+
+#[test]
+fn names_and_folders_follow_from_the_port() {
+    let config = computer("listen = \"127.0.0.1:0\"\ndata_dir = \"/data\"").unwrap().into_config(12345).unwrap();
+    assert_eq!(config.name.as_str(), "computer-12345");
+    assert_eq!(config.cache, Some(PathBuf::from("/data/compiled")));
+    assert_eq!(broker("").unwrap().into_config(7).name.as_str(), "broker-7");
+}
+
+#[test]
+fn listening_everywhere_needs_an_address_for_others() {
+    for error in [
+        computer("listen = \"0.0.0.0:10000\"").unwrap_err().to_string(),
+        broker("listen = \"[::]:10000\"").unwrap_err().to_string(),
+    ] {
+        assert!(error.contains("--advertise HOST:10000"), "{error}");
+    }
+    let settings = computer("listen = \"0.0.0.0:10000\"\nadvertise = \"camera-3:10000\"").unwrap();
+    assert_eq!(settings.config.advertise.unwrap().as_str(), "camera-3:10000");
+    assert!(controller("listen = \"0.0.0.0:6475\"").is_ok(), "nobody announces a controller");
+}
+
+#[test]
+fn a_broker_may_do_without_a_controller_http_and_table() {
+    let alone = "controller = \"none\"\nlisten_http = \"none\"\nlisten_table = \"none\"\n";
+    assert!(broker(alone).unwrap_err().to_string().contains("--route"));
+    let settings = broker(&format!("{alone}[routes]\necho = [\"127.0.0.1:1\"]")).unwrap();
+    assert_eq!((settings.http, settings.table, settings.config.controller), (None, None, None));
+    let error = broker("[routes]\n\"Odd Name\" = [\"127.0.0.1:1\"]").unwrap_err().to_string();
+    assert!(error.contains("Odd Name"), "{error}");
+}

@@ -1,0 +1,358 @@
+//! A whole edge in one process: a controller, a broker and computers, each on sockets of its own, so that a caller cannot
+//! tell it from one on several machines. Behind `nigh up` and the tests.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use nigh_broker::Listeners;
+use nigh_proto::{Endpoint, NodeName};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{self, ports};
+use crate::sockets::{Bound, bind};
+
+pub use crate::sockets::BindError;
+
+/// Computers in one process, at most: each reserves address space for its instances.
+pub const COMPUTERS_MAX: usize = 64;
+
+/// How an edge is set up.
+#[derive(Debug, Clone)]
+pub struct EdgeConfig {
+    /// Folder for what is deployed and for compiled modules, made if missing; one edge at a time can use it.
+    pub data_dir: PathBuf,
+    /// Where all roles listen.
+    pub listen: IpAddr,
+    /// On which ports.
+    pub ports: EdgePorts,
+    /// The host by which others reach this machine, if not by `listen`.
+    pub advertise: Option<String>,
+    /// Computers, from 1 to [`COMPUTERS_MAX`].
+    pub computers: usize,
+    /// The controller's settings. Its store is put into `data_dir`.
+    pub controller: nigh_controller::Config,
+    /// The broker's settings. Name, addresses and controller are put in.
+    pub broker: nigh_broker::Config,
+    /// Each computer's settings. Name, addresses, controller and cache are put in, and the memory is shared among all.
+    pub computer: nigh_runtime::Config,
+}
+
+/// The ports of an edge; 0 lets the system pick.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EdgePorts {
+    /// The controller.
+    pub controller: u16,
+    /// The broker, calls over gRPC.
+    pub calls: u16,
+    /// The broker's forwarding table.
+    pub table: u16,
+    /// The broker, calls over HTTP.
+    pub http: u16,
+    /// The first computer; the others follow.
+    pub computers: u16,
+}
+
+/// Why an edge cannot start or go on. Whoever runs it has to act.
+#[derive(Debug, thiserror::Error)]
+pub enum EdgeError {
+    /// There cannot be so many computers.
+    #[error("{0} computers: one process can be 1 to {COMPUTERS_MAX}, on ports up to 65535")]
+    Computers(usize),
+    /// Others could not reach it.
+    #[error("{listen} is every address of this machine, but not one at which others reach it; add --advertise HOST")]
+    Advertise {
+        /// Where it would listen.
+        listen: IpAddr,
+    },
+    /// Not a host.
+    #[error("{0:?} is no host by which others could reach this machine; give a name or an address without a port")]
+    Host(String),
+    /// The data folder cannot be made.
+    #[error("cannot make the folder {}: {source}; choose another with --data-dir", .folder.display())]
+    DataDir {
+        /// The folder.
+        folder: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A socket cannot be opened.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The controller failed.
+    #[error("the controller failed: {0}")]
+    Controller(#[from] nigh_controller::Error),
+    /// The broker failed.
+    #[error("the broker failed: {0}")]
+    Broker(#[from] nigh_broker::Error),
+    /// A computer failed.
+    #[error("a computer failed: {0}")]
+    Computer(#[from] nigh_runtime::Error),
+    /// A role ended though nobody asked it to.
+    #[error("the {0} ended by itself; this is a defect")]
+    Ended(&'static str),
+    /// A role's task panicked.
+    #[error("the {0} panicked; this is a defect")]
+    Panicked(&'static str),
+}
+
+/// An edge that runs in this process. Dropping it stops it without waiting; [`Edge::shutdown`] waits.
+#[derive(Debug)]
+pub struct Edge {
+    controller: Endpoint,
+    broker: Endpoint,
+    table: Endpoint,
+    http: Endpoint,
+    computers: Vec<(NodeName, Endpoint)>,
+    // In the order in which they are stopped.
+    roles: Vec<Role>,
+}
+
+#[derive(Debug)]
+struct Role {
+    name: &'static str,
+    shutdown: CancellationToken,
+    task: JoinHandle<Result<(), EdgeError>>,
+}
+
+impl Edge {
+    /// Starts all roles. When this returns, all sockets are open; computers announce themselves within moments.
+    ///
+    /// # Errors
+    /// [`EdgeError`].
+    pub async fn start(config: EdgeConfig) -> Result<Self, EdgeError> {
+        config.check()?;
+        let folder = &config.data_dir;
+        std::fs::create_dir_all(folder).map_err(|source| EdgeError::DataDir { folder: folder.clone(), source })?;
+        let sockets = Sockets::bind(&config).await?;
+        let endpoint = |bound: &Bound| config.endpoint(bound.address);
+        let mut edge = Self {
+            controller: endpoint(&sockets.controller)?,
+            broker: endpoint(&sockets.calls)?,
+            table: endpoint(&sockets.table)?,
+            http: endpoint(&sockets.http)?,
+            computers: Vec::with_capacity(config.computers),
+            roles: Vec::with_capacity(config.computers + 2),
+        };
+        edge.start_broker(&config, sockets.calls, sockets.table, sockets.http);
+        for bound in sockets.computers {
+            edge.start_computer(&config, bound)?;
+        }
+        edge.start_controller(&config, sockets.controller);
+        Ok(edge)
+    }
+
+    /// Where the controller is.
+    pub fn controller(&self) -> &Endpoint {
+        &self.controller
+    }
+
+    /// Where the broker takes calls over gRPC.
+    pub fn broker(&self) -> &Endpoint {
+        &self.broker
+    }
+
+    /// Where the broker's forwarding table is.
+    pub fn table(&self) -> &Endpoint {
+        &self.table
+    }
+
+    /// Where the broker takes calls over HTTP.
+    pub fn http(&self) -> &Endpoint {
+        &self.http
+    }
+
+    /// The computers: their names and where they take calls.
+    pub fn computers(&self) -> &[(NodeName, Endpoint)] {
+        &self.computers
+    }
+
+    /// Runs until `shutdown`, then stops all roles; or until one of them fails, then stops the others.
+    ///
+    /// # Errors
+    /// [`EdgeError`] of the role that failed.
+    pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), EdgeError> {
+        let failed = tokio::select! {
+            () = shutdown.cancelled() => None,
+            error = self.first_end() => Some(error),
+        };
+        let stopped = self.shutdown().await;
+        failed.map_or(stopped, Err)
+    }
+
+    /// Stops the broker, then the computers, then the controller, each once its calls under way have ended.
+    ///
+    /// # Errors
+    /// [`EdgeError`] of the first role that did not end well.
+    pub async fn shutdown(mut self) -> Result<(), EdgeError> {
+        let mut outcome = Ok(());
+        let mut roles = std::mem::take(&mut self.roles).into_iter().peekable();
+        while let Some(role) = roles.next() {
+            role.shutdown.cancel();
+            // Those of one kind stop together.
+            let mut together = vec![role];
+            while let Some(next) = roles.next_if(|next| next.name == together[0].name) {
+                next.shutdown.cancel();
+                together.push(next);
+            }
+            for role in together {
+                let ended = role.task.await.unwrap_or(Err(EdgeError::Panicked(role.name)));
+                outcome = outcome.and(ended);
+            }
+        }
+        outcome
+    }
+
+    /// Waits for a role that ends without having been asked to.
+    async fn first_end(&mut self) -> EdgeError {
+        let tasks = self.roles.iter_mut().map(|role| &mut role.task);
+        let (ended, at, _) = futures_util::future::select_all(tasks).await;
+        let role = self.roles.remove(at);
+        match ended {
+            Ok(Ok(())) => EdgeError::Ended(role.name),
+            Ok(Err(error)) => error,
+            Err(_) => EdgeError::Panicked(role.name),
+        }
+    }
+
+    fn start_broker(&mut self, config: &EdgeConfig, calls: Bound, table: Bound, http: Bound) {
+        let mut broker = config.broker.clone();
+        broker.name = config::default_name("broker", calls.address.port());
+        broker.advertise = Some(self.broker.clone());
+        broker.controller = Some(self.controller.clone());
+        let listeners = Listeners { calls: calls.listener, table: Some(table.listener), http: Some(http.listener) };
+        self.spawn("broker", async move |shutdown| Ok(nigh_broker::run(listeners, broker, shutdown).await?));
+    }
+
+    fn start_computer(&mut self, config: &EdgeConfig, bound: Bound) -> Result<(), EdgeError> {
+        let mut computer = config.computer.clone();
+        let endpoint = config.endpoint(bound.address)?;
+        computer.name = config::default_name("computer", bound.address.port());
+        computer.advertise = Some(endpoint.clone());
+        computer.controller = Some(self.controller.clone());
+        computer.cache =
+            Some(config.data_dir.join(format!("computer-{}", self.computers.len() + 1)).join(config::COMPILED));
+        computer.memory_bytes_max = (computer.memory_bytes_max / config.computers as u64).max(1);
+        self.computers.push((computer.name.clone(), endpoint));
+        self.spawn("computer", async move |shutdown| Ok(nigh_runtime::run(bound.listener, computer, shutdown).await?));
+        Ok(())
+    }
+
+    fn start_controller(&mut self, config: &EdgeConfig, bound: Bound) {
+        let mut controller = config.controller.clone();
+        controller.store = config.data_dir.join(config::STORE);
+        self.spawn("controller", async move |shutdown| {
+            Ok(nigh_controller::run(bound.listener, controller, shutdown).await?)
+        });
+    }
+
+    fn spawn<Run>(&mut self, name: &'static str, run: impl FnOnce(CancellationToken) -> Run)
+    where
+        Run: Future<Output = Result<(), EdgeError>> + Send + 'static,
+    {
+        let shutdown = CancellationToken::new();
+        let task = tokio::spawn(run(shutdown.clone()));
+        self.roles.push(Role { name, shutdown, task });
+    }
+}
+
+impl Drop for Edge {
+    fn drop(&mut self) {
+        for role in &self.roles {
+            role.shutdown.cancel();
+        }
+    }
+}
+
+impl EdgeConfig {
+    /// One computer, listening on this machine only and on the ports by convention.
+    pub fn new(data_dir: impl Into<PathBuf>) -> Self {
+        let data_dir = data_dir.into();
+        Self {
+            listen: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            ports: EdgePorts::CONVENTIONAL,
+            advertise: None,
+            computers: 1,
+            controller: nigh_controller::Config::new(data_dir.join(config::STORE)),
+            broker: nigh_broker::Config::new(config::default_name("broker", ports::CALLS)),
+            computer: nigh_runtime::Config::new(config::default_name("computer", ports::COMPUTERS)),
+            data_dir,
+        }
+    }
+
+    /// The same on ports that the system picks.
+    pub fn ephemeral(data_dir: impl Into<PathBuf>) -> Self {
+        Self { ports: EdgePorts::ANY, ..Self::new(data_dir) }
+    }
+
+    fn check(&self) -> Result<(), EdgeError> {
+        let last_port = usize::from(self.ports.computers) + self.computers.saturating_sub(1);
+        let ports_suffice = self.ports.computers == 0 || last_port <= usize::from(u16::MAX);
+        if !(1..=COMPUTERS_MAX).contains(&self.computers) || !ports_suffice {
+            return Err(EdgeError::Computers(self.computers));
+        }
+        if self.listen.is_unspecified() && self.advertise.is_none() {
+            return Err(EdgeError::Advertise { listen: self.listen });
+        }
+        self.endpoint(SocketAddr::new(self.listen, ports::CALLS)).map(drop)
+    }
+
+    /// Where others reach a socket.
+    fn endpoint(&self, address: SocketAddr) -> Result<Endpoint, EdgeError> {
+        let Some(host) = &self.advertise else { return Ok(address.into()) };
+        let bracketed = if host.parse::<std::net::Ipv6Addr>().is_ok() { format!("[{host}]") } else { host.clone() };
+        format!("{bracketed}:{}", address.port()).parse().map_err(|_| EdgeError::Host(host.clone()))
+    }
+}
+
+impl EdgePorts {
+    /// Those by convention.
+    pub const CONVENTIONAL: Self = Self {
+        controller: ports::CONTROLLER,
+        calls: ports::CALLS,
+        table: ports::TABLE,
+        http: ports::HTTP,
+        computers: ports::COMPUTERS,
+    };
+    /// Those that the system picks.
+    pub const ANY: Self = Self { controller: 0, calls: 0, table: 0, http: 0, computers: 0 };
+
+    /// The port of the computer of this number.
+    fn computer(self, number: usize) -> u16 {
+        match self.computers {
+            0 => 0,
+            first => first.saturating_add(u16::try_from(number).unwrap_or(u16::MAX)),
+        }
+    }
+}
+
+struct Sockets {
+    controller: Bound,
+    calls: Bound,
+    table: Bound,
+    http: Bound,
+    computers: Vec<Bound>,
+}
+
+impl Sockets {
+    async fn bind(config: &EdgeConfig) -> Result<Self, BindError> {
+        let at = |port| SocketAddr::new(config.listen, port);
+        let ports = config.ports;
+        let mut sockets = Self {
+            controller: bind(at(ports.controller), "the controller", "--controller-port or --any-ports").await?,
+            calls: bind(at(ports.calls), "calls over gRPC", "--calls-port or --any-ports").await?,
+            table: bind(at(ports.table), "the forwarding table", "--table-port or --any-ports").await?,
+            http: bind(at(ports.http), "calls over HTTP", "--http-port or --any-ports").await?,
+            computers: Vec::with_capacity(config.computers),
+        };
+        for number in 0..config.computers {
+            let address = at(ports.computer(number));
+            sockets.computers.push(bind(address, "a computer", "--computer-port or --any-ports").await?);
+        }
+        Ok(sockets)
+    }
+}
+
+#[cfg(test)]
+mod tests;

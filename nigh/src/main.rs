@@ -1,0 +1,5 @@
+//! The program `nigh`.
+
+fn main() -> std::process::ExitCode {
+    nigh::cli::main()
+}

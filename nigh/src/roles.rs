@@ -1,0 +1,134 @@
+//! One role as a process: open its sockets, say where, run until told to stop.
+
+use std::fmt;
+use std::path::Path;
+
+use anyhow::Context as _;
+use nigh_broker::Listeners;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{BrokerSettings, ComputerSettings, ControllerSettings};
+use crate::output::Output;
+use crate::signals::StopSignals;
+use crate::sockets::{Bound, bind};
+
+/// Is a controller.
+pub(crate) async fn controller(settings: ControllerSettings, output: Output) -> anyhow::Result<()> {
+    let signals = StopSignals::listen()?;
+    let bound = bind(settings.listen, "the controller", "--listen").await?;
+    make_folder(&settings.data_dir)?;
+    let data_dir = settings.data_dir.display().to_string();
+    started(output, &Started::Controller { endpoint: bound.endpoint().to_string(), data_dir });
+    let shutdown = CancellationToken::new();
+    let role = nigh_controller::run(bound.listener, settings.config, shutdown.clone());
+    signals.run(async { Ok(role.await?) }, shutdown).await
+}
+
+/// Is a broker.
+pub(crate) async fn broker(settings: BrokerSettings, output: Output) -> anyhow::Result<()> {
+    let signals = StopSignals::listen()?;
+    let calls = bind(settings.calls, "calls over gRPC", "--listen").await?;
+    let table = match settings.table {
+        Some(address) => Some(bind(address, "the forwarding table", "--listen-table").await?),
+        None => None,
+    };
+    let http = match settings.http {
+        Some(address) => Some(bind(address, "calls over HTTP", "--listen-http").await?),
+        None => None,
+    };
+    let config = settings.into_config(calls.address.port());
+    started(
+        output,
+        &Started::Broker {
+            name: config.name.to_string(),
+            calls: calls.endpoint().to_string(),
+            table: table.as_ref().map(|bound| bound.endpoint().to_string()),
+            http: http.as_ref().map(|bound| bound.endpoint().to_string()),
+            controller: config.controller.as_ref().map(ToString::to_string),
+        },
+    );
+    let listener = |bound: Option<Bound>| bound.map(|bound| bound.listener);
+    let listeners = Listeners { calls: calls.listener, table: listener(table), http: listener(http) };
+    let shutdown = CancellationToken::new();
+    let role = nigh_broker::run(listeners, config, shutdown.clone());
+    signals.run(async { Ok(role.await?) }, shutdown).await
+}
+
+/// Is a computer.
+pub(crate) async fn computer(settings: ComputerSettings, output: Output) -> anyhow::Result<()> {
+    let signals = StopSignals::listen()?;
+    let bound = bind(settings.listen, "calls", "--listen").await?;
+    let config = settings.into_config(bound.address.port())?;
+    started(
+        output,
+        &Started::Computer {
+            name: config.name.to_string(),
+            endpoint: bound.endpoint().to_string(),
+            controller: config.controller.as_ref().map(ToString::to_string),
+        },
+    );
+    let shutdown = CancellationToken::new();
+    let role = nigh_runtime::run(bound.listener, config, shutdown.clone());
+    signals.run(async { Ok(role.await?) }, shutdown).await
+}
+
+fn make_folder(folder: &Path) -> anyhow::Result<()> {
+    std::fs::create_dir_all(folder)
+        .with_context(|| format!("cannot make the folder {}; choose another with --data-dir", folder.display()))
+}
+
+/// Where a role listens.
+#[derive(Debug, serde::Serialize)]
+#[serde(tag = "role", rename_all = "lowercase")]
+enum Started {
+    Controller { endpoint: String, data_dir: String },
+    Broker { name: String, calls: String, table: Option<String>, http: Option<String>, controller: Option<String> },
+    Computer { name: String, endpoint: String, controller: Option<String> },
+}
+
+impl fmt::Display for Started {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let at = |endpoint: &Option<String>| endpoint.as_deref().unwrap_or("none").to_owned();
+        match self {
+            Self::Controller { endpoint, data_dir } => write!(f, "controller at {endpoint}, data in {data_dir}"),
+            Self::Broker { name, calls, table, http, controller } => write!(
+                f,
+                "{name} takes calls at {calls}, http {}, table {}, controller {}",
+                at(http),
+                at(table),
+                at(controller)
+            ),
+            Self::Computer { name, endpoint, controller } => {
+                write!(f, "{name} takes calls at {endpoint}, controller {}", at(controller))
+            }
+        }
+    }
+}
+
+/// Says where a role listens. That nobody reads it is no reason not to run.
+fn started(output: Output, started: &Started) {
+    let _ = output.result(started, ToString::to_string);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_a_role_listens_is_there_for_people_and_programs() {
+        let started = Started::Broker {
+            name: "broker-1".into(),
+            calls: "127.0.0.1:1".into(),
+            table: None,
+            http: Some("127.0.0.1:2".into()),
+            controller: None,
+        };
+        assert_eq!(
+            started.to_string(),
+            "broker-1 takes calls at 127.0.0.1:1, http 127.0.0.1:2, table none, controller none"
+        );
+        let json = serde_json::to_value(&started).unwrap();
+        assert_eq!((&json["role"], &json["calls"]), (&"broker".into(), &"127.0.0.1:1".into()));
+        assert!(json["table"].is_null());
+    }
+}
