@@ -20,7 +20,7 @@ pub(crate) async fn controller(settings: ControllerSettings, output: Output) -> 
     let data_dir = settings.data_dir.display().to_string();
     started(output, &Started::Controller { endpoint: bound.endpoint().to_string(), data_dir });
     let shutdown = CancellationToken::new();
-    let role = nigh_controller::run(bound.listener, settings.config, shutdown.clone());
+    let role = Box::pin(nigh_controller::run(bound.listener, settings.config, shutdown.clone()));
     signals.run(async { Ok(role.await?) }, shutdown).await
 }
 
@@ -50,7 +50,7 @@ pub(crate) async fn broker(settings: BrokerSettings, output: Output) -> anyhow::
     let listener = |bound: Option<Bound>| bound.map(|bound| bound.listener);
     let listeners = Listeners { calls: calls.listener, table: listener(table), http: listener(http) };
     let shutdown = CancellationToken::new();
-    let role = nigh_broker::run(listeners, config, shutdown.clone());
+    let role = Box::pin(nigh_broker::run(listeners, config, shutdown.clone()));
     signals.run(async { Ok(role.await?) }, shutdown).await
 }
 
@@ -68,7 +68,7 @@ pub(crate) async fn computer(settings: ComputerSettings, output: Output) -> anyh
         },
     );
     let shutdown = CancellationToken::new();
-    let role = nigh_runtime::run(bound.listener, config, shutdown.clone());
+    let role = Box::pin(nigh_runtime::run(bound.listener, config, shutdown.clone()));
     signals.run(async { Ok(role.await?) }, shutdown).await
 }
 
