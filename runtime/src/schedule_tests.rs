@@ -156,6 +156,8 @@ proptest! {
             }
             prop_assert!(!running.is_empty() || waiting.is_empty(), "a call is never started");
         }
+        // A lane whose calls were all cancelled goes when it would be its turn.
+        prop_assert!(take(&mut schedule).is_none());
         prop_assert!(schedule.lanes.is_empty() && schedule.turn.is_empty());
         prop_assert_eq!(schedule.payload_bytes + schedule.running_memory_bytes, 0);
     }
