@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use nigh_proto::ingress::Ingress;
 use nigh_proto::v1::functions_client::FunctionsClient;
 use nigh_proto::v1::functions_server::{Functions, FunctionsServer};
 use nigh_proto::{Endpoint, channel, v1};
@@ -100,7 +101,9 @@ fn computer() -> Endpoint {
         let config = nigh_runtime::Config::new("computer-1".parse().expect("a name"));
         let computer = nigh_runtime::Computer::new(config).expect("a computer");
         computer.deploy(deployment, module).await.expect("the shipped function deploys");
-        nigh_runtime::serve(listener, computer, CancellationToken::new()).await.expect("serves until the bench ends");
+        let service = Ingress::service(computer, nigh_proto::CallLimits::default());
+        let server = channel::server().add_service(service);
+        server.serve_with_incoming(channel::incoming(listener)).await.expect("serves until the bench ends");
     })
 }
 

@@ -29,6 +29,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 const UNSAFE: &[(&str, &str)] = &[
     ("sdk/src/abi.rs", "the ABI passes addresses in linear memory"),
     ("sdk/src/entry.rs", "exports need unmangled names"),
+    ("guest-functions/face-detect/src/detector/kernel.rs", "loads four neighbouring sums at once, offsets checked once per scale"),
     ("runtime/src/module.rs", "loads compiled code"),
 ];
 
@@ -170,9 +171,11 @@ fn only_doors_name_tonic() {
 
 #[test]
 fn unsafe_code_stands_only_where_it_must() {
+    // As a word alone it may stand in a list of keywords.
+    let is_unsafe = |text: &str| without_tests(text).lines().map(code).any(|line| line.contains("unsafe ") || line.contains("unsafe("));
     let listed: BTreeSet<&str> = UNSAFE.iter().map(|(name, _)| *name).collect();
     let using: BTreeSet<String> =
-        sources().into_iter().filter(|(name, text)| name != "tests/it/tidy.rs" && names(without_tests(text), "unsafe")).map(|(name, _)| name).collect();
+        sources().into_iter().filter(|(name, text)| name != "tests/it/tidy.rs" && is_unsafe(text)).map(|(name, _)| name).collect();
     assert_eq!(using.iter().map(String::as_str).collect::<BTreeSet<_>>(), listed, "files with unsafe code, and the list of those that may");
 }
 
