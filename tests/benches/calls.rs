@@ -63,7 +63,12 @@ impl Functions for BareHop {
 
 /// A runtime of its own for each role, as if each were a process.
 fn runtime(name: &str) -> Runtime {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(THREADS).thread_name(name).enable_all().build().expect("a runtime")
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(THREADS)
+        .thread_name(name)
+        .enable_all()
+        .build()
+        .expect("a runtime")
 }
 
 /// Starts a role on a runtime that lives as long as the process, and tells where it listens.
@@ -208,13 +213,23 @@ fn report(in_flight: usize, paths: &[(&str, Endpoint)], figures: &[Vec<Figures>]
         let of = |pick: fn(&Figures) -> f64| median(rounds.iter().map(pick).collect());
         let rates = rounds.iter().map(|round| round.calls_per_s);
         let (least, most) = (rates.clone().fold(f64::MAX, f64::min), rates.fold(0.0, f64::max));
-        println!("| {name} | {:.0} ({least:.0}..{most:.0}) | {:.0} | {:.0} |", of(|f| f.calls_per_s), of(|f| f.p50_us), of(|f| f.p99_us));
+        println!(
+            "| {name} | {:.0} ({least:.0}..{most:.0}) | {:.0} | {:.0} |",
+            of(|f| f.calls_per_s),
+            of(|f| f.p50_us),
+            of(|f| f.p99_us)
+        );
         cost_us.push(1e6 / of(|f| f.calls_per_s));
     }
     let [bare, bare_via_hop, computer, computer_via_broker, computer_via_hop] = cost_us[..] else { return };
     println!("computer / bare tonic, calls/s: {:.2}", bare / computer);
-    println!("broker's hop: {:.1} µs; a bare hop: {:.1} µs to the bare echo, {:.1} µs to the computer; ratios {:.2} and {:.2}",
-        computer_via_broker - computer, bare_via_hop - bare, computer_via_hop - computer,
-        (computer_via_broker - computer) / (bare_via_hop - bare), (computer_via_broker - computer) / (computer_via_hop - computer));
+    println!(
+        "broker's hop: {:.1} µs; a bare hop: {:.1} µs to the bare echo, {:.1} µs to the computer; ratios {:.2} and {:.2}",
+        computer_via_broker - computer,
+        bare_via_hop - bare,
+        computer_via_hop - computer,
+        (computer_via_broker - computer) / (bare_via_hop - bare),
+        (computer_via_broker - computer) / (computer_via_hop - computer)
+    );
     println!("broker → computer / computer alone, calls/s: {:.2}", computer / computer_via_broker);
 }

