@@ -50,7 +50,11 @@ struct PlannedStage {
     base: i32,
     /// A sum of smaller magnitude is doubtful.
     doubt: i32,
-    /// Empty for stumps, whose nodes' `tag`s are added up.
+    /// How many decisions the trees below share.
+    decisions: usize,
+    /// Trees of two nodes.
+    pairs: Vec<PlannedPair>,
+    /// Trees of more nodes.
     trees: Vec<PlannedTree>,
 }
 
@@ -61,6 +65,19 @@ struct PlannedNode<const CORNERS: usize> {
     threshold: f32,
     /// A stump's: how much more its left leaf adds than its right one. A tree's: the node's number within the stage.
     tag: i32,
+}
+
+/// A tree whose root leads to a leaf on one side, and to a second node on the other.
+#[derive(Debug)]
+struct PlannedPair {
+    /// The root's number within the stage; the second node's is the next.
+    root: usize,
+    /// All bits set where the root's leaf is its right child.
+    flip: i32,
+    /// How much more the root's leaf adds than the second node's right one.
+    gain_of_root: i32,
+    /// How much more the second node's left leaf adds than its right one.
+    gain_of_second: i32,
 }
 
 #[derive(Debug)]
@@ -82,13 +99,14 @@ impl<const N: usize> Windows<'_, N> {
     #[inline(always)]
     fn load(&self, at: u32) -> Lanes<N> {
         let at = at as usize;
-        Lanes(self.values.map(|values| {
-            debug_assert!(at + LANES <= values.len());
-            // SAFETY: `Plan::windows` cut each slice to the plan's span, and `Plan::new` asserted for each offset of the
-            // plan that it plus LANES is within the span. Both types are private to this file.
-            let lanes = unsafe { values.get_unchecked(at..at + LANES) };
-            i32x4::new([lanes[0], lanes[1], lanes[2], lanes[3]])
-        }))
+        let mut lanes = [i32x4::ZERO; N];
+        for (lanes, values) in lanes.iter_mut().zip(self.values) {
+            // SAFETY: `Plan::windows` cut each slice to the plan's span, and `PlannedNode::new` asserted for each offset of
+            // the plan that it plus LANES is within the span. All these types are private to this file.
+            let window = unsafe { values.get_unchecked(at..at + LANES) };
+            *lanes = i32x4::new([window[0], window[1], window[2], window[3]]);
+        }
+        Lanes(lanes)
     }
 }
 
@@ -116,34 +134,47 @@ impl<const N: usize> Sub for Lanes<N> {
     }
 }
 
-// The weights of each shape, with as few operations as they take.
+// The weights of each shape, with as few operations as they take. Corners come in the ascending order of their weights,
+// which `Shape` lists. Each is loaded where it is needed: those of several groups do not fit into the registers at once.
 
 #[inline(always)]
-fn edge<const N: usize>(windows: Windows<'_, N>, at: [u32; 6]) -> Lanes<N> {
-    let [minus2, minus1, minus1b, plus1, plus1b, plus2] = at.map(|at| windows.load(at));
-    let twice = plus2 - minus2;
-    twice + twice + plus1 + plus1b - minus1 - minus1b
+fn edge<const N: usize>(windows: Windows<'_, N>, corners: &[u32; 6]) -> Lanes<N> {
+    let at = |corner: usize| windows.load(corners[corner]);
+    let inner = at(5) - at(0);
+    inner + inner + at(3) + at(4) - at(1) - at(2)
 }
 
 #[inline(always)]
-fn line<const W: i32, const N: usize>(windows: Windows<'_, N>, at: [u32; 8]) -> Lanes<N> {
-    let [minus_w, minus_w2, minus1, minus1b, plus1, plus1b, plus_w, plus_w2] = at.map(|at| windows.load(at));
-    let inner = plus_w + plus_w2 - minus_w - minus_w2;
-    Lanes(inner.0.map(|inner| inner * i32x4::splat(W))) + plus1 + plus1b - minus1 - minus1b
+fn line<const W: u32, const N: usize>(windows: Windows<'_, N>, corners: &[u32; 8]) -> Lanes<N> {
+    let at = |corner: usize| windows.load(corners[corner]);
+    let inner = at(6) + at(7) - at(0) - at(1);
+    // Vectors are added much faster than they are multiplied.
+    let weighted = match W {
+        2 => inner + inner,
+        3 => inner + inner + inner,
+        9 => {
+            let three = inner + inner + inner;
+            three + three + three
+        }
+        _ => (1..W).fold(inner, |sum, _| sum + inner),
+    };
+    weighted + at(4) + at(5) - at(2) - at(3)
 }
 
 #[inline(always)]
-fn diagonal<const N: usize>(windows: Windows<'_, N>, at: [u32; 9]) -> Lanes<N> {
-    let [edge, edge2, edge3, edge4, corner, corner2, corner3, corner4, middle] = at.map(|at| windows.load(at));
-    let twice = middle + middle - edge - edge2 - edge3 - edge4;
-    twice + twice + corner + corner2 + corner3 + corner4
+fn diagonal<const N: usize>(windows: Windows<'_, N>, corners: &[u32; 9]) -> Lanes<N> {
+    let at = |corner: usize| windows.load(corners[corner]);
+    let middle = at(8);
+    let half = middle + middle - at(0) - at(1) - at(2) - at(3);
+    half + half + at(4) + at(5) + at(6) + at(7)
 }
 
 #[inline(always)]
-fn antidiagonal<const N: usize>(windows: Windows<'_, N>, at: [u32; 9]) -> Lanes<N> {
-    let [middle, corner, corner2, corner3, corner4, edge, edge2, edge3, edge4] = at.map(|at| windows.load(at));
-    let twice = edge + edge2 + edge3 + edge4 - middle - middle;
-    twice + twice - corner - corner2 - corner3 - corner4
+fn antidiagonal<const N: usize>(windows: Windows<'_, N>, corners: &[u32; 9]) -> Lanes<N> {
+    let at = |corner: usize| windows.load(corners[corner]);
+    let middle = at(0);
+    let half = at(5) + at(6) + at(7) + at(8) - middle - middle;
+    half + half - at(1) - at(2) - at(3) - at(4)
 }
 
 impl PlannedStage {
@@ -157,40 +188,44 @@ impl PlannedStage {
             }
             left
         };
-        self.edges.iter().for_each(|node| take(node.tag, below(edge(windows, node.at), node.threshold)));
-        self.lines2.iter().for_each(|node| take(node.tag, below(line::<2, N>(windows, node.at), node.threshold)));
-        self.lines3.iter().for_each(|node| take(node.tag, below(line::<3, N>(windows, node.at), node.threshold)));
-        self.lines9.iter().for_each(|node| take(node.tag, below(line::<9, N>(windows, node.at), node.threshold)));
-        self.diagonals.iter().for_each(|node| take(node.tag, below(diagonal(windows, node.at), node.threshold)));
+        self.edges.iter().for_each(|node| take(node.tag, below(edge(windows, &node.at), node.threshold)));
+        self.lines2.iter().for_each(|node| take(node.tag, below(line::<2, N>(windows, &node.at), node.threshold)));
+        self.lines3.iter().for_each(|node| take(node.tag, below(line::<3, N>(windows, &node.at), node.threshold)));
+        self.lines9.iter().for_each(|node| take(node.tag, below(line::<9, N>(windows, &node.at), node.threshold)));
+        self.diagonals.iter().for_each(|node| take(node.tag, below(diagonal(windows, &node.at), node.threshold)));
         self.antidiagonals
             .iter()
-            .for_each(|node| take(node.tag, below(antidiagonal(windows, node.at), node.threshold)));
+            .for_each(|node| take(node.tag, below(antidiagonal(windows, &node.at), node.threshold)));
     }
 
     /// The sums of the leaves reached, less the threshold.
     #[inline(always)]
     fn sums<const N: usize>(&self, windows: Windows<'_, N>, norms: [f32x4; N], decisions: &mut Vec<i32x4>) -> Lanes<N> {
         let mut sums = Lanes([i32x4::splat(self.base); N]);
-        if self.trees.is_empty() {
+        if self.decisions == 0 {
             self.decide(windows, norms, |gain, left| {
                 let gain = i32x4::splat(gain);
                 sums.0.iter_mut().zip(left.0).for_each(|(sum, left)| *sum += left & gain);
             });
             return sums;
         }
-        decisions.resize(self.nodes() * N, i32x4::ZERO);
+        decisions.resize(self.decisions * N, i32x4::ZERO);
         self.decide(windows, norms, |node, left| {
             let node = usize::try_from(node).unwrap_or(0);
             decisions[node * N..][..N].copy_from_slice(&left.0);
         });
+        for pair in &self.pairs {
+            let (roots, seconds) = decisions[pair.root * N..][..2 * N].split_at(N);
+            for ((sum, root), second) in sums.0.iter_mut().zip(roots).zip(seconds) {
+                let is_root = *root ^ i32x4::splat(pair.flip);
+                let is_second = *second & !is_root;
+                *sum += (is_root & i32x4::splat(pair.gain_of_root)) + (is_second & i32x4::splat(pair.gain_of_second));
+            }
+        }
         for tree in &self.trees {
             sums = sums + tree.reached(&decisions[tree.first_node * N..][..tree.children.len() * N]);
         }
         sums
-    }
-
-    fn nodes(&self) -> usize {
-        self.trees.iter().map(|tree| tree.children.len()).sum()
     }
 }
 
@@ -284,17 +319,35 @@ impl PlannedStage {
                 planned.add(&nodes[0], left - right, layout, span);
                 continue;
             }
-            let first_node = tree * per_tree;
-            for (tag, node) in (first_node..).zip(nodes) {
+            let root = tree * per_tree;
+            for (tag, node) in (root..).zip(nodes) {
                 planned.add(node, i32::try_from(tag).unwrap_or(i32::MAX), layout, span);
             }
-            planned.trees.push(PlannedTree { first_node, children, leaves: leaves.to_vec() });
+            planned.decisions = root + per_tree;
+            planned.add_tree(root, children, leaves);
         }
         // Like trees side by side, so that the loop over them takes the same turns again and again.
         planned.trees.sort_by_key(|tree| {
             tree.children.iter().map(|[left, _]| matches!(left, Child::Leaf(_))).collect::<Vec<_>>()
         });
         planned
+    }
+
+    fn add_tree(&mut self, root: usize, children: Vec<[Child; 2]>, leaves: &[i32]) {
+        let leaf = |leaf: u8| leaves[usize::from(leaf)];
+        let (of_root, flip) = match children[0] {
+            [Child::Leaf(of_root), Child::Node(_)] => (of_root, 0),
+            [Child::Node(_), Child::Leaf(of_root)] => (of_root, -1),
+            _ => return self.trees.push(PlannedTree { first_node: root, children, leaves: leaves.to_vec() }),
+        };
+        match children[1..] {
+            [[Child::Leaf(left), Child::Leaf(right)]] => {
+                self.base += leaf(right);
+                let (gain_of_root, gain_of_second) = (leaf(of_root) - leaf(right), leaf(left) - leaf(right));
+                self.pairs.push(PlannedPair { root, flip, gain_of_root, gain_of_second });
+            }
+            _ => self.trees.push(PlannedTree { first_node: root, children, leaves: leaves.to_vec() }),
+        }
     }
 
     fn add(&mut self, node: &Node, tag: i32, layout: Layout, span: usize) {
