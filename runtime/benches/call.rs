@@ -1,5 +1,5 @@
-//! One call of a native echo within the process, against bare wasmtime doing the same with the same module and engine: make
-//! an instance from the pool, write the request, call, read the answer, drop the instance.
+//! One call of a native echo within the process, against bare wasmtime doing the same with the same module and engine:
+//! make an instance from the pool, write the request, call, read the answer, drop the instance.
 //!
 //! `cargo bench -p nigh-runtime --bench call`
 
@@ -15,7 +15,8 @@ use nigh_proto::{Call, Deployment, Digest, Kind, Limits, Outcome};
 use nigh_runtime::{Computer, Config};
 use wasmtime::{Engine, InstancePre, Linker, Module, Store};
 
-/// A guest that is as small as can be, and one of the shape that compilers make of an SDK function: 17 pages, a table, data.
+/// A guest that is as small as can be, and one of the shape that compilers make of an SDK function: 17 pages, a table,
+/// data.
 const GUESTS: [(&str, u32, &str); 2] = [
     ("trivial", 2, ""),
     (

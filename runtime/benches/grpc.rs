@@ -1,5 +1,5 @@
-//! A computer over gRPC against a bare tonic server that echoes the same messages, client and server in this process, over
-//! loopback, at 1 and 64 calls in flight.
+//! A computer over gRPC against a bare tonic server that echoes the same messages, client and server in this process,
+//! over loopback, at 1 and 64 calls in flight.
 //!
 //! `cargo bench -p nigh-runtime --bench grpc`
 

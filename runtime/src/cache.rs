@@ -1,6 +1,6 @@
-//! Compiled modules on disk. Loading one means to execute it, so a file counts only if it was written by this computer: each
-//! carries an HMAC-SHA-256 over its contents, its module's digest and the engine's configuration, under a key that is made
-//! when the folder is first used and that only the computer's own user can read.
+//! Compiled modules on disk. Loading one means to execute it, so a file counts only if it was written by this computer:
+//! each carries an HMAC-SHA-256 over its contents, its module's digest and the engine's configuration, under a key that
+//! is made when the folder is first used and that only the computer's own user can read.
 
 use std::fs::{self, File, OpenOptions};
 use std::hash::{Hash, Hasher};
@@ -131,8 +131,8 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The folder's key. One that others could have read or that has not its form is replaced, and with it everything that was
-/// written under it is void.
+/// The folder's key. One that others could have read or that has not its form is replaced, and with it everything that
+/// was written under it is void.
 fn key_of(folder: &Path) -> io::Result<[u8; KEY_BYTES]> {
     let path = folder.join(KEY_FILE);
     match File::open(&path) {

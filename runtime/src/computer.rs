@@ -30,6 +30,7 @@ pub struct Computer {
     name: NodeName,
     directories: Vec<OfferedDirectory>,
     memory_bytes_max: u64,
+    module_bytes_max: u64,
     instances_max: u32,
     linker: wasmtime::Linker<Guest>,
     modules: Modules,
@@ -76,6 +77,7 @@ impl Computer {
             name: config.name,
             directories,
             memory_bytes_max: config.memory_bytes_max,
+            module_bytes_max: config.module_limits.bytes_max,
             instances_max: config.instances_max,
             linker: host::linker(&engine)?,
             modules: Modules::start(engine, cache, config.module_limits)?,
@@ -85,8 +87,8 @@ impl Computer {
         }))
     }
 
-    /// Prepares a version and then switches the function to it: calls from then on use it, those under way finish on the one
-    /// before. Where it fails, the one before stays in use.
+    /// Prepares a version and then switches the function to it: calls from then on use it, those under way finish on
+    /// the one before. Where it fails, the one before stays in use.
     ///
     /// # Errors
     /// Where this computer cannot run the version.
@@ -191,6 +193,10 @@ impl Computer {
     pub(crate) fn check(&self, deployment: &Deployment) -> Result<(), PrepareError> {
         if deployment.kind == Kind::Http {
             return Err(module::ModuleError::HttpNotSupported.into());
+        }
+        let (found, limit) = (deployment.module_bytes, self.module_bytes_max);
+        if found > limit {
+            return Err(module::ModuleError::OverLimit { what: "bytes", found, limit }.into());
         }
         let wanted = deployment.limits.memory_bytes;
         if wanted > self.memory_bytes_max {

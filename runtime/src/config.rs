@@ -55,8 +55,8 @@ pub struct OfferedDirectory {
 }
 
 impl Config {
-    /// The defaults: twice as many workers as cores (at least 4, so that a guest that waits does not stop the others), and
-    /// half of the memory that this process may use.
+    /// The defaults: twice as many workers as cores (at least 4, so that a guest that waits does not stop the others),
+    /// and half of the memory that this process may use.
     pub fn new(name: NodeName) -> Self {
         Self {
             name,

@@ -1,5 +1,5 @@
-//! What is deployed, as the controller tells: modules fetched by digest and verified, versions prepared and switched to, functions
-//! removed; and what this computer can run, as it is announced.
+//! What is deployed, as the controller tells: modules fetched by digest and verified, versions prepared and switched
+//! to, functions removed; and what this computer can run, as it is announced.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;

@@ -17,15 +17,16 @@ const INSTANCE_BYTES_MAX: usize = 4 << 20;
 /// Address space reserved for each memory, so that no access needs a bounds check.
 const RESERVATION_BYTES: u64 = 4 << 30;
 /// Bytes of a memory that stay resident when its instance ends and are reset in place. Measured with `PAGEMAP_SCAN`,
-/// which finds the pages written: several times as many instances a second on two threads as with giving all pages back.
+/// which finds the pages written: several times as many instances a second on two threads as with giving all pages
+/// back.
 const KEEP_RESIDENT_BYTES: usize = 1 << 20;
 /// The same for each table.
 const TABLE_KEEP_RESIDENT_BYTES: usize = 32 << 10;
 /// Memory slots that keep such pages, for each worker.
 const WARM_SLOTS_PER_WORKER: u32 = 4;
 
-/// Starts the engine: with a pool of `instances_max` places, with fewer where this host's address space allows no more, or
-/// at worst without one. Says what was chosen.
+/// Starts the engine: with a pool of `instances_max` places, with fewer where this host's address space allows no more,
+/// or at worst without one. Says what was chosen.
 ///
 /// # Errors
 /// Where there is no engine for this host at all.

@@ -1,4 +1,5 @@
-//! The clock that guests are interrupted by: one thread that advances the engine's epoch each millisecond while guests run.
+//! The clock that guests are interrupted by: one thread that advances the engine's epoch each millisecond while guests
+//! run.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -40,7 +41,8 @@ impl Ticker {
 
     /// Keeps the epoch advancing until the guard is dropped.
     pub(crate) fn guest_runs(&self) -> Running<'_> {
-        // Sequentially consistent with `State::rest`: either this sees that the thread rests, or the thread sees the guest.
+        // Sequentially consistent with `State::rest`: either this sees that the thread rests, or the thread sees the
+        // guest.
         self.state.running.fetch_add(1, Ordering::SeqCst);
         if self.state.resting.load(Ordering::SeqCst) {
             self.thread.unpark();

@@ -41,8 +41,8 @@ pub enum Error {
     Server(String),
 }
 
-/// Why a computer cannot run a version. The version's deployer has to act, unless the message names the operator; trying
-/// again changes nothing, except after [`PrepareError::Stopping`].
+/// Why a computer cannot run a version. The version's deployer has to act, unless the message names the operator;
+/// trying again changes nothing, except after [`PrepareError::Stopping`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PrepareError {
     /// The module is none that can be deployed.

@@ -118,8 +118,8 @@ impl Instance {
         }
     }
 
-    /// Only after a call that came to its own outcome, within the number of calls that the deployment allows, and without
-    /// more memory than is good to keep. A program has only one run in it.
+    /// Only after a call that came to its own outcome, within the number of calls that the deployment allows, and
+    /// without more memory than is good to keep. A program has only one run in it.
     fn may_serve_again(&self) -> bool {
         let Entry::Native(entry) = &self.entry else { return false };
         self.calls < self.version().deployment.limits.reuse

@@ -13,11 +13,12 @@
 //! | `host` | what the guest may touch |
 //! | `outcome`, `measure`, `logs`, `utilisation` | what is said and remembered of it |
 //!
-//! Beside them: `engine`, `epoch`, `module` and `cache` make code ready to run; `discovery` learns from the controller what to run,
-//! and announces what can be run; `serve` is the computer's life as a role.
+//! Beside them: `engine`, `epoch`, `module` and `cache` make code ready to run; `discovery` learns from the controller
+//! what to run, and announces what can be run; `serve` is the computer's life as a role.
 //!
-//! A guest is hostile from its first instruction: every number that it hands over is checked, every resource is bounded, a trapped
-//! instance is never used again, and no byte of one call is visible to the next unless its function was deployed with reuse.
+//! A guest is hostile from its first instruction: every number that it hands over is checked, every resource is
+//! bounded, a trapped instance is never used again, and no byte of one call is visible to the next unless its function
+//! was deployed with reuse.
 
 mod admission;
 mod cache;

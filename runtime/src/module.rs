@@ -1,5 +1,6 @@
-//! From a module's bytes to code that can be instantiated: judged, compiled once, kept in memory while in use and on disk for
-//! the next start. On a thread of its own, one module after the other, so that compiling never takes more than one core.
+//! From a module's bytes to code that can be instantiated: judged, compiled once, kept in memory while in use and on
+//! disk for the next start. On a thread of its own, one module after the other, so that compiling never takes more than
+//! one core.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -149,10 +150,10 @@ impl Compiler {
 /// Makes a module of code that is ours.
 #[expect(unsafe_code, reason = "loading compiled code means to trust it; `Verified` is why that is sound")]
 fn deserialize(engine: &wasmtime::Engine, verified: &Verified) -> wasmtime::Result<wasmtime::Module> {
-    // SAFETY: `Module::deserialize` needs bytes that `Module::serialize` produced, unaltered. `Verified` is only made by
-    // `Cache::load`, from bytes whose HMAC proves that `Cache::store` wrote them, under a key that only this user can read;
-    // and `Cache::store` is given nothing but the output of `Module::serialize`. The bytes are judged and used in memory, so no
-    // change of the file can come between.
+    // SAFETY: `Module::deserialize` needs bytes that `Module::serialize` produced, unaltered. `Verified` is only made
+    // by `Cache::load`, from bytes whose HMAC proves that `Cache::store` wrote them, under a key that only this user
+    // can read; and `Cache::store` is given nothing but the output of `Module::serialize`. The bytes are judged and
+    // used in memory, so no change of the file can come between.
     unsafe { wasmtime::Module::deserialize(engine, verified.code()) }
 }
 

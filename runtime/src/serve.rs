@@ -19,8 +19,8 @@ const DRAIN_CHECK: Duration = Duration::from_millis(5);
 /// Time for connections to close once all calls are over.
 const CLOSE_MAX: Duration = Duration::from_secs(1);
 
-/// Serves calls on `listener` until `shutdown`. Then the computer withdraws, goes on serving for a short time so that brokers learn
-/// of it, refuses new calls, lets those under way finish within [`Config::drain`], and ends.
+/// Serves calls on `listener` until `shutdown`. Then the computer withdraws, goes on serving for a short time so that
+/// brokers learn of it, refuses new calls, lets those under way finish within [`Config::drain`], and ends.
 ///
 /// # Errors
 /// Where it cannot start, or its server breaks; the operator has to act.

@@ -284,8 +284,8 @@ impl Crew {
         });
         let may_keep =
             |instance: &Instance| limits.reuse > 1 && instance.life() == Life::Idle && self.is_in_use(instance);
-        // An instance that is kept is there before the caller's next call; one that is not is taken down only after the caller
-        // has its answer.
+        // An instance that is kept is there before the caller's next call; one that is not is taken down only after the
+        // caller has its answer.
         let (kept, spent) = match instance {
             Some(instance) if may_keep(&instance) => (Some(instance), None),
             other => (None, other),

@@ -35,8 +35,8 @@ struct Subscription {
     wait: Duration,
 }
 
-/// `poll_oneoff(subscriptions, events, count, events_written) -> errno`. Files and standard streams are always ready here, so
-/// only clocks make a guest wait.
+/// `poll_oneoff(subscriptions, events, count, events_written) -> errno`. Files and standard streams are always ready
+/// here, so only clocks make a guest wait.
 pub(super) fn poll_oneoff(
     mut caller: Caller<'_, Guest>,
     subscriptions: u32,

@@ -14,7 +14,8 @@ use crate::logs::{self, CallLog};
 
 /// Bytes of an unfinished line that are kept waiting for its end.
 const PENDING_BYTES_MAX: usize = logs::LINE_BYTES_MAX;
-/// Bytes of text between two drains (one in each millisecond that the guest runs); what is more is dropped, because the log would cut it.
+/// Bytes of text between two drains (one in each millisecond that the guest runs); what is more is dropped, because the
+/// log would cut it.
 const TEXT_BYTES_MAX: usize = 1 << 20;
 /// Bytes of standard error that an error message ends with.
 const TAIL_BYTES: usize = 1024;

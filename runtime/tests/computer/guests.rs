@@ -90,7 +90,8 @@ pub(crate) fn leaves_traces() -> String {
     )
 }
 
-/// Answers with the number of calls that its instance has served; traps where the payload is `t`, takes 80 MiB where it is `g`.
+/// Answers with the number of calls that its instance has served; traps where the payload is `t`, takes 80 MiB where it
+/// is `g`.
 pub(crate) fn counts() -> String {
     native(
         "(global $calls (mut i32) (i32.const 0))",
@@ -169,8 +170,8 @@ pub(crate) fn gives_up() -> String {
     command("(drop (call $io (i32.const 2) (i32.const 64) (i32.const 25))) (call $exit (i32.const 3))")
 }
 
-/// Opens the path on its standard input with these `oflags` and rights, below the first directory granted; the errno is its exit
-/// code. Then `rest`, with the file at address 12.
+/// Opens the path on its standard input with these `oflags` and rights, below the first directory granted; the errno is
+/// its exit code. Then `rest`, with the file at address 12.
 pub(crate) fn opens(oflags: u32, rights: u64, rest: &str) -> String {
     command(&format!(
         "(local.set $len (call $read_from (i32.const 0)))
