@@ -2,6 +2,8 @@
 //! tonic pass-through in the same run. Rounds are interleaved, figures are medians.
 //!
 //! `cargo bench -p nigh-tests --bench calls [-- --rounds 7 --seconds 2]`
+#![expect(clippy::print_stdout, reason = "a bench prints its table")]
+#![expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "shares and counts of a bench are small")]
 
 use std::future::Future;
 use std::sync::Arc;

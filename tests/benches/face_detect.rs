@@ -2,6 +2,7 @@
 //! the same run, rounds interleaved, decoding left out on both sides.
 //!
 //! `scripts/bench` sets up OpenCV and names its Python in `NIGH_BENCH_PYTHON`.
+#![expect(clippy::print_stdout, reason = "a bench prints its table")]
 
 use std::path::PathBuf;
 use std::process::Command;

@@ -5,7 +5,8 @@ use nigh_sdk::{Error, Request, Response};
 nigh_sdk::function!(echo);
 
 fn echo(request: Request) -> Result<Response, Error> {
-    let headers: Vec<(String, String)> = request.headers().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    let headers: Vec<(String, String)> =
+        request.headers().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     let response = Response::new(request.into_payload());
     Ok(headers.into_iter().fold(response, |response, (name, value)| response.with_header(name, value)))
 }

@@ -101,7 +101,7 @@ mod tests {
     fn json_is_compact_and_in_the_order_found() {
         assert_eq!(json(&[]), r#"{"objects":[]}"#);
         let face = Found { rect: FACE, eyes: None };
-        assert_eq!(json(&[face.clone()]), r#"{"objects":[{"x":10,"y":20,"w":30,"h":30}]}"#);
+        assert_eq!(json(std::slice::from_ref(&face)), r#"{"objects":[{"x":10,"y":20,"w":30,"h":30}]}"#);
         let found =
             [face, Found { rect: LEFT, eyes: Some(vec![LEFT, FACE]) }, Found { rect: FACE, eyes: Some(vec![]) }];
         let parsed: serde_json::Value = serde_json::from_str(&json(&found)).unwrap();

@@ -1,4 +1,5 @@
 //! The function as a caller sees it: requests in, answers and errors out.
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 use std::io::Cursor;
 
@@ -188,7 +189,7 @@ fn a_huge_picture_is_refused_before_it_is_decoded() {
 fn pictures_of_any_small_size_are_searched() {
     for (width, height) in [(1, 1), (1, 500), (23, 23), (24, 24), (25, 2000), (31, 30)] {
         let noise = RgbImage::from_fn(width, height, |x, y| {
-            image::Rgb([x * 31 ^ y * 17, x * y, x + y].map(|level| u8::try_from(level % 256).unwrap()))
+            image::Rgb([(x * 31) ^ (y * 17), x * y, x + y].map(|level| u8::try_from(level % 256).unwrap()))
         });
         for cascade in ["default", "alt2", "eye-tree-eyeglasses"] {
             json(

@@ -3,6 +3,7 @@
 //!
 //! A few pictures come with the crate. The whole set is used where it is present: in the folder that `NIGH_FACES` names,
 //! or in `../shared/data/faces` beside the repository.
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -65,6 +65,7 @@ pub(super) fn exact_sum(cascade: &Cascade, stage: &Stage, leads_left: impl Fn(us
 }
 
 #[cfg(test)]
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the tests' numbers are small")]
 mod tests {
     use proptest::prelude::*;
 

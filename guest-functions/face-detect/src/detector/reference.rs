@@ -1,5 +1,6 @@
 //! The detector once more, as plainly as it can be said: one window after the other, each sum pixel by pixel or from an
 //! ordinary table, no fixed point. What the real one must agree with.
+#![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the tests' numbers are small")]
 
 use proptest::prelude::*;
 

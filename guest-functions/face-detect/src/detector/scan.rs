@@ -212,6 +212,7 @@ const SKIPS: [u8; 512] = {
 };
 
 #[cfg(test)]
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the tests' numbers are small")]
 mod tests {
     use super::*;
 

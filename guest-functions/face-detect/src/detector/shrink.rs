@@ -97,6 +97,7 @@ fn blend(upper: &[u16], lower: &[u16], weight: u16, into: &mut [u8]) {
 }
 
 #[cfg(test)]
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the tests' numbers are small")]
 mod tests {
     use proptest::prelude::*;
 

@@ -221,6 +221,7 @@ impl TiltedRows {
 }
 
 #[cfg(test)]
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the tests' numbers are small")]
 mod tests {
     use proptest::prelude::*;
 
