@@ -1,4 +1,6 @@
 //! The whole system: in one process, as real processes, with hostile guests, and the invariants of its code.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::cast_possible_truncation, reason = "the tests' numbers are small")]
 
 mod edge;
 mod hostile;
