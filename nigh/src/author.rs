@@ -1,4 +1,4 @@
-//! What a function's author does before deploying: [`new_project`] writes a project, [`build`] makes a module of it.
+//! What a function's author does before deploying: [`new_project`] writes a project, [`build()`] makes a module of it.
 //!
 //! A project stands on its own: the SDK's sources are part of this program and go with every project, so neither a
 //! registry nor this repository is needed to build one. Everything else is left to the author's own cargo; what is found

@@ -1,8 +1,8 @@
 //! Finds objects in a grey picture by a cascade, exactly as OpenCV's `detectMultiScale` does: the same rectangles in the
 //! same order, with the same numbers of neighbours.
 //!
-//! For each scale the picture is shrunk ([`shrink`]), tables of sums are made of it band by band ([`sums`]), and the
-//! windows of each row go through the cascade ([`scan`], [`kernel`]). Similar candidates become one object ([`group`]).
+//! For each scale the picture is shrunk (`shrink`), tables of sums are made of it band by band (`sums`), and the
+//! windows of each row go through the cascade (`scan`, `kernel`). Similar candidates become one object (`group`).
 
 mod group;
 mod kernel;
