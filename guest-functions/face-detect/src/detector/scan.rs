@@ -40,7 +40,7 @@ impl Contrast {
     }
 
     /// Which of the four windows from `position` on have enough contrast, bit by bit, and the norms of those.
-    #[inline(always)]
+    #[inline(never)]
     fn test(&self, sums: &Sums, position: usize) -> (u32, f32x4) {
         let sum = wide_sum(sums.levels(), self.corners.map(|corner| position + corner));
         let squares = wide_sum(sums.squares(), self.corners.map(|corner| position + corner));

@@ -60,6 +60,7 @@ impl Shrinker {
     }
 
     /// Row `y` of the shrunk picture.
+    #[inline(never)]
     pub(super) fn row<'a>(&'a mut self, source: &'a Grey, y: usize) -> &'a [u8] {
         let Some(Tap { first, weight }) = self.rows.get(y).copied() else {
             return source.row(y);

@@ -114,6 +114,7 @@ impl Sums {
     }
 
     /// Adds the row that follows from the picture's next row.
+    #[inline(never)]
     pub(super) fn push(&mut self, pixels: &[u8]) {
         let (stride, odd) = (self.layout.stride, self.layout.odd);
         push_upright(&mut self.levels, self.rows * stride, stride, odd, pixels, |level| level);
