@@ -16,9 +16,8 @@ const TABLES_PER_MODULE_MAX: u32 = 4;
 const INSTANCE_BYTES_MAX: usize = 4 << 20;
 /// Address space reserved for each memory, so that no access needs a bounds check.
 const RESERVATION_BYTES: u64 = 4 << 30;
-/// Bytes of a memory that stay resident when its instance ends and are reset in place. Measured with `PAGEMAP_SCAN`,
-/// which finds the pages written: several times as many instances a second on two threads as with giving all pages
-/// back.
+/// Bytes of a memory that stay resident when its instance ends and are reset in place, instead of being given back to the
+/// kernel, which costs every thread of the process; `PAGEMAP_SCAN` finds the pages written.
 const KEEP_RESIDENT_BYTES: usize = 1 << 20;
 /// The same for each table.
 const TABLE_KEEP_RESIDENT_BYTES: usize = 32 << 10;
