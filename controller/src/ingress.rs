@@ -45,11 +45,8 @@ impl Ingress {
         let service = ControllerServer::new(self)
             .max_decoding_message_size(channel::message_bytes_max(message_bytes_max))
             .max_encoding_message_size(channel::message_bytes_max(LISTING_BYTES_MAX));
-        channel::server()
-            .add_service(service)
-            .serve_with_incoming_shutdown(channel::incoming(listener), shutdown.cancelled_owned())
-            .await
-            .map_err(|error| Error::Server(error.into()))
+        let services = channel::server().add_service(service);
+        channel::serve(services, listener, shutdown).await.map_err(|error| Error::Server(error.into()))
     }
 }
 

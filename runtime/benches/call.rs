@@ -124,7 +124,7 @@ fn bench(criterion: &mut Criterion) {
             bencher.iter_custom(|iterations| bare_on_threads(&bare, 2, iterations, &payload));
         });
         for reuse in [1, 1000] {
-            let computer = Computer::new(config()).expect("a computer");
+            let computer = runtime.block_on(async { Computer::new(config()) }).expect("a computer");
             let deployment = Deployment::new(
                 "echo".parse().expect("a valid name"),
                 Digest::of(&module),

@@ -7,8 +7,8 @@ use nigh_proto::{Call, Estimate, FunctionName, Load, Outcome, PlatformError, Rea
 use tokio::sync::oneshot;
 
 use crate::function::{Function, Functions, Known, Version};
-use crate::schedule::{Claim, Full};
-use crate::workers::Crew;
+use crate::schedule::{Claim, Full, LaneId};
+use crate::crew::{Crew, Taken};
 
 /// Calls that a prediction must rest on before a call is refused because of it.
 const SAMPLES_MIN: u64 = 8;
@@ -34,8 +34,8 @@ pub(crate) struct Job {
 #[derive(Debug)]
 pub(crate) struct Place<'a> {
     crew: &'a Crew,
-    claim: Claim,
-    number: u64,
+    lane: LaneId,
+    taken: Taken,
     answer: oneshot::Receiver<Answer>,
 }
 
@@ -51,7 +51,7 @@ pub(crate) enum Admitted<'a> {
 /// Lets a call in, or says why not.
 pub(crate) fn admit<'a>(
     functions: &Functions,
-    crew: &'a Crew,
+    crew: &'a Arc<Crew>,
     call: Call,
     arrived: Instant,
 ) -> Result<Admitted<'a>, PlatformError> {
@@ -66,7 +66,7 @@ pub(crate) fn admit<'a>(
 }
 
 fn submit<'a>(
-    crew: &'a Crew,
+    crew: &'a Arc<Crew>,
     function: &Arc<Function>,
     version: Arc<Version>,
     call: Call,
@@ -82,7 +82,10 @@ fn submit<'a>(
         );
         return Err(PlatformError::new(Reason::TooLarge, message));
     }
-    let estimate = function.measures.lock().estimate();
+    let (estimate, computing) = {
+        let measures = function.measures.lock();
+        (measures.estimate(), measures.computing())
+    };
     let claim = Claim {
         lane: function.lane,
         concurrency: limits.concurrency,
@@ -90,6 +93,8 @@ fn submit<'a>(
         memory_bytes: limits.memory_bytes,
         payload_bytes: call.payload.len() as u64,
         expected: estimate.init + estimate.run,
+        computing,
+        deadline: call.deadline,
     };
     if call.dry_run {
         let (queue, load) = crew.forecast(&claim);
@@ -102,11 +107,12 @@ fn submit<'a>(
             "the deadline had passed when the call arrived; give it more time",
         ));
     }
-    let patience = if estimate.samples >= SAMPLES_MIN { left } else { Duration::MAX };
+    let is_known = estimate.samples >= SAMPLES_MIN;
+    let patience = if is_known { left } else { Duration::MAX };
     let (sender, answer) = oneshot::channel();
     let job = Job { call, arrived, function: function.clone(), version, answer: sender };
-    match crew.submit(claim, job, patience) {
-        Ok(number) => Ok(Admitted::Waits(Place { crew, claim, number, answer })),
+    match crew.submit(claim, job, patience, is_known) {
+        Ok(taken) => Ok(Admitted::Waits(Place { crew, lane: claim.lane, taken, answer })),
         Err(refusal) => Err(refusal.into_error(function, &claim)),
     }
 }
@@ -176,10 +182,11 @@ impl Place<'_> {
     pub(crate) async fn answer(mut self, deadline: Instant) -> Answer {
         match tokio::time::timeout_at(deadline.into(), &mut self.answer).await {
             Ok(Ok(answer)) => answer,
+            Ok(Err(_)) if self.crew.stopping.is_cancelled() => Err(stopping()),
             Ok(Err(_)) => {
-                Err(PlatformError::new(Reason::Internal, "the worker that ran the call was lost; please report this"))
+                Err(PlatformError::new(Reason::Internal, "the computer lost the call; please report this"))
             }
-            Err(_) if self.crew.cancel(self.claim.lane, self.number).is_some() => Err(late_waiting()),
+            Err(_) if self.crew.cancel(self.lane, self.taken.number) => Err(late_waiting()),
             Err(_) => Err(crate::outcome::late_running()),
         }
     }
@@ -187,9 +194,10 @@ impl Place<'_> {
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        // A waiting call gives up its place; a running guest notices that nobody listens any more.
+        // A waiting call gives up its place; a guest that computes notices at the next tick that nobody listens any more,
+        // and one that waits for its host is ended by the drop of its task.
         if self.answer.try_recv() == Err(oneshot::error::TryRecvError::Empty) {
-            self.crew.cancel(self.claim.lane, self.number);
+            self.crew.cancel(self.lane, self.taken.number);
         }
     }
 }

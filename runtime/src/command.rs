@@ -30,8 +30,8 @@ impl Command {
     }
 
     /// Makes an instance.
-    pub(crate) fn instantiate(&self, store: &mut Store<Guest>) -> wasmtime::Result<TypedFunc<(), ()>> {
-        let instance = self.pre.instantiate(&mut *store)?;
+    pub(crate) async fn instantiate(&self, store: &mut Store<Guest>) -> wasmtime::Result<TypedFunc<(), ()>> {
+        let instance = self.pre.instantiate_async(&mut *store).await?;
         let start = instance.get_module_export(&mut *store, &self.start).and_then(Extern::into_func);
         start
             .ok_or_else(|| wasmtime::Error::msg("an export found when the module was prepared is gone"))?
@@ -46,8 +46,8 @@ impl std::fmt::Debug for Command {
 }
 
 /// Runs a program to its end.
-pub(crate) fn run(start: &TypedFunc<(), ()>, store: &mut Store<Guest>) -> Result<Outcome, Failure> {
-    let code = match start.call(&mut *store, ()) {
+pub(crate) async fn run(start: &TypedFunc<(), ()>, store: &mut Store<Guest>) -> Result<Outcome, Failure> {
+    let code = match start.call_async(&mut *store, ()).await {
         Ok(()) => 0,
         Err(error) => error.downcast_ref::<I32Exit>().map(|exit| exit.0).ok_or(error)?,
     };

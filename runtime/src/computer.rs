@@ -14,6 +14,7 @@ use crate::admission::{self, Admitted};
 use crate::cache::Cache;
 use crate::command::Command;
 use crate::config::{Config, OfferedDirectory};
+use crate::crew::Crew;
 use crate::engine;
 use crate::error::{Error, PrepareError};
 use crate::function::{Code, Function, Functions, Grant, Known, Version};
@@ -23,7 +24,6 @@ use crate::measure::Summary;
 use crate::module::{Compiled, Modules};
 use crate::native::Native;
 use crate::schedule::Budgets;
-use crate::workers::Crew;
 
 /// A computer. Dropping it ends all its calls.
 pub struct Computer {
@@ -67,12 +67,12 @@ impl Computer {
         let functions = Arc::new(Functions::new());
         let budgets = Budgets {
             workers: config.workers,
+            instances_max: usize::try_from(config.instances_max).unwrap_or(usize::MAX),
             queue_max: config.queue_max,
             payload_bytes_max: config.payload_bytes_total_max,
             memory_bytes_max: config.memory_bytes_max,
         };
-        let instances_max = usize::try_from(config.instances_max).unwrap_or(usize::MAX);
-        let crew = Crew::start(config.name.clone(), engine.clone(), functions.clone(), budgets, instances_max)?;
+        let crew = Crew::start(config.name.clone(), engine.clone(), functions.clone(), budgets)?;
         Ok(Arc::new(Self {
             name: config.name,
             directories,

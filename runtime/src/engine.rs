@@ -8,6 +8,8 @@ use crate::error::Error;
 
 /// Bytes of native stack that one guest may use.
 pub(crate) const STACK_BYTES: usize = 512 << 10;
+/// Bytes of the same stack for the host's functions that a guest calls.
+const HOST_STACK_BYTES: usize = 512 << 10;
 /// Elements that one table may hold.
 pub(crate) const TABLE_ELEMENTS_MAX: usize = 20_000;
 /// Tables of one module, at most; compilers make one.
@@ -63,6 +65,7 @@ fn settings() -> wasmtime::Config {
         .epoch_interruption(true)
         .concurrency_support(false)
         .max_wasm_stack(STACK_BYTES)
+        .async_stack_size(STACK_BYTES + HOST_STACK_BYTES)
         .memory_reservation(RESERVATION_BYTES)
         .memory_init_cow(true)
         .native_unwind_info(false)
@@ -80,7 +83,7 @@ fn pool(places: u32, workers: u32) -> PoolingAllocationConfig {
         .max_core_instance_size(INSTANCE_BYTES_MAX)
         .max_memory_size(usize::try_from(Limits::MAX.memory_bytes).unwrap_or(usize::MAX))
         .table_elements(TABLE_ELEMENTS_MAX)
-        .total_stacks(0)
+        .total_stacks(places)
         .total_component_instances(0)
         .linear_memory_keep_resident(KEEP_RESIDENT_BYTES)
         .table_keep_resident(TABLE_KEEP_RESIDENT_BYTES)

@@ -12,6 +12,9 @@ pub enum Error {
     /// The engine cannot be started on this host.
     #[error("cannot start the Wasm engine: {0}")]
     Engine(String),
+    /// It was made where no Tokio runtime is, which guests' timers and files need.
+    #[error("a computer has to be made within a Tokio runtime")]
+    Runtime,
     /// A thread cannot be started.
     #[error("cannot start a thread: {0}; are there too many processes on this host?")]
     Thread(std::io::Error),

@@ -3,9 +3,9 @@
 
 mod sleep;
 mod streams;
+pub(crate) mod wait;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use nigh_proto::module::abi;
@@ -15,6 +15,7 @@ use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::{FsPerms, HostMonotonicClock, I32Exit, WasiCtxBuilder};
 
 use crate::admission::Answer;
+use crate::crew::Turn;
 use crate::engine::TABLE_ELEMENTS_MAX;
 use crate::error::Error;
 use crate::function::{Code, Version};
@@ -52,10 +53,10 @@ pub(crate) struct Service {
     pub(crate) deadline: Instant,
     /// When the function's time limit ends.
     pub(crate) time_limit: Instant,
-    /// Set once the computer ends everything.
-    pub(crate) stopping: Arc<AtomicBool>,
     /// Where the call's lines go.
     pub(crate) log: CallLog,
+    /// Its place among those that compute.
+    pub(crate) turn: Turn,
 }
 
 /// What the host holds for one instance.
@@ -100,12 +101,23 @@ impl Guest {
         self.stop().map_or(Ok(()), |stop| Err(stop.into()))
     }
 
+    /// What bounds a guest while it waits for its host, and no tick can reach it.
+    pub(crate) fn waiting_limits(&self) -> Option<wait::Limits> {
+        let service = self.service.as_ref()?;
+        let (until, stop) = if service.deadline <= service.time_limit {
+            (service.deadline, Stop::Late)
+        } else {
+            (service.time_limit, Stop::TimeLimit)
+        };
+        Some(wait::Limits { until, stop, stopping: service.turn.crew.stopping.clone() })
+    }
+
     fn stop(&self) -> Option<Stop> {
         let service = self.service.as_ref()?;
         let now = Instant::now();
         if service.answer.is_closed() {
             Some(Stop::Cancelled)
-        } else if service.stopping.load(Ordering::Relaxed) {
+        } else if service.turn.crew.stopping.is_cancelled() {
             Some(Stop::Stopping)
         } else if now >= service.deadline {
             Some(Stop::Late)
@@ -164,9 +176,11 @@ impl std::fmt::Debug for Guest {
     }
 }
 
-/// At each tick of the epoch: go on, or stop and say why.
+/// At each tick of the epoch: go on, let others compute first, or stop and say why.
 pub(crate) fn on_tick(guest: &mut Guest) -> wasmtime::Result<UpdateDeadline> {
-    guest.look_in().map(|()| UpdateDeadline::Continue(1))
+    guest.look_in()?;
+    let yields = guest.service.as_mut().is_some_and(|service| service.turn.should_yield());
+    Ok(if yields { UpdateDeadline::Yield(1) } else { UpdateDeadline::Continue(1) })
 }
 
 /// Everything that guests can import.
@@ -177,10 +191,12 @@ pub(crate) fn linker(engine: &wasmtime::Engine) -> Result<Linker<Guest>, Error> 
 }
 
 fn define(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
-    wasmtime_wasi::p1::add_to_linker_sync(linker, Guest::wasi)?;
+    wasmtime_wasi::p1::add_to_linker_async(linker, Guest::wasi)?;
     linker.allow_shadowing(true);
-    // WASI's own would sleep through limits and cancellation.
-    linker.func_wrap(abi::WASI, "poll_oneoff", sleep::poll_oneoff)?;
+    // WASI's own holds each subscription in a table of its own making, for files that are always ready.
+    linker.func_wrap_async(abi::WASI, "poll_oneoff", |caller: Caller<'_, Guest>, request| {
+        Box::new(sleep::poll_oneoff(caller, request))
+    })?;
     // WASI's own takes exit codes over 125 for a fault of the host.
     linker.func_wrap(abi::WASI, "proc_exit", |code: i32| -> wasmtime::Result<()> { Err(I32Exit(code).into()) })?;
     linker.allow_shadowing(false);
@@ -209,9 +225,7 @@ pub(crate) fn range(memory: &[u8], address: u32, len: u32) -> Option<&[u8]> {
 
 fn context(version: &Version, streams: &Streams) -> WasiP1Ctx {
     let mut builder = WasiCtxBuilder::new();
-    // Guests run on threads of their own, so nothing has to move to yet another.
     builder
-        .allow_blocking_current_thread(true)
         .monotonic_clock(Monotonic)
         .allow_tcp(false)
         .allow_udp(false)

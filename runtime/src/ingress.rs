@@ -31,12 +31,9 @@ pub(crate) async fn serve(
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
     let inside = Inside { computer: computer.clone(), shutdown: shutdown.clone() };
-    channel::server()
-        .add_service(Ingress::service(computer, limits))
-        .add_service(ComputerServer::new(inside))
-        .serve_with_incoming_shutdown(channel::incoming(listener), shutdown.cancelled_owned())
-        .await
-        .map_err(|error| Error::Server(error.to_string()))
+    let services =
+        channel::server().add_service(Ingress::service(computer, limits)).add_service(ComputerServer::new(inside));
+    channel::serve(services, listener, shutdown).await.map_err(|error| Error::Server(error.to_string()))
 }
 
 /// A look inside the computer.

@@ -7,7 +7,7 @@ use nigh_proto::{Call, Outcome, PlatformError};
 use wasmtime::{Store, TypedFunc};
 
 use crate::function::{Code, Version};
-use crate::host::{self, Guest, Service, Streams};
+use crate::host::{self, Guest, Service, Streams, wait};
 use crate::outcome::{self, Failure};
 use crate::{command, native};
 
@@ -50,7 +50,12 @@ pub(crate) struct Ended {
 }
 
 /// Makes an instance for this call and runs the call in it. Its making is under the call's limits too.
-pub(crate) fn run_fresh(engine: &wasmtime::Engine, version: &Arc<Version>, call: &Call, service: Service) -> Ended {
+pub(crate) async fn run_fresh(
+    engine: &wasmtime::Engine,
+    version: &Arc<Version>,
+    call: &Call,
+    service: Service,
+) -> Ended {
     let streams = match version.code {
         Code::Native(_) => None,
         Code::Command(_) => {
@@ -65,11 +70,11 @@ pub(crate) fn run_fresh(engine: &wasmtime::Engine, version: &Arc<Version>, call:
     store.epoch_deadline_callback(|mut context| host::on_tick(context.data_mut()));
     store.set_epoch_deadline(1);
     let entry = match &version.code {
-        Code::Native(native) => native.instantiate(&mut store).map(Entry::Native),
-        Code::Command(command) => command.instantiate(&mut store).map(Entry::Command),
+        Code::Native(native) => native.instantiate(&mut store).await.map(Entry::Native),
+        Code::Command(command) => command.instantiate(&mut store).await.map(Entry::Command),
     };
     match entry {
-        Ok(entry) => Instance { store, entry, life: Life::Busy, calls: 0 }.run(call),
+        Ok(entry) => Instance { store, entry, life: Life::Busy, calls: 0 }.run(call).await,
         Err(failure) => {
             let outcome = outcome::of_failure(&failure, store.data());
             Ended { outcome, service: store.data_mut().end(), entered: None, instance: None }
@@ -79,12 +84,12 @@ pub(crate) fn run_fresh(engine: &wasmtime::Engine, version: &Arc<Version>, call:
 
 impl Instance {
     /// Runs another call in an instance kept from one before.
-    pub(crate) fn run_again(mut self, call: &Call, service: Service) -> Ended {
+    pub(crate) async fn run_again(mut self, call: &Call, service: Service) -> Ended {
         debug_assert_eq!(self.life, Life::Idle, "a busy or spent instance is never kept");
         self.life = Life::Busy;
         self.store.data_mut().begin(service);
         self.store.set_epoch_deadline(1);
-        self.run(call)
+        self.run(call).await
     }
 
     /// What it is at.
@@ -97,9 +102,10 @@ impl Instance {
         self.store.data().version()
     }
 
-    fn run(mut self, call: &Call) -> Ended {
+    async fn run(mut self, call: &Call) -> Ended {
         let entered = Instant::now();
-        let result = self.enter(call);
+        let limits = self.store.data().waiting_limits();
+        let result = wait::within(limits, self.enter(call)).await;
         let is_sound = result.is_ok();
         let outcome = result.or_else(|failure| outcome::of_failure(&failure, self.store.data()));
         let service = self.store.data_mut().end();
@@ -108,13 +114,13 @@ impl Instance {
         Ended { outcome, service, entered: Some(entered), instance: Some(self) }
     }
 
-    fn enter(&mut self, call: &Call) -> Result<Outcome, Failure> {
+    async fn enter(&mut self, call: &Call) -> Result<Outcome, Failure> {
         match &self.entry {
             Entry::Native(entry) => {
                 let answer_max = self.store.data().version().deployment.limits.payload_bytes;
-                entry.call(&mut self.store, &call.payload, &call.headers, answer_max)
+                entry.call(&mut self.store, &call.payload, &call.headers, answer_max).await
             }
-            Entry::Command(start) => command::run(start, &mut self.store),
+            Entry::Command(start) => command::run(start, &mut self.store).await,
         }
     }
 

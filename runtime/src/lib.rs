@@ -7,8 +7,8 @@
 //! | `ingress` | a message becomes a checked call |
 //! | `admission` | is the function ready, is there room, can the deadline be met? If not, a typed refusal at once |
 //! | `schedule` | calls wait: first come first served within a function, functions in turn, all within the budgets |
-//! | `workers` | a dedicated thread takes the call; async threads never run guests |
-//! | `pool`, `instance` | a fresh instance (or, where deployed so, one kept from an earlier call of the same version) |
+//! | `crew` | the call computes in slices: a brief one where it arrived, others on threads of their own |
+//! | `run`, `pool`, `instance` | a fresh instance (or, where deployed so, one kept from an earlier call of the same version) |
 //! | `native`, `command` | the two ways into a guest |
 //! | `host` | what the guest may touch |
 //! | `outcome`, `measure`, `logs`, `utilisation` | what is said and remembered of it |
@@ -25,6 +25,7 @@ mod cache;
 mod command;
 mod computer;
 mod config;
+mod crew;
 mod discovery;
 mod engine;
 mod epoch;
@@ -40,10 +41,10 @@ mod native;
 mod outcome;
 mod pool;
 mod probe;
+mod run;
 mod schedule;
 mod serve;
 mod utilisation;
-mod workers;
 
 /// The engine that a computer of this configuration has, for the benches to compare with.
 #[doc(hidden)]

@@ -21,6 +21,7 @@ pub(crate) struct Measures {
     refused: u64,
     init: Mean,
     run: Mean,
+    computing: Mean,
     samples: u64,
     latency: Option<Box<Recent>>,
 }
@@ -36,8 +37,8 @@ pub(crate) struct Summary {
 }
 
 impl Measures {
-    /// Counts a call that came to an outcome.
-    pub(crate) fn record(&mut self, outcome: &Outcome, timing: &Timing) {
+    /// Counts a call that came to an outcome, having computed for so long.
+    pub(crate) fn record(&mut self, outcome: &Outcome, timing: &Timing, computed: Duration) {
         self.calls += 1;
         self.samples += 1;
         if matches!(outcome, Outcome::Error { .. }) {
@@ -45,6 +46,7 @@ impl Measures {
         }
         self.init.add(timing.init);
         self.run.add(timing.run);
+        self.computing.add(computed);
         self.latency.get_or_insert_default().record(timing.total());
     }
 
@@ -56,6 +58,11 @@ impl Measures {
     /// What the next call will probably take, without its wait.
     pub(crate) fn estimate(&self) -> Estimate {
         Estimate { queue: Duration::ZERO, init: self.init.value(), run: self.run.value(), samples: self.samples }
+    }
+
+    /// How much of that the next call will probably compute.
+    pub(crate) fn computing(&self) -> Duration {
+        self.computing.value()
     }
 
     /// Counts and percentiles.
@@ -173,13 +180,13 @@ mod tests {
     fn percentiles_are_of_the_last_calls() {
         let mut measures = Measures::default();
         for us in 1..=1000 {
-            measures.record(&answer(), &timing(us));
+            measures.record(&answer(), &timing(us), Duration::ZERO);
         }
         let summary = measures.summary();
         assert!((500..=532).contains(&summary.p50.as_micros()), "{summary:?}");
         assert!((990..=1054).contains(&summary.p99.as_micros()), "{summary:?}");
         for _ in 0..2 * HALF_CALLS {
-            measures.record(&answer(), &timing(3));
+            measures.record(&answer(), &timing(3), Duration::ZERO);
         }
         assert_eq!(measures.summary().p99, Duration::from_micros(3));
         assert_eq!(measures.summary().calls, 1000 + 2 * u64::from(HALF_CALLS));
@@ -189,11 +196,12 @@ mod tests {
     fn estimates_follow_what_is_measured() {
         let mut measures = Measures::default();
         assert_eq!(measures.estimate(), Estimate::default());
-        measures.record(&answer(), &timing(100));
-        measures.record(&answer(), &timing(300));
+        measures.record(&answer(), &timing(100), Duration::from_micros(10));
+        measures.record(&answer(), &timing(300), Duration::from_micros(30));
+        assert_eq!(measures.computing(), Duration::from_micros(20));
         assert_eq!(measures.estimate().run, Duration::from_micros(200));
         assert_eq!(measures.estimate().samples, 2);
-        (0..200).for_each(|_| measures.record(&answer(), &timing(1000)));
+        (0..200).for_each(|_| measures.record(&answer(), &timing(1000), Duration::ZERO));
         assert!((990..=1000).contains(&measures.estimate().run.as_micros()));
     }
 

@@ -64,8 +64,8 @@ impl Native {
     }
 
     /// Makes an instance and initialises it.
-    pub(crate) fn instantiate(&self, store: &mut Store<Guest>) -> wasmtime::Result<Entry> {
-        let instance = self.pre.instantiate(&mut *store)?;
+    pub(crate) async fn instantiate(&self, store: &mut Store<Guest>) -> wasmtime::Result<Entry> {
+        let instance = self.pre.instantiate_async(&mut *store).await?;
         let mut export = |export: &ModuleExport| instance.get_module_export(&mut *store, export);
         let (memory, alloc, handle) = (export(&self.memory), export(&self.alloc), export(&self.handle));
         let initialize = self.initialize.as_ref().and_then(export);
@@ -74,7 +74,7 @@ impl Native {
         let alloc = alloc.and_then(Extern::into_func).ok_or_else(missing)?.typed(&mut *store)?;
         let handle = handle.and_then(Extern::into_func).ok_or_else(missing)?.typed(&mut *store)?;
         if let Some(initialize) = initialize.and_then(Extern::into_func) {
-            initialize.typed::<(), ()>(&mut *store)?.call(&mut *store, ())?;
+            initialize.typed::<(), ()>(&mut *store)?.call_async(&mut *store, ()).await?;
         }
         Ok(Entry { memory, alloc, handle })
     }
@@ -88,7 +88,7 @@ impl std::fmt::Debug for Native {
 
 impl Entry {
     /// Runs the handler on one request.
-    pub(crate) fn call(
+    pub(crate) async fn call(
         &self,
         store: &mut Store<Guest>,
         payload: &Bytes,
@@ -103,7 +103,7 @@ impl Entry {
         else {
             return Ok(too_large());
         };
-        let address = self.alloc.call(&mut *store, total)?;
+        let address = self.alloc.call_async(&mut *store, total).await?;
         let memory = self.memory.data_mut(store.as_context_mut());
         let Some(inbox) = range_mut(memory, address, total) else {
             let message = format!(
@@ -115,7 +115,7 @@ impl Entry {
         let (room, head) = inbox.split_at_mut(payload.len());
         room.copy_from_slice(payload);
         write_head(head, headers);
-        let descriptor = self.handle.call(&mut *store, (payload_len, head_len))?;
+        let descriptor = self.handle.call_async(&mut *store, (payload_len, head_len)).await?;
         Ok(read_answer(self.memory.data(&*store), descriptor, answer_bytes_max))
     }
 

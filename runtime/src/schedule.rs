@@ -1,24 +1,37 @@
-//! Which waiting call runs next: first come first served within a function, functions in turn, all within the
-//! computer's budgets. Pure: no threads, no clock of its own.
+//! Which call runs next, and for how long: calls wait in their function's lane, functions take turns, all within the
+//! computer's budgets. Calls that have begun run in slices: brief ones before long ones, the earliest deadline first, and
+//! long ones get a share that no crowd of brief ones can take. Pure: no threads, no clock of its own.
 
-use std::collections::{HashMap, VecDeque};
+mod lane;
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use nigh_proto::Load;
 
 use crate::utilisation::Utilisation;
+use lane::{Lane, Waiting};
 
+/// Computing for longer than this makes a call a long one.
+pub(crate) const LONG: Duration = Duration::from_millis(10);
+/// One slice in so many goes to a long call, if there is one.
+const LONG_SHARE: u32 = 4;
 /// Times that others may go before a call that waits for memory; then all wait until it fits.
 const PASSED_OVER_MAX: u32 = 64;
 
 /// A function's place in the schedule.
 pub(crate) type LaneId = u64;
+/// A call's number in the schedule.
+pub(crate) type Number = u64;
 
 /// The computer's budgets.
 #[derive(Debug, Clone)]
 pub(crate) struct Budgets {
-    /// Calls that run at once.
+    /// Calls of each class that compute at once.
     pub(crate) workers: usize,
+    /// Calls that have begun and not ended.
+    pub(crate) instances_max: usize,
     /// Calls that wait.
     pub(crate) queue_max: usize,
     /// Bytes of payloads of calls that wait or run.
@@ -40,8 +53,21 @@ pub(crate) struct Claim {
     pub(crate) memory_bytes: u64,
     /// The size of its payload.
     pub(crate) payload_bytes: u64,
-    /// How long it will probably run.
+    /// How long it will probably take from its begin to its end.
     pub(crate) expected: Duration,
+    /// How much of that it will probably compute.
+    pub(crate) computing: Duration,
+    /// When its answer stops being of use.
+    pub(crate) deadline: Instant,
+}
+
+/// How long a call computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Class {
+    /// Up to [`LONG`].
+    Brief,
+    /// Longer.
+    Long,
 }
 
 /// Why a call cannot wait.
@@ -58,46 +84,69 @@ pub(crate) enum Full {
 /// What a worker is to do.
 #[derive(Debug)]
 pub(crate) enum Next<T> {
-    /// Run this call.
-    Run(Claim, T),
+    /// Run this call for a slice.
+    Run(Number, T),
     /// Drop a kept instance, then ask again: a call waits for the memory.
     Evict,
     /// Wait.
     Nothing,
 }
 
+/// Who else wants to compute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Demand {
+    /// Nobody.
+    None,
+    /// Long calls only.
+    Long,
+    /// Brief calls.
+    Brief,
+}
+
+/// What a call that has begun is at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// In a slice.
+    Computing,
+    /// Waits for its next slice.
+    Ready,
+    /// Waits for its host: a timer, a file.
+    Blocked,
+}
+
 #[derive(Debug)]
-struct Waiting<T> {
-    number: u64,
+struct Begun<T> {
     claim: Claim,
-    job: T,
+    class: Class,
+    state: State,
+    /// Computed in slices that are over.
+    used: Duration,
+    /// The number and begin of its last slice.
+    slice: u32,
+    slice_began: Instant,
+    /// Present while it is ready.
+    job: Option<T>,
 }
 
-/// The calls of one function. Exists only while some wait or run.
-#[derive(Debug)]
-struct Lane<T> {
-    waiting: VecDeque<Waiting<T>>,
-    running: u32,
-    concurrency: u32,
-    waiting_expected: Duration,
-    running_expected: Duration,
-    is_listed: bool,
-    passed_over: u32,
-}
-
-/// Calls that wait, and the count of those that run.
+/// Calls that wait for their turn, and those that have begun.
 #[derive(Debug)]
 pub(crate) struct Schedule<T> {
     budgets: Budgets,
     lanes: HashMap<LaneId, Lane<T>>,
-    /// Lanes that may run their next call, in turn; each at most once.
-    turn: VecDeque<LaneId>,
+    /// By class, the lanes that may begin their next call, in turn; each at most once.
+    turns: [VecDeque<LaneId>; 2],
+    begun: HashMap<Number, Begun<T>>,
+    /// By class, calls ready for their next slice; some may have ended since.
+    ready: [BinaryHeap<Reverse<(Instant, Number)>>; 2],
+    /// By class, calls that compute or are ready to.
+    active: [usize; 2],
     waiting: usize,
-    running: usize,
+    computing: usize,
+    picks: u32,
     payload_bytes: u64,
-    running_memory_bytes: u64,
+    begun_memory_bytes: u64,
     kept_memory_bytes: u64,
-    next_number: u64,
+    next_number: Number,
     utilisation: Utilisation,
 }
 
@@ -107,20 +156,25 @@ impl<T> Schedule<T> {
         Self {
             budgets,
             lanes: HashMap::new(),
-            turn: VecDeque::new(),
+            turns: Default::default(),
+            begun: HashMap::new(),
+            ready: Default::default(),
+            active: [0; 2],
             waiting: 0,
-            running: 0,
+            computing: 0,
+            picks: 0,
             payload_bytes: 0,
-            running_memory_bytes: 0,
+            begun_memory_bytes: 0,
             kept_memory_bytes: 0,
             next_number: 0,
             utilisation: Utilisation::new(cores, now),
         }
     }
 
-    /// Lets a call wait for its turn. Returns the number to cancel it by.
-    pub(crate) fn submit(&mut self, claim: Claim, job: T) -> Result<u64, Full> {
-        let free = self.budgets.workers.saturating_sub(self.running);
+    /// Lets a call wait for its turn. Returns its number. `job` is made once there is room.
+    pub(crate) fn submit(&mut self, claim: Claim, job: impl FnOnce(Number) -> T) -> Result<Number, Full> {
+        let class = self.lanes.get(&claim.lane).map_or_else(|| claim.class(), |lane| lane.class_of(&claim));
+        let free = self.slots(class).min(self.budgets.instances_max.saturating_sub(self.begun.len()));
         if self.waiting >= self.budgets.queue_max.saturating_add(free) {
             return Err(Full::Computer);
         }
@@ -130,79 +184,118 @@ impl<T> Schedule<T> {
         }
         let lane = self.lanes.entry(claim.lane).or_insert_with(Lane::new);
         // A call that can begin at once does not wait, so it needs no place among those that do.
-        let at_once = free.min(claim.concurrency.saturating_sub(lane.running) as usize);
+        let at_once = free.min(claim.concurrency.saturating_sub(lane.begun) as usize);
         if lane.waiting.len() >= (claim.queue as usize).saturating_add(at_once) {
+            self.forget_if_empty(claim.lane);
             return Err(Full::Function);
         }
         let number = self.next_number;
         self.next_number += 1;
         self.waiting += 1;
         self.payload_bytes = payload_bytes;
-        lane.concurrency = claim.concurrency;
-        lane.waiting_expected += claim.expected;
-        lane.waiting.push_back(Waiting { number, claim, job });
-        lane.list(claim.lane, &mut self.turn);
+        lane.wait(Waiting { number, claim, job: job(number) });
+        lane.list(claim.lane, &mut self.turns);
         Ok(number)
     }
 
-    /// The next call to run; the caller is a worker that is free.
-    pub(crate) fn next(&mut self, now: Instant) -> Next<T> {
-        for _ in 0..self.turn.len() {
-            let Some(id) = self.turn.pop_front() else { break };
-            let Some(lane) = self.lanes.get_mut(&id) else { continue };
-            lane.is_listed = false;
-            let Some(head) = lane.waiting.front() else {
-                self.forget_if_empty(id);
-                continue;
-            };
-            let held = self.running_memory_bytes + self.kept_memory_bytes;
-            if held.saturating_add(head.claim.memory_bytes) > self.budgets.memory_bytes_max {
-                lane.is_listed = true;
-                if self.kept_memory_bytes > 0 {
-                    self.turn.push_front(id);
-                    return Next::Evict;
-                }
-                lane.passed_over += 1;
-                if lane.passed_over > PASSED_OVER_MAX {
-                    self.turn.push_front(id);
-                    return Next::Nothing;
-                }
-                self.turn.push_back(id);
-                continue;
-            }
-            if let Some(Waiting { claim, job, .. }) = lane.waiting.pop_front() {
-                self.waiting -= 1;
-                self.running += 1;
-                self.running_memory_bytes += claim.memory_bytes;
-                lane.start(&claim);
-                lane.list(id, &mut self.turn);
-                self.utilisation.set_running(self.running, now);
-                return Next::Run(claim, job);
-            }
+    /// Begins the call just submitted, if it is brief and nobody who waits would be passed over.
+    pub(crate) fn begin_at_once(&mut self, id: LaneId, number: Number, now: Instant) -> Option<(Number, T)> {
+        let brief = Class::Brief as usize;
+        let lane = self.lanes.get(&id)?;
+        let is_first = lane.waiting.front()?.number == number
+            && lane.class() == Class::Brief
+            && self.turns[brief].front() == Some(&id)
+            && self.ready[brief].is_empty();
+        match if is_first { self.begin(Class::Brief, now) } else { Next::Nothing } {
+            Next::Run(number, job) => Some((number, job)),
+            Next::Evict | Next::Nothing => None,
         }
-        Next::Nothing
     }
 
-    /// A call has ended.
-    pub(crate) fn finish(&mut self, claim: &Claim, now: Instant) {
-        self.running = self.running.saturating_sub(1);
+    /// The next call to run for a slice; the caller is a worker that is free.
+    pub(crate) fn next(&mut self, now: Instant) -> Next<T> {
+        self.picks = self.picks.wrapping_add(1);
+        if self.picks.is_multiple_of(LONG_SHARE)
+            && let Some((number, job)) = self.resume(Class::Long, now)
+        {
+            return Next::Run(number, job);
+        }
+        if let Some((number, job)) = self.resume(Class::Brief, now) {
+            return Next::Run(number, job);
+        }
+        // A function may turn out to be brief again when it would be its turn among the long ones.
+        for class in [Class::Brief, Class::Long, Class::Brief] {
+            let next = self.begin(class, now);
+            if !matches!(next, Next::Nothing) {
+                return next;
+            }
+        }
+        self.resume(Class::Long, now).map_or(Next::Nothing, |(number, job)| Next::Run(number, job))
+    }
+
+    /// A call that has begun can go on. Gives back one that has ended: it only has to be dropped.
+    pub(crate) fn wake(&mut self, number: Number, job: T, now: Instant) -> Option<T> {
+        let computed = self.computed(number, now);
+        let Some(begun) = self.begun.get_mut(&number) else { return Some(job) };
+        if begun.state != State::Blocked {
+            self.active[begun.class as usize] -= 1;
+        }
+        if begun.class == Class::Brief && computed >= LONG {
+            begun.class = Class::Long;
+            if let Some(lane) = self.lanes.get_mut(&begun.claim.lane) {
+                lane.long += 1;
+            }
+        }
+        begun.state = State::Ready;
+        begun.job = Some(job);
+        self.active[begun.class as usize] += 1;
+        self.ready[begun.class as usize].push(Reverse((begun.claim.deadline, number)));
+        None
+    }
+
+    /// A slice is over. Unless the call was woken since, or has ended, it now waits for its host.
+    pub(crate) fn pause(&mut self, number: Number, slice: u32, took: Duration, now: Instant) {
+        self.count_computing(-1, now);
+        let Some(begun) = self.begun.get_mut(&number) else { return };
+        begun.used += took;
+        // It may have been woken, and be in its next slice on another thread.
+        if begun.slice == slice && begun.state == State::Computing {
+            begun.state = State::Blocked;
+            self.active[begun.class as usize] -= 1;
+        }
+    }
+
+    /// The number of the slice that a call is in.
+    pub(crate) fn slice(&self, number: Number) -> u32 {
+        self.begun.get(&number).map_or(0, |begun| begun.slice)
+    }
+
+    /// A call that has begun has ended. The slice that it ended in is still to be [paused](Self::pause).
+    pub(crate) fn finish(&mut self, number: Number) {
+        let Some(begun) = self.begun.remove(&number) else { return };
+        let Begun { claim, class, state, .. } = begun;
+        if state != State::Blocked {
+            self.active[class as usize] -= 1;
+        }
         self.payload_bytes = self.payload_bytes.saturating_sub(claim.payload_bytes);
-        self.running_memory_bytes = self.running_memory_bytes.saturating_sub(claim.memory_bytes);
-        self.utilisation.set_running(self.running, now);
+        self.begun_memory_bytes = self.begun_memory_bytes.saturating_sub(claim.memory_bytes);
         if let Some(lane) = self.lanes.get_mut(&claim.lane) {
-            lane.running = lane.running.saturating_sub(1);
-            lane.running_expected = lane.running_expected.saturating_sub(claim.expected);
-            lane.list(claim.lane, &mut self.turn);
+            lane.end(&claim, class);
+            lane.list(claim.lane, &mut self.turns);
             self.forget_if_empty(claim.lane);
         }
     }
 
-    /// Takes a waiting call out; nothing if it runs already or has ended.
-    pub(crate) fn cancel(&mut self, id: LaneId, number: u64) -> Option<T> {
-        let lane = self.lanes.get_mut(&id)?;
-        let at = lane.waiting.binary_search_by_key(&number, |waiting| waiting.number).ok()?;
-        let Waiting { claim, job, .. } = lane.waiting.remove(at)?;
-        lane.waiting_expected = lane.waiting_expected.saturating_sub(claim.expected);
+    /// How much a call that has begun has computed.
+    pub(crate) fn computed(&self, number: Number, now: Instant) -> Duration {
+        let Some(begun) = self.begun.get(&number) else { return Duration::ZERO };
+        let is_computing = begun.state == State::Computing;
+        begun.used + if is_computing { now.saturating_duration_since(begun.slice_began) } else { Duration::ZERO }
+    }
+
+    /// Takes a waiting call out; nothing if it has begun already, or ended.
+    pub(crate) fn cancel(&mut self, id: LaneId, number: Number) -> Option<T> {
+        let Waiting { claim, job, .. } = self.lanes.get_mut(&id)?.cancel(number)?;
         self.waiting -= 1;
         self.payload_bytes = self.payload_bytes.saturating_sub(claim.payload_bytes);
         self.forget_if_empty(id);
@@ -213,8 +306,7 @@ impl<T> Schedule<T> {
     pub(crate) fn cancel_all(&mut self) -> Vec<T> {
         let mut jobs = Vec::with_capacity(self.waiting);
         for lane in self.lanes.values_mut() {
-            lane.waiting_expected = Duration::ZERO;
-            for Waiting { claim, job, .. } in lane.waiting.drain(..) {
+            for Waiting { claim, job, .. } in lane.cancel_all() {
                 self.payload_bytes = self.payload_bytes.saturating_sub(claim.payload_bytes);
                 jobs.push(job);
             }
@@ -225,7 +317,7 @@ impl<T> Schedule<T> {
 
     /// An instance with this memory limit is kept for later calls, if the budget allows it.
     pub(crate) fn keep(&mut self, memory_bytes: u64) -> bool {
-        let held = self.running_memory_bytes + self.kept_memory_bytes;
+        let held = self.begun_memory_bytes + self.kept_memory_bytes;
         let fits = held.saturating_add(memory_bytes) <= self.budgets.memory_bytes_max;
         self.kept_memory_bytes += if fits { memory_bytes } else { 0 };
         fits
@@ -236,90 +328,148 @@ impl<T> Schedule<T> {
         self.kept_memory_bytes = self.kept_memory_bytes.saturating_sub(memory_bytes);
     }
 
-    /// How long a further call of this function would probably wait, functions taking turns.
-    pub(crate) fn expected_wait(&self, id: LaneId, concurrency: u32) -> Duration {
-        let own = self.lanes.get(&id);
+    /// How long a further call like this would probably wait, functions taking turns and brief calls going first.
+    pub(crate) fn expected_wait(&self, claim: &Claim) -> Duration {
+        let own = self.lanes.get(&claim.lane);
         let ahead = own.map_or(0, |lane| lane.waiting.len());
         let by_function = own.map_or(Duration::ZERO, |lane| {
-            let is_room = (lane.running as usize) + ahead < concurrency as usize;
-            if is_room { Duration::ZERO } else { lane.work_ahead(usize::MAX) / concurrency.max(1) }
+            let is_room = (lane.begun as usize) + ahead < claim.concurrency as usize;
+            if is_room { Duration::ZERO } else { lane.time_ahead() / claim.concurrency.max(1) }
         });
-        if self.running + self.waiting < self.budgets.workers {
+        let class = own.map_or_else(|| claim.class(), |lane| lane.class_of(claim));
+        let goes_first = |lane: &&Lane<T>| class == Class::Long || lane.class() == Class::Brief;
+        let rivals = || self.lanes.values().filter(goes_first);
+        let waiting: usize = rivals().map(|lane| lane.waiting.len()).sum();
+        if waiting < self.slots(class) {
             return by_function;
         }
-        let work: Duration = self.lanes.values().map(|lane| lane.work_ahead(ahead + 1)).sum();
+        let work: Duration = rivals().map(|lane| lane.computing_ahead(ahead + 1)).sum();
         by_function.max(work / u32::try_from(self.budgets.workers).unwrap_or(u32::MAX).max(1))
     }
 
-    /// Whether a call could begin now if a worker were free.
-    pub(crate) fn has_turn(&self) -> bool {
-        !self.turn.is_empty()
+    /// Who would compute if a worker were free.
+    pub(crate) fn demand(&self) -> Demand {
+        let wants = |class: Class| {
+            !self.ready[class as usize].is_empty() || (self.slots(class) > 0 && !self.turns[class as usize].is_empty())
+        };
+        if wants(Class::Brief) {
+            Demand::Brief
+        } else if wants(Class::Long) {
+            Demand::Long
+        } else {
+            Demand::None
+        }
     }
 
-    /// Calls that wait or run.
+    /// Calls that have begun and not ended.
+    pub(crate) fn begun(&self) -> usize {
+        self.begun.len()
+    }
+
+    /// Calls that wait or have begun.
     pub(crate) fn under_way(&self) -> usize {
-        self.waiting + self.running
+        self.waiting + self.begun.len()
     }
 
-    /// How many calls of one function run and wait.
+    /// How many calls of one function have begun and wait.
     pub(crate) fn counts(&self, id: LaneId) -> (u32, u32) {
         let lane = self.lanes.get(&id);
-        lane.map_or((0, 0), |lane| (lane.running, u32::try_from(lane.waiting.len()).unwrap_or(u32::MAX)))
+        lane.map_or((0, 0), |lane| (lane.begun, u32::try_from(lane.waiting.len()).unwrap_or(u32::MAX)))
     }
 
     /// How busy the computer is.
     pub(crate) fn load(&mut self, now: Instant) -> Load {
         let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
         Load {
-            running: count(self.running),
+            running: count(self.begun.len()),
             queued: count(self.waiting),
             workers: count(self.budgets.workers),
             utilisation: self.utilisation.shares(now),
         }
     }
 
+    /// Calls of a class that could compute beside those that do.
+    fn slots(&self, class: Class) -> usize {
+        self.budgets.workers.saturating_sub(self.active[class as usize])
+    }
+
+    /// Gives the ready call with the earliest deadline its next slice.
+    fn resume(&mut self, class: Class, now: Instant) -> Option<(Number, T)> {
+        while let Some(Reverse((_, number))) = self.ready[class as usize].pop() {
+            let Some(begun) = self.begun.get_mut(&number) else { continue };
+            let Some(job) = begun.job.take() else { continue };
+            begun.state = State::Computing;
+            begun.slice += 1;
+            begun.slice_began = now;
+            self.count_computing(1, now);
+            return Some((number, job));
+        }
+        None
+    }
+
+    /// Begins the first call of the lane whose turn it is.
+    fn begin(&mut self, class: Class, now: Instant) -> Next<T> {
+        if self.slots(class) == 0 || self.begun.len() >= self.budgets.instances_max {
+            return Next::Nothing;
+        }
+        for _ in 0..self.turns[class as usize].len() {
+            let Some(id) = self.turns[class as usize].pop_front() else { break };
+            let Some(lane) = self.lanes.get_mut(&id) else { continue };
+            lane.is_listed = false;
+            let Some(head) = lane.waiting.front() else {
+                self.forget_if_empty(id);
+                continue;
+            };
+            if lane.class() != class {
+                // Its calls have shown to be of the other class meanwhile.
+                lane.list(id, &mut self.turns);
+                continue;
+            }
+            let held = self.begun_memory_bytes + self.kept_memory_bytes;
+            if held.saturating_add(head.claim.memory_bytes) > self.budgets.memory_bytes_max {
+                lane.is_listed = true;
+                if self.kept_memory_bytes > 0 {
+                    self.turns[class as usize].push_front(id);
+                    return Next::Evict;
+                }
+                lane.passed_over += 1;
+                if lane.passed_over > PASSED_OVER_MAX {
+                    self.turns[class as usize].push_front(id);
+                    return Next::Nothing;
+                }
+                self.turns[class as usize].push_back(id);
+                continue;
+            }
+            if let Some(Waiting { number, claim, job }) = lane.begin(class) {
+                lane.list(id, &mut self.turns);
+                self.waiting -= 1;
+                self.begun_memory_bytes += claim.memory_bytes;
+                self.active[class as usize] += 1;
+                self.count_computing(1, now);
+                let (state, used, slice) = (State::Computing, Duration::ZERO, 0);
+                self.begun.insert(number, Begun { claim, class, state, used, slice, slice_began: now, job: None });
+                return Next::Run(number, job);
+            }
+        }
+        Next::Nothing
+    }
+
+    fn count_computing(&mut self, change: isize, now: Instant) {
+        self.computing = self.computing.saturating_add_signed(change);
+        self.utilisation.set_running(self.computing, now);
+    }
+
     fn forget_if_empty(&mut self, id: LaneId) {
-        let is_empty = |lane: &Lane<T>| lane.waiting.is_empty() && lane.running == 0 && !lane.is_listed;
-        if self.lanes.get(&id).is_some_and(is_empty) {
+        if self.lanes.get(&id).is_some_and(Lane::is_empty) {
             self.lanes.remove(&id);
         }
     }
 }
 
-impl<T> Lane<T> {
-    fn new() -> Self {
-        Self {
-            waiting: VecDeque::new(),
-            running: 0,
-            concurrency: 1,
-            waiting_expected: Duration::ZERO,
-            running_expected: Duration::ZERO,
-            is_listed: false,
-            passed_over: 0,
-        }
-    }
-
-    /// Takes its place in turn, if it has a call that may run.
-    fn list(&mut self, id: LaneId, turn: &mut VecDeque<LaneId>) {
-        if !self.is_listed && !self.waiting.is_empty() && self.running < self.concurrency {
-            self.is_listed = true;
-            turn.push_back(id);
-        }
-    }
-
-    fn start(&mut self, claim: &Claim) {
-        self.running += 1;
-        self.passed_over = 0;
-        self.waiting_expected = self.waiting_expected.saturating_sub(claim.expected);
-        self.running_expected += claim.expected;
-    }
-
-    /// The work left in running calls (half of each, on average) and in the first `calls` of those that wait.
-    fn work_ahead(&self, calls: usize) -> Duration {
-        let waiting = u32::try_from(self.waiting.len()).unwrap_or(u32::MAX);
-        let counted = u32::try_from(calls).unwrap_or(u32::MAX).min(waiting);
-        let each = self.waiting_expected / waiting.max(1);
-        self.running_expected / 2 + each.saturating_mul(counted)
+impl Claim {
+    /// What the call will probably be.
+    pub(crate) fn class(&self) -> Class {
+        if self.computing >= LONG { Class::Long } else { Class::Brief }
     }
 }
 

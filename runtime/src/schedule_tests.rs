@@ -1,40 +1,175 @@
 //! Rules of the schedule, on plain numbers as calls.
 
+use std::collections::HashSet;
+
 use proptest::prelude::*;
 
 use super::*;
 
 fn budgets() -> Budgets {
-    Budgets { workers: 4, queue_max: 100, payload_bytes_max: 1000, memory_bytes_max: 100 }
+    Budgets { workers: 4, instances_max: 100, queue_max: 100, payload_bytes_max: 1000, memory_bytes_max: 100 }
 }
 
 fn claim(lane: LaneId) -> Claim {
-    Claim { lane, concurrency: 2, queue: 10, memory_bytes: 1, payload_bytes: 1, expected: Duration::from_millis(10) }
+    Claim {
+        lane,
+        concurrency: 2,
+        queue: 10,
+        memory_bytes: 1,
+        payload_bytes: 1,
+        expected: Duration::from_millis(8),
+        computing: Duration::from_millis(8),
+        deadline: Instant::now() + Duration::from_secs(1),
+    }
+}
+
+fn long(lane: LaneId) -> Claim {
+    Claim { expected: Duration::from_secs(2), computing: Duration::from_secs(2), ..claim(lane) }
 }
 
 fn schedule(budgets: Budgets) -> Schedule<u64> {
     Schedule::new(budgets, 2, Instant::now())
 }
 
-fn take(schedule: &mut Schedule<u64>) -> Option<(Claim, u64)> {
+fn submit(schedule: &mut Schedule<u64>, claim: Claim, job: u64) -> Result<Number, Full> {
+    schedule.submit(claim, |_| job)
+}
+
+fn take(schedule: &mut Schedule<u64>) -> Option<(Number, u64)> {
     match schedule.next(Instant::now()) {
-        Next::Run(claim, job) => Some((claim, job)),
+        Next::Run(number, job) => Some((number, job)),
         Next::Evict | Next::Nothing => None,
     }
+}
+
+/// A slice in which the call yields.
+fn yields(schedule: &mut Schedule<u64>, number: Number, job: u64, took: Duration) {
+    let slice = schedule.slice(number);
+    assert!(schedule.wake(number, job, Instant::now()).is_none());
+    schedule.pause(number, slice, took, Instant::now());
+}
+
+/// A slice in which the call ends.
+fn ends(schedule: &mut Schedule<u64>, number: Number) {
+    let slice = schedule.slice(number);
+    schedule.finish(number);
+    schedule.pause(number, slice, Duration::ZERO, Instant::now());
 }
 
 #[test]
 fn functions_take_turns_and_calls_of_one_keep_their_order() {
     let mut schedule = schedule(budgets());
     for job in 0..5 {
-        schedule.submit(claim(1), job).unwrap();
+        submit(&mut schedule, claim(1), job).unwrap();
     }
-    schedule.submit(claim(2), 100).unwrap();
-    let started: Vec<_> = std::iter::from_fn(|| take(&mut schedule)).collect();
-    assert_eq!(started.iter().map(|(_, job)| *job).collect::<Vec<_>>(), [0, 100, 1]);
-    schedule.finish(&started[0].0, Instant::now());
+    submit(&mut schedule, claim(2), 100).unwrap();
+    let begun: Vec<_> = std::iter::from_fn(|| take(&mut schedule)).collect();
+    assert_eq!(begun.iter().map(|(_, job)| *job).collect::<Vec<_>>(), [0, 100, 1]);
+    ends(&mut schedule, begun[0].0);
     assert_eq!(take(&mut schedule).unwrap().1, 2);
     assert!(take(&mut schedule).is_none());
+}
+
+#[test]
+fn brief_calls_begin_although_long_ones_hold_every_worker() {
+    let mut schedule = schedule(Budgets { workers: 1, ..budgets() });
+    submit(&mut schedule, long(1), 10).unwrap();
+    submit(&mut schedule, long(2), 20).unwrap();
+    let (first, _) = take(&mut schedule).unwrap();
+    assert_eq!(schedule.demand(), Demand::None, "the second long one has to wait for the first");
+    submit(&mut schedule, claim(3), 30).unwrap();
+    assert_eq!(schedule.demand(), Demand::Brief);
+    let (brief, job) = take(&mut schedule).unwrap();
+    assert_eq!(job, 30);
+    yields(&mut schedule, first, 10, Duration::from_millis(1));
+    ends(&mut schedule, brief);
+    assert_eq!(take(&mut schedule), Some((first, 10)));
+    ends(&mut schedule, first);
+    assert_eq!(take(&mut schedule).unwrap().1, 20);
+}
+
+#[test]
+fn a_call_that_computes_for_long_makes_its_function_a_long_one() {
+    let mut schedule = schedule(Budgets { workers: 1, ..budgets() });
+    submit(&mut schedule, claim(1), 10).unwrap();
+    let (number, _) = take(&mut schedule).unwrap();
+    submit(&mut schedule, claim(1), 11).unwrap();
+    assert!(take(&mut schedule).is_none(), "one worker, one brief call");
+    yields(&mut schedule, number, 10, LONG);
+    take(&mut schedule).unwrap();
+    yields(&mut schedule, number, 10, LONG);
+    // It is long now and leaves its place to brief ones, but not to more of its own kind.
+    assert_eq!(take(&mut schedule), Some((number, 10)));
+    assert!(take(&mut schedule).is_none());
+    submit(&mut schedule, claim(2), 20).unwrap();
+    assert_eq!(take(&mut schedule).unwrap().1, 20);
+}
+
+#[test]
+fn long_calls_have_their_share_however_many_brief_ones_there_are() {
+    let mut schedule = schedule(Budgets { workers: 2, ..budgets() });
+    submit(&mut schedule, long(1), 10).unwrap();
+    let (number, _) = take(&mut schedule).unwrap();
+    yields(&mut schedule, number, 10, Duration::from_millis(1));
+    let mut slices = 0;
+    for job in 100..200 {
+        submit(&mut schedule, claim(2), job).unwrap();
+        let (next, job) = take(&mut schedule).unwrap();
+        if next == number {
+            slices += 1;
+            yields(&mut schedule, number, job, Duration::from_millis(1));
+            let (brief, _) = take(&mut schedule).unwrap();
+            ends(&mut schedule, brief);
+        } else {
+            ends(&mut schedule, next);
+        }
+    }
+    assert!((20..=50).contains(&slices), "{slices} of 100");
+}
+
+#[test]
+fn the_earliest_deadline_goes_first_among_those_ready() {
+    let mut schedule = schedule(budgets());
+    let due = |lane, s| Claim { deadline: Instant::now() + Duration::from_secs(s), ..claim(lane) };
+    for (lane, s) in [(1, 30), (2, 10), (3, 20)] {
+        submit(&mut schedule, due(lane, s), s).unwrap();
+    }
+    let begun: Vec<_> = std::iter::from_fn(|| take(&mut schedule)).collect();
+    begun.iter().for_each(|(number, job)| yields(&mut schedule, *number, *job, Duration::ZERO));
+    let order: Vec<_> = std::iter::from_fn(|| take(&mut schedule)).map(|(_, job)| job).collect();
+    assert_eq!(order, [10, 20, 30]);
+}
+
+#[test]
+fn a_call_that_waits_for_its_host_holds_no_worker() {
+    let mut schedule = schedule(Budgets { workers: 1, ..budgets() });
+    submit(&mut schedule, claim(1), 10).unwrap();
+    submit(&mut schedule, claim(2), 20).unwrap();
+    let (first, _) = take(&mut schedule).unwrap();
+    assert!(take(&mut schedule).is_none());
+    schedule.pause(first, schedule.slice(first), Duration::ZERO, Instant::now());
+    let (second, job) = take(&mut schedule).unwrap();
+    assert_eq!((job, schedule.begun()), (20, 2));
+    assert!(schedule.wake(first, 10, Instant::now()).is_none());
+    assert_eq!(take(&mut schedule), Some((first, 10)));
+    ends(&mut schedule, second);
+    ends(&mut schedule, first);
+    assert!(schedule.wake(first, 10, Instant::now()).is_some(), "one that has ended is given back");
+}
+
+#[test]
+fn a_call_begins_at_once_only_where_nobody_is_passed_over() {
+    let now = Instant::now();
+    let mut schedule = schedule(Budgets { workers: 2, ..budgets() });
+    let first = submit(&mut schedule, claim(1), 10).unwrap();
+    assert_eq!(schedule.begin_at_once(1, first, now), Some((first, 10)));
+    submit(&mut schedule, claim(2), 20).unwrap();
+    let third = submit(&mut schedule, claim(3), 30).unwrap();
+    assert_eq!(schedule.begin_at_once(3, third, now), None, "lane 2 is first");
+    assert_eq!(take(&mut schedule).unwrap().1, 20);
+    assert_eq!(schedule.begin_at_once(3, third, now), None, "both workers are taken");
+    let fourth = submit(&mut schedule, long(4), 40).unwrap();
+    assert_eq!(schedule.begin_at_once(4, fourth, now), None, "it is long");
 }
 
 #[test]
@@ -42,29 +177,29 @@ fn a_call_that_begins_at_once_needs_no_place_in_the_queue() {
     let mut schedule = schedule(budgets());
     let claim = Claim { queue: 1, ..claim(1) };
     for job in 0..3 {
-        schedule.submit(claim, job).unwrap();
+        submit(&mut schedule, claim, job).unwrap();
     }
-    assert_eq!(schedule.submit(claim, 3), Err(Full::Function));
+    assert_eq!(submit(&mut schedule, claim, 3), Err(Full::Function));
     take(&mut schedule).unwrap();
     take(&mut schedule).unwrap();
-    assert_eq!(schedule.submit(claim, 3), Err(Full::Function));
+    assert_eq!(submit(&mut schedule, claim, 3), Err(Full::Function));
 }
 
 #[test]
 fn the_computers_own_queue_and_payloads_are_bounded() {
     let mut few = schedule(Budgets { workers: 1, queue_max: 2, ..budgets() });
     for lane in 0..3 {
-        few.submit(claim(lane), lane).unwrap();
+        submit(&mut few, claim(lane), lane).unwrap();
     }
-    assert_eq!(few.submit(claim(9), 9), Err(Full::Computer));
+    assert_eq!(submit(&mut few, claim(9), 9), Err(Full::Computer));
 
     let mut big = schedule(budgets());
     let half = Claim { payload_bytes: 500, ..claim(1) };
-    let first = big.submit(half, 0).unwrap();
-    big.submit(half, 1).unwrap();
-    assert_eq!(big.submit(claim(2), 2), Err(Full::Payloads));
+    let first = submit(&mut big, half, 0).unwrap();
+    submit(&mut big, half, 1).unwrap();
+    assert_eq!(submit(&mut big, claim(2), 2), Err(Full::Payloads));
     assert_eq!(big.cancel(1, first), Some(0));
-    assert!(big.submit(claim(2), 2).is_ok());
+    assert!(submit(&mut big, claim(2), 2).is_ok());
 }
 
 #[test]
@@ -72,17 +207,17 @@ fn a_call_that_waits_for_memory_is_passed_over_but_not_for_ever() {
     let mut schedule = schedule(budgets());
     let large = Claim { memory_bytes: 99, ..claim(1) };
     let small = Claim { memory_bytes: 2, concurrency: 4, queue: 1000, ..claim(2) };
-    schedule.submit(small, 0).unwrap();
+    submit(&mut schedule, small, 0).unwrap();
     let (mut running, _) = take(&mut schedule).unwrap();
-    schedule.submit(large, 1000).unwrap();
+    submit(&mut schedule, large, 1000).unwrap();
     for job in 1.. {
-        schedule.submit(small, job).unwrap();
+        submit(&mut schedule, small, job).unwrap();
         let Some((next, _)) = take(&mut schedule) else { break };
-        schedule.finish(&running, Instant::now());
+        ends(&mut schedule, running);
         running = next;
         assert!(job < 1000, "the large call starves");
     }
-    schedule.finish(&running, Instant::now());
+    ends(&mut schedule, running);
     assert_eq!(take(&mut schedule).unwrap().1, 1000);
 }
 
@@ -91,7 +226,7 @@ fn kept_instances_give_way_to_calls() {
     let mut schedule = schedule(budgets());
     assert!(schedule.keep(80));
     assert!(!schedule.keep(80));
-    schedule.submit(Claim { memory_bytes: 50, ..claim(1) }, 0).unwrap();
+    submit(&mut schedule, Claim { memory_bytes: 50, ..claim(1) }, 0).unwrap();
     assert!(matches!(schedule.next(Instant::now()), Next::Evict));
     schedule.release_kept(80);
     assert_eq!(take(&mut schedule).unwrap().1, 0);
@@ -100,65 +235,95 @@ fn kept_instances_give_way_to_calls() {
 #[test]
 fn the_wait_follows_from_the_work_ahead() {
     let mut schedule = schedule(Budgets { workers: 1, ..budgets() });
-    assert_eq!(schedule.expected_wait(1, 2), Duration::ZERO);
-    schedule.submit(claim(1), 0).unwrap();
+    assert_eq!(schedule.expected_wait(&claim(1)), Duration::ZERO);
+    submit(&mut schedule, claim(1), 0).unwrap();
     take(&mut schedule).unwrap();
-    assert_eq!(schedule.expected_wait(1, 2), Duration::from_millis(5));
+    assert_eq!(schedule.expected_wait(&claim(1)), Duration::from_millis(4));
     for job in 1..5 {
-        schedule.submit(claim(1), job).unwrap();
+        submit(&mut schedule, claim(1), job).unwrap();
     }
-    assert_eq!(schedule.expected_wait(1, 2), Duration::from_millis(45));
-    // A function without a backlog waits for one call of each other function.
-    assert_eq!(schedule.expected_wait(2, 2), Duration::from_millis(15));
+    assert_eq!(schedule.expected_wait(&claim(1)), Duration::from_millis(36));
+    // A function without a backlog waits for one call of each other function, and a brief one for no long ones.
+    assert_eq!(schedule.expected_wait(&claim(2)), Duration::from_millis(12));
+    submit(&mut schedule, long(3), 30).unwrap();
+    assert_eq!(schedule.expected_wait(&claim(2)), Duration::from_millis(12));
+    submit(&mut schedule, long(4), 40).unwrap();
+    assert!(schedule.expected_wait(&long(5)) >= Duration::from_secs(4));
 }
 
 proptest! {
-    /// Whatever happens, no budget is broken, every call is started or cancelled once, and nothing is left behind.
+    /// Whatever happens, no budget is broken, every call begins or is cancelled once, and nothing is left behind.
     #[test]
-    fn budgets_hold_and_nothing_is_lost(steps in prop::collection::vec((0u8..4, 0u64..5, 1u64..60), 1..300)) {
+    fn budgets_hold_and_nothing_is_lost(steps in prop::collection::vec((0u8..6, 0u64..5, 1u64..60), 1..400)) {
         let mut schedule = schedule(budgets());
-        let (mut running, mut waiting) = (Vec::<Claim>::new(), Vec::<(LaneId, u64, u64)>::new());
+        let mut claims = HashMap::<Number, Claim>::new();
+        let mut waiting = Vec::<(LaneId, Number, u64)>::new();
+        let (mut computing, mut blocked) = (Vec::<(Number, u64)>::new(), Vec::<(Number, u64)>::new());
+        let mut ready = HashSet::<Number>::new();
         for (job, (step, lane, size)) in (0..).zip(steps) {
             match step {
                 0 | 1 => {
-                    let claim = Claim { memory_bytes: size, payload_bytes: size, ..claim(lane) };
-                    if let Ok(number) = schedule.submit(claim, job) {
+                    let computing = Duration::from_millis(size);
+                    let claim = Claim { memory_bytes: size, payload_bytes: size, computing, ..claim(lane) };
+                    if let Ok(number) = submit(&mut schedule, claim, job) {
+                        claims.insert(number, claim);
                         waiting.push((lane, number, job));
                     }
                 }
-                2 if running.len() < 4 => {
-                    if let Some((claim, job)) = take(&mut schedule) {
-                        let at = waiting.iter().position(|waiting| waiting.2 == job).unwrap();
-                        prop_assert!(!waiting[..at].iter().any(|earlier| earlier.0 == claim.lane), "not in order");
-                        waiting.remove(at);
-                        running.push(claim);
+                2 | 3 if computing.len() < 4 => if let Some((number, job)) = take(&mut schedule) {
+                    if let Some(at) = waiting.iter().position(|waiting| waiting.1 == number) {
+                        let (lane, _, submitted) = waiting.remove(at);
+                        prop_assert_eq!(submitted, job);
+                        prop_assert!(!waiting[..at].iter().any(|earlier| earlier.0 == lane), "not in order");
+                    } else {
+                        prop_assert!(ready.remove(&number), "a call that nobody woke");
                     }
-                }
-                2 => {}
+                    computing.push((number, job));
+                },
+                2 | 3 => {}
+                4 => if let Some((number, job)) = computing.pop() {
+                    if size % 3 == 0 {
+                        schedule.pause(number, schedule.slice(number), Duration::from_millis(size), Instant::now());
+                        blocked.push((number, job));
+                    } else {
+                        yields(&mut schedule, number, job, Duration::from_millis(size));
+                        ready.insert(number);
+                    }
+                } else if let Some((number, job)) = blocked.pop() {
+                    prop_assert!(schedule.wake(number, job, Instant::now()).is_none());
+                    ready.insert(number);
+                },
                 _ if size % 2 == 0 && !waiting.is_empty() => {
                     let (lane, number, job) = waiting.swap_remove(usize::try_from(size).unwrap() % waiting.len());
                     prop_assert_eq!(schedule.cancel(lane, number), Some(job));
                 }
-                _ => if let Some(claim) = running.pop() {
-                    schedule.finish(&claim, Instant::now());
+                _ => if let Some((number, _)) = computing.pop() {
+                    ends(&mut schedule, number);
+                } else if let Some((number, _)) = blocked.pop() {
+                    schedule.finish(number);
                 },
             }
             waiting.sort_unstable_by_key(|waiting| waiting.1);
-            prop_assert!(running.iter().map(|claim| claim.memory_bytes).sum::<u64>() <= 100);
-            prop_assert!((0..5).all(|lane| running.iter().filter(|claim| claim.lane == lane).count() <= 2));
-            prop_assert_eq!(schedule.under_way(), running.len() + waiting.len());
+            let begun: Vec<Claim> =
+                computing.iter().chain(&blocked).map(|(number, _)| number).chain(&ready).map(|number| claims[number]).collect();
+            prop_assert!(begun.iter().map(|claim| claim.memory_bytes).sum::<u64>() <= 100);
+            prop_assert!((0..5).all(|lane| begun.iter().filter(|claim| claim.lane == lane).count() <= 2));
+            prop_assert_eq!(schedule.under_way(), begun.len() + waiting.len());
+            prop_assert_eq!(schedule.active.iter().sum::<usize>(), computing.len() + ready.len());
+            prop_assert_eq!(schedule.computing, computing.len());
         }
-        while !running.is_empty() || !waiting.is_empty() {
-            running.drain(..).for_each(|claim| schedule.finish(&claim, Instant::now()));
-            while let Some((claim, job)) = take(&mut schedule) {
-                waiting.retain(|waiting| waiting.2 != job);
-                running.push(claim);
+        blocked.drain(..).for_each(|(number, _)| schedule.finish(number));
+        while schedule.under_way() > 0 {
+            computing.drain(..).for_each(|(number, _)| ends(&mut schedule, number));
+            while let Some((number, job)) = take(&mut schedule) {
+                computing.push((number, job));
             }
-            prop_assert!(!running.is_empty() || waiting.is_empty(), "a call is never started");
+            prop_assert!(!computing.is_empty() || schedule.under_way() == 0, "a call never begins");
         }
         // A lane whose calls were all cancelled goes when it would be its turn.
         prop_assert!(take(&mut schedule).is_none());
-        prop_assert!(schedule.lanes.is_empty() && schedule.turn.is_empty());
-        prop_assert_eq!(schedule.payload_bytes + schedule.running_memory_bytes, 0);
+        prop_assert!(schedule.lanes.is_empty() && schedule.turns.iter().all(VecDeque::is_empty));
+        prop_assert_eq!(schedule.payload_bytes + schedule.begun_memory_bytes, 0);
+        prop_assert_eq!(schedule.active, [0; 2]);
     }
 }

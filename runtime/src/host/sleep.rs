@@ -1,7 +1,6 @@
-//! WASI's `poll_oneoff`: sleeping that ends with the call's limits.
+//! WASI's `poll_oneoff`: sleeping, with nobody's thread held.
 
 use std::sync::LazyLock;
-use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nigh_proto::module::abi;
@@ -9,8 +8,6 @@ use wasmtime::{Caller, Extern};
 
 use super::{Guest, range};
 
-/// The longest sleep between two looks at the call's limits.
-const SLICE: Duration = Duration::from_millis(2);
 /// Subscriptions of one call of `poll_oneoff`, at most.
 const SUBSCRIPTIONS_MAX: u32 = 1024;
 
@@ -37,12 +34,9 @@ struct Subscription {
 
 /// `poll_oneoff(subscriptions, events, count, events_written) -> errno`. Files and standard streams are always ready
 /// here, so only clocks make a guest wait.
-pub(super) fn poll_oneoff(
+pub(super) async fn poll_oneoff(
     mut caller: Caller<'_, Guest>,
-    subscriptions: u32,
-    events: u32,
-    count: u32,
-    written: u32,
+    (subscriptions, events, count, written): (u32, u32, u32, u32),
 ) -> wasmtime::Result<i32> {
     let Some(Extern::Memory(memory)) = caller.get_export(abi::MEMORY) else { return Ok(FAULT) };
     if count == 0 || count > SUBSCRIPTIONS_MAX {
@@ -54,7 +48,11 @@ pub(super) fn poll_oneoff(
     let (records, _) = records.as_chunks::<{ SUBSCRIPTION_BYTES as usize }>();
     let Some(waited_for) = records.iter().map(parse).collect::<Option<Vec<_>>>() else { return Ok(INVALID) };
     let least = waited_for.iter().map(|subscription| subscription.wait).min().unwrap_or_default();
-    sleep(caller.data_mut(), least)?;
+    if !least.is_zero() {
+        // A wait beyond any time limit may as well be the longest one.
+        tokio::time::sleep(least.min(nigh_proto::Limits::MAX.timeout * 2)).await;
+    }
+    caller.data_mut().look_in()?;
     let ready = waited_for.iter().filter(|subscription| subscription.wait <= least);
     let bytes: Vec<u8> = ready.clone().flat_map(event).collect();
     let ready = u32::try_from(ready.count()).unwrap_or(count);
@@ -62,19 +60,6 @@ pub(super) fn poll_oneoff(
     Ok(write(memory, events, &bytes)
         .and_then(|()| write(memory, written, &ready.to_le_bytes()))
         .map_or(FAULT, |()| SUCCESS))
-}
-
-fn sleep(guest: &mut Guest, wait: Duration) -> wasmtime::Result<()> {
-    // A wait beyond any time limit may as well be the longest one.
-    let until = Instant::now() + wait.min(nigh_proto::Limits::MAX.timeout * 2);
-    loop {
-        guest.look_in()?;
-        let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Ok(());
-        }
-        thread::sleep(left.min(SLICE));
-    }
 }
 
 fn parse(record: &[u8; SUBSCRIPTION_BYTES as usize]) -> Option<Subscription> {

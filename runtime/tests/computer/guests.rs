@@ -61,6 +61,15 @@ pub(crate) fn loops() -> String {
     native("", "(loop $again (br $again))")
 }
 
+/// Answers with nothing; loops where there is a payload.
+pub(crate) fn may_loop() -> String {
+    native(
+        "",
+        "(if (local.get $payload) (then (loop $again (br $again))))
+        (call $answer (i32.const 0) (i32.const 32) (i32.const 4) (i32.const 64) (i32.const 0))",
+    )
+}
+
 /// Takes memory until it gets no more.
 pub(crate) fn takes_memory() -> String {
     native("", "(loop $again (br_if $again (i32.ne (memory.grow (i32.const 1)) (i32.const -1)))) unreachable")

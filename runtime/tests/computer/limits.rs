@@ -99,7 +99,7 @@ async fn instances_together_stay_within_the_memory_budget() {
 #[tokio::test]
 async fn a_call_that_cannot_make_its_deadline_is_refused_at_once() {
     let computer = Computer::new(Config { workers: 1, ..config() }).unwrap();
-    deploy(&computer, "sleeps", &guests::sleeps(), limits()).await;
+    deploy(&computer, "sleeps", &guests::sleeps(), Limits { concurrency: 1, ..limits() }).await;
     let over = Call { deadline: Instant::now(), ..call("sleeps", "") };
     assert_eq!(refusal(&computer, over).await.0, Reason::Late);
     let sleep = |ms: u64| call("sleeps", (ms * 1_000_000).to_le_bytes());
@@ -150,8 +150,8 @@ async fn a_closed_computer_finishes_and_takes_no_more() {
     assert!(matches!(running.await.unwrap().unwrap().outcome, Outcome::Answer { .. }));
 }
 
-#[test]
-fn contradicting_settings_are_refused() {
+#[tokio::test]
+async fn contradicting_settings_are_refused() {
     for wrong in [
         Config { workers: 0, ..config() },
         Config { instances_max: 1, ..config() },

@@ -11,3 +11,4 @@ mod limits;
 mod outcomes;
 mod role;
 mod set_up;
+mod slices;

@@ -182,8 +182,11 @@ proptest! {
             std::sync::OnceLock::new();
         let (runtime, computer) = COMPUTER.get_or_init(|| {
             let runtime = tokio::runtime::Runtime::new().unwrap();
-            let computer = computer();
-            runtime.block_on(deploy(&computer, "describes", &guests::describes(), limits()));
+            let computer = runtime.block_on(async {
+                let computer = computer();
+                deploy(&computer, "describes", &guests::describes(), limits()).await;
+                computer
+            });
             (runtime, computer)
         });
         let payload: Vec<u8> = words.iter().chain([&address]).flat_map(|word| word.to_le_bytes()).collect();

@@ -1,0 +1,406 @@
+//! Where guests run. A guest is a task that computes in slices, none longer than a tick of the epoch where others wait.
+//! A call that is expected to be over within a slice runs it on the thread that brought it, with no hand-over; every
+//! other slice is run by a crew of threads that step back behind those that serve the network.
+
+use std::cell::Cell;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use async_task::{Runnable, ScheduleInfo, Task, WithInfo};
+use nigh_proto::{Load, NodeName};
+use parking_lot::{Condvar, Mutex};
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+
+use crate::admission::{Job, Refusal};
+use crate::epoch::Ticker;
+use crate::error::Error;
+use crate::function::Functions;
+use crate::instance::Instance;
+use crate::pool::{self, Pool};
+use crate::probe;
+use crate::run;
+use crate::schedule::{Budgets, Claim, Demand, LONG, LaneId, Next, Number, Schedule};
+
+/// Stack of a thread of the crew; guests have stacks of their own.
+const STACK_BYTES: usize = 1 << 20;
+/// How far the crew steps back behind the threads that serve the network, in steps of `nice`.
+const NICENESS: i32 = 5;
+/// A call that will probably compute for no longer than this may do so where it arrived.
+const AT_ONCE_MAX: Duration = Duration::from_micros(400);
+/// A slice of a long call while only other long ones wait: longer than a tick, as each change costs caches.
+const LONG_SLICE: Duration = Duration::from_millis(5);
+
+thread_local! {
+    /// The slice that this thread runs.
+    static SLICE: Cell<Option<Slice>> = const { Cell::new(None) };
+}
+
+/// A guest's time on a thread.
+#[derive(Debug, Clone, Copy)]
+struct Slice {
+    began: Instant,
+    /// The thread serves the network and wants to go on doing so.
+    is_lent: bool,
+    /// The guest gave the thread back to let others compute.
+    has_yielded: bool,
+}
+
+/// A guest, ready to compute. Carries its number in the schedule.
+pub(crate) type Ready = Runnable<Number>;
+
+/// The threads, and what they share with those that bring calls.
+#[derive(Debug)]
+pub(crate) struct Crew {
+    pub(crate) computer: NodeName,
+    pub(crate) engine: wasmtime::Engine,
+    functions: Arc<Functions>,
+    pub(crate) pool: Pool,
+    ticker: Ticker,
+    desk: Mutex<Desk>,
+    work: Condvar,
+    /// Who waits to compute, as guests ask at each tick.
+    demand: AtomicU8,
+    /// Guests are to end.
+    pub(crate) stopping: CancellationToken,
+    runtime: Handle,
+}
+
+#[derive(Debug)]
+struct Desk {
+    schedule: Schedule<Ready>,
+    resting: usize,
+    is_closed: bool,
+    is_over: bool,
+}
+
+/// A call taken in: where it stands, and what ends it when dropped.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    pub(crate) number: Number,
+    _task: Task<(), Number>,
+}
+
+impl Crew {
+    /// Starts so many threads as the budgets allow calls to compute at once.
+    pub(crate) fn start(
+        computer: NodeName,
+        engine: wasmtime::Engine,
+        functions: Arc<Functions>,
+        budgets: Budgets,
+    ) -> Result<Arc<Self>, Error> {
+        let workers = budgets.workers;
+        let kept_max = budgets.instances_max.saturating_sub(workers);
+        let schedule = Schedule::new(budgets, probe::cores(), Instant::now());
+        let crew = Arc::new(Self {
+            computer,
+            ticker: Ticker::start(engine.clone())?,
+            engine,
+            functions,
+            pool: Pool::new(kept_max),
+            desk: Mutex::new(Desk { schedule, resting: 0, is_closed: false, is_over: false }),
+            work: Condvar::new(),
+            demand: AtomicU8::new(0),
+            stopping: CancellationToken::new(),
+            runtime: Handle::try_current().map_err(|_| Error::Runtime)?,
+        });
+        for number in 0..workers {
+            let worker = crew.clone();
+            let thread = thread::Builder::new().name(format!("nigh-guest-{number}")).stack_size(STACK_BYTES);
+            if let Err(error) = thread.spawn(move || worker.work()) {
+                crew.end();
+                return Err(Error::Thread(error));
+            }
+        }
+        Ok(crew)
+    }
+
+    /// Takes a call in, if it will probably wait no longer than its patience. A call that is expected to be brief, where
+    /// nobody waits, has its first slice right here, and mostly that is all it takes.
+    pub(crate) fn submit(
+        self: &Arc<Self>,
+        claim: Claim,
+        job: Job,
+        patience: Duration,
+        is_known: bool,
+    ) -> Result<Taken, Refusal> {
+        let mut desk = self.desk.lock();
+        if desk.is_closed {
+            return Err(Refusal::Stopping);
+        }
+        if patience < Duration::MAX {
+            let wait = desk.schedule.expected_wait(&claim);
+            if wait > patience {
+                return Err(Refusal::WaitTooLong(wait));
+            }
+        }
+        let mut spawned = None;
+        let spawn = |number| {
+            let (ready, task) = self.spawn(number, job);
+            spawned = Some(task);
+            ready
+        };
+        let number = desk.schedule.submit(claim, spawn).map_err(Refusal::Full)?;
+        let is_brief = is_known && claim.computing <= AT_ONCE_MAX && SLICE.get().is_none();
+        let now = Instant::now();
+        let at_once = is_brief.then(|| desk.schedule.begin_at_once(claim.lane, number, now)).flatten();
+        let must_wake = at_once.is_none() && desk.resting > 0;
+        self.leave(desk);
+        if let Some((number, ready)) = at_once {
+            self.run(number, ready, 0, now, true);
+        } else if must_wake {
+            self.work.notify_one();
+        }
+        let task = spawned.expect("a call that the schedule took was spawned");
+        Ok(Taken { number, _task: task })
+    }
+
+    /// Takes a waiting call out.
+    pub(crate) fn cancel(&self, lane: LaneId, number: Number) -> bool {
+        // Dropped only after the desk is free: that ends the task, which may want to come here.
+        let cancelled = self.desk.lock().schedule.cancel(lane, number);
+        cancelled.is_some()
+    }
+
+    /// How long such a call would probably wait, and how busy the computer is.
+    pub(crate) fn forecast(&self, claim: &Claim) -> (Duration, Load) {
+        let mut desk = self.desk.lock();
+        (desk.schedule.expected_wait(claim), desk.schedule.load(Instant::now()))
+    }
+
+    /// How busy the computer is.
+    pub(crate) fn load(&self) -> Load {
+        self.desk.lock().schedule.load(Instant::now())
+    }
+
+    /// How busy the computer is but for this call, which is as good as over, and how long that one has computed.
+    pub(crate) fn report(&self, number: Number, now: Instant) -> (Load, Duration) {
+        let mut desk = self.desk.lock();
+        let mut load = desk.schedule.load(now);
+        load.running = load.running.saturating_sub(1);
+        (load, desk.schedule.computed(number, now))
+    }
+
+    /// How many calls of a function have begun and wait.
+    pub(crate) fn counts(&self, lane: LaneId) -> (u32, u32) {
+        self.desk.lock().schedule.counts(lane)
+    }
+
+    /// Calls that wait or have begun.
+    pub(crate) fn under_way(&self) -> usize {
+        self.desk.lock().schedule.under_way()
+    }
+
+    /// Drops the instances kept of a version no longer in use.
+    pub(crate) fn retire(&self, version: &crate::function::Version) {
+        self.drop_kept(self.pool.retire(version));
+    }
+
+    /// Takes no more calls; those that wait or run go on.
+    pub(crate) fn close(&self) {
+        self.desk.lock().is_closed = true;
+    }
+
+    /// Ends everything: waiting calls are refused, running guests stopped, threads end.
+    pub(crate) fn end(&self) {
+        self.stopping.cancel();
+        let mut desk = self.desk.lock();
+        desk.is_closed = true;
+        desk.is_over = true;
+        let waiting = desk.schedule.cancel_all();
+        drop(desk);
+        self.work.notify_all();
+        // Their callers see that the call was dropped, and that the crew is stopping.
+        drop(waiting);
+    }
+
+    /// Whether calls still go to the instance's version.
+    pub(crate) fn is_in_use(&self, instance: &Instance) -> bool {
+        let version = instance.version();
+        let known = self.functions.get(&version.deployment.name);
+        known.and_then(|known| known.version).is_some_and(|used| used.id == version.id)
+    }
+
+    /// A kept instance with this memory limit has been taken.
+    pub(crate) fn release_kept(&self, memory_bytes: u64) {
+        self.desk.lock().schedule.release_kept(memory_bytes);
+    }
+
+    /// Keeps an instance for a later call, if there is room.
+    pub(crate) fn keep(&self, instance: Instance) {
+        let memory_bytes = instance.version().deployment.limits.memory_bytes;
+        if self.desk.lock().schedule.keep(memory_bytes) {
+            self.drop_kept(self.pool.keep(instance, Instant::now()));
+        }
+    }
+
+    /// Makes a call the task that it will be; nothing of it runs yet.
+    fn spawn(self: &Arc<Self>, number: Number, job: Job) -> (Ready, Task<(), Number>) {
+        let turn = Turn { crew: self.clone(), number, is_long: false };
+        let crew = self.clone();
+        let wake = WithInfo(move |ready: Ready, info: ScheduleInfo| crew.wake(ready, info));
+        let call = move |_: &Number| run::call(turn, job);
+        async_task::Builder::new().metadata(number).spawn(call, wake)
+    }
+
+    fn wake(&self, ready: Ready, info: ScheduleInfo) {
+        let number = *ready.metadata();
+        let mut desk = self.desk.lock();
+        let refused = desk.schedule.wake(number, ready, Instant::now());
+        // One that yields to the crew is seen by the thread that it leaves.
+        let is_lent = SLICE.get().is_some_and(|slice| slice.is_lent);
+        let must_wake = desk.resting > 0 && (is_lent || !info.woken_while_running);
+        self.leave(desk);
+        if must_wake {
+            self.work.notify_one();
+        }
+        if let Some(ended) = refused {
+            // A task that was cancelled is run once more, to be dropped.
+            ended.run();
+        }
+    }
+
+    /// Leaves the desk, having changed the schedule.
+    fn leave(&self, desk: parking_lot::MutexGuard<'_, Desk>) {
+        self.demand.store(desk.schedule.demand() as u8, Ordering::Relaxed);
+        drop(desk);
+    }
+
+    fn work(&self) {
+        step_back();
+        let _entered = self.runtime.enter();
+        while let Some((number, ready, slice)) = self.next() {
+            self.run(number, ready, slice, Instant::now(), false);
+        }
+    }
+
+    /// Runs a guest for a slice.
+    fn run(&self, number: Number, ready: Ready, slice: u32, began: Instant, is_lent: bool) {
+        let running = self.ticker.guest_runs();
+        SLICE.set(Some(Slice { began, is_lent, has_yielded: false }));
+        let result = panic::catch_unwind(AssertUnwindSafe(|| ready.run()));
+        SLICE.set(None);
+        drop(running);
+        if result.is_err() {
+            tracing::error!("a call panicked; its caller was told of an internal error. Please report this");
+        }
+        let now = Instant::now();
+        let mut desk = self.desk.lock();
+        desk.schedule.pause(number, slice, now.saturating_duration_since(began), now);
+        let must_wake = is_lent && desk.resting > 0 && desk.schedule.demand() > Demand::None;
+        self.leave(desk);
+        if must_wake {
+            self.work.notify_one();
+        }
+    }
+
+    /// The next slice to run, waiting for it; nothing when all is over.
+    fn next(&self) -> Option<(Number, Ready, u32)> {
+        let mut desk = self.desk.lock();
+        loop {
+            match desk.schedule.next(Instant::now()) {
+                Next::Run(number, ready) => {
+                    let slice = desk.schedule.slice(number);
+                    // A submission wakes one thread at most; if there is more to do, the next one is woken from here.
+                    let must_wake = desk.resting > 0 && desk.schedule.demand() > Demand::None;
+                    self.leave(desk);
+                    if must_wake {
+                        self.work.notify_one();
+                    }
+                    return Some((number, ready, slice));
+                }
+                Next::Evict if !self.pool.is_empty() => {
+                    drop(desk);
+                    self.drop_kept(self.pool.evict());
+                    desk = self.desk.lock();
+                }
+                Next::Evict | Next::Nothing if desk.is_over && desk.schedule.begun() == 0 => {
+                    self.work.notify_all();
+                    return None;
+                }
+                Next::Evict | Next::Nothing => {
+                    self.demand.store(Demand::None as u8, Ordering::Relaxed);
+                    desk.resting += 1;
+                    let timed_out = if self.pool.is_empty() {
+                        self.work.wait(&mut desk);
+                        false
+                    } else {
+                        self.work.wait_for(&mut desk, pool::IDLE_MAX / 4).timed_out()
+                    };
+                    desk.resting -= 1;
+                    if timed_out {
+                        drop(desk);
+                        self.drop_kept(self.pool.expire(Instant::now()));
+                        desk = self.desk.lock();
+                    }
+                }
+            }
+        }
+    }
+
+    /// Drops instances that the schedule counts as kept.
+    fn drop_kept(&self, instances: impl IntoIterator<Item = Instance>) {
+        for instance in instances {
+            let memory_bytes = instance.version().deployment.limits.memory_bytes;
+            drop(instance);
+            self.release_kept(memory_bytes);
+        }
+    }
+}
+
+/// A call's place in the crew; the schedule learns of its end when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    pub(crate) crew: Arc<Crew>,
+    pub(crate) number: Number,
+    /// It has computed for so long in one slice that the schedule had to learn of it.
+    is_long: bool,
+}
+
+impl Turn {
+    /// Whether the guest in this thread's slice should let others compute.
+    pub(crate) fn should_yield(&mut self) -> bool {
+        let Some(slice) = SLICE.get() else { return false };
+        let demand = self.crew.demand.load(Ordering::Relaxed);
+        let ran = slice.began.elapsed();
+        let is_news = !self.is_long && ran >= LONG;
+        self.is_long |= is_news;
+        let yields = slice.is_lent
+            || is_news
+            || demand == Demand::Brief as u8
+            || (demand == Demand::Long as u8 && ran >= LONG_SLICE);
+        SLICE.set(Some(Slice { has_yielded: yields, ..slice }));
+        yields
+    }
+}
+
+/// Whether the guest in this thread's slice gave it back although it could go on.
+pub(crate) fn has_yielded() -> bool {
+    SLICE.get().is_some_and(|slice| slice.has_yielded)
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let mut desk = self.crew.desk.lock();
+        desk.schedule.finish(self.number);
+        // A thread of the crew looks for more to do anyway.
+        let is_of_crew = SLICE.get().is_some_and(|slice| !slice.is_lent);
+        let must_wake = desk.resting > 0 && !is_of_crew && (desk.is_over || desk.schedule.demand() > Demand::None);
+        self.crew.leave(desk);
+        if must_wake {
+            self.crew.work.notify_one();
+        }
+    }
+}
+
+/// Where the computer is full, what serves the network goes first: a late answer helps nobody.
+fn step_back() {
+    // On Linux this is of the calling thread alone.
+    if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
+        tracing::debug!(%error, "guests run at the priority of the process");
+    }
+}
+

@@ -1,0 +1,51 @@
+//! Bounds for a guest that waits for its host: a timer, a file. While a guest computes, ticks bound it.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
+use std::time::Instant;
+
+use tokio_util::sync::CancellationToken;
+
+use super::Stop;
+use crate::crew;
+
+/// When waiting ends.
+#[derive(Debug)]
+pub(crate) struct Limits {
+    /// The call's last moment.
+    pub(crate) until: Instant,
+    /// What it means to reach that.
+    pub(crate) stop: Stop,
+    /// Cancelled when the computer ends everything.
+    pub(crate) stopping: CancellationToken,
+}
+
+/// Runs a guest to its end, or to the end of its limits if it waits then.
+pub(crate) async fn within<T>(
+    limits: Option<Limits>,
+    guest: impl Future<Output = wasmtime::Result<T>>,
+) -> wasmtime::Result<T> {
+    let Some(limits) = limits else { return guest.await };
+    let mut guest = pin!(guest);
+    // Made only for a guest that does wait.
+    let mut end = None;
+    poll_fn(|context| {
+        if let Poll::Ready(result) = guest.as_mut().poll(context) {
+            return Poll::Ready(result);
+        }
+        if crew::has_yielded() {
+            return Poll::Pending;
+        }
+        let end = end.get_or_insert_with(|| Box::pin(reach(&limits)));
+        end.as_mut().poll(context).map(|stop| Err(stop.into()))
+    })
+    .await
+}
+
+async fn reach(limits: &Limits) -> Stop {
+    tokio::select! {
+        () = tokio::time::sleep_until(limits.until.into()) => limits.stop,
+        () = limits.stopping.cancelled() => Stop::Stopping,
+    }
+}

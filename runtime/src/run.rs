@@ -1,0 +1,79 @@
+//! One call, from its first slice to its answer: take an instance, run the guest in it, measure, answer, keep or drop it.
+
+use std::time::Instant;
+
+use nigh_proto::{Reply, Timing};
+
+use crate::admission::{self, Job};
+use crate::crew::Turn;
+use crate::host::Service;
+use crate::instance::{self, Ended, Instance, Life};
+use crate::logs::CallLog;
+
+/// Runs a call and answers it. Dropped before it is over, it ends the guest; the caller is gone then.
+pub(crate) async fn call(turn: Turn, job: Job) {
+    let Job { call, arrived, function, version, answer } = job;
+    let (crew, number) = (turn.crew.clone(), turn.number);
+    let began = Instant::now();
+    if answer.is_closed() {
+        return;
+    }
+    if began >= call.deadline {
+        // Fails only where the caller is gone.
+        let _ = answer.send(Err(admission::late_waiting()));
+        return;
+    }
+    let limits = &version.deployment.limits;
+    let service = Service {
+        answer,
+        deadline: call.deadline,
+        time_limit: began + limits.timeout,
+        log: CallLog::new(function.log.clone(), call.id.clone(), limits.log_bytes),
+        turn,
+    };
+    let Ended { outcome, service, entered, instance } = match crew.pool.take(&version) {
+        Some(kept) => {
+            crew.release_kept(limits.memory_bytes);
+            kept.run_again(&call, service).await
+        }
+        None => instance::run_fresh(&crew.engine, &version, &call, service).await,
+    };
+    let ended = Instant::now();
+    let entered = entered.unwrap_or(ended);
+    let timing = Timing {
+        queue: began.saturating_duration_since(arrived),
+        init: entered.saturating_duration_since(began),
+        run: ended.saturating_duration_since(entered),
+        ..Timing::default()
+    };
+    let (load, computed) = crew.report(number, ended);
+    if let Ok(outcome) = &outcome {
+        function.measures.lock().record(outcome, &timing, computed);
+    }
+    let reply = outcome.map(|outcome| Reply {
+        outcome,
+        computer: crew.computer.clone(),
+        version: version.deployment.version,
+        call: call.id,
+        hops: call.hops,
+        load,
+        timing,
+    });
+    let Some(Service { answer, turn, .. }) = service else { return };
+    let may_keep = |instance: &Instance| limits.reuse > 1 && instance.life() == Life::Idle && crew.is_in_use(instance);
+    match instance {
+        // One that is kept is there before the caller's next call.
+        Some(instance) if may_keep(&instance) => {
+            drop(turn);
+            crew.keep(instance);
+            // Fails only where the caller is gone.
+            let _ = answer.send(reply);
+        }
+        // One that is not is taken down only after the caller has its answer.
+        spent => {
+            let _ = answer.send(reply);
+            drop(spent);
+            drop(turn);
+        }
+    }
+}
