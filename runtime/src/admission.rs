@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use nigh_proto::{Call, Estimate, FunctionName, Load, Outcome, PlatformError, Reason, Reply, Timing};
 use tokio::sync::oneshot;
 
+use crate::crew::{Crew, Taken};
 use crate::function::{Function, Functions, Known, Version};
 use crate::schedule::{Claim, Full, LaneId};
-use crate::crew::{Crew, Taken};
 
 /// Calls that a prediction must rest on before a call is refused because of it.
 const SAMPLES_MIN: u64 = 8;
@@ -183,9 +183,7 @@ impl Place<'_> {
         match tokio::time::timeout_at(deadline.into(), &mut self.answer).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) if self.crew.stopping.is_cancelled() => Err(stopping()),
-            Ok(Err(_)) => {
-                Err(PlatformError::new(Reason::Internal, "the computer lost the call; please report this"))
-            }
+            Ok(Err(_)) => Err(PlatformError::new(Reason::Internal, "the computer lost the call; please report this")),
             Err(_) if self.crew.cancel(self.lane, self.taken.number) => Err(late_waiting()),
             Err(_) => Err(crate::outcome::late_running()),
         }

@@ -403,4 +403,3 @@ fn step_back() {
         tracing::debug!(%error, "guests run at the priority of the process");
     }
 }
-
