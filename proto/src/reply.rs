@@ -88,12 +88,19 @@ pub struct Timing {
     pub init: Duration,
     /// In the function.
     pub run: Duration,
+    /// Bringing the instance back to where it was before its first call, so that it can serve another.
+    pub reset: Duration,
 }
 
 impl Timing {
     /// Everything measured so far.
     pub fn total(&self) -> Duration {
-        self.network + self.broker + self.queue + self.init + self.run
+        self.network + self.broker + self.at_computer()
+    }
+
+    /// What was spent at the computer, from the call's arrival to its answer.
+    pub fn at_computer(&self) -> Duration {
+        self.queue + self.init + self.run + self.reset
     }
 }
 
@@ -149,6 +156,7 @@ impl Reply {
                 queue_us: us(self.timing.queue),
                 init_us: us(self.timing.init),
                 run_us: us(self.timing.run),
+                reset_us: us(self.timing.reset),
             }),
         }
     }
@@ -192,6 +200,7 @@ impl Reply {
                 queue: Duration::from_micros(timing.queue_us),
                 init: Duration::from_micros(timing.init_us),
                 run: Duration::from_micros(timing.run_us),
+                reset: Duration::from_micros(timing.reset_us),
             },
         })
     }

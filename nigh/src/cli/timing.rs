@@ -61,13 +61,14 @@ pub(super) fn estimate_as_json(estimate: &Estimate) -> Value {
     json!({ "queue": us(*queue), "init": us(*init), "run": us(*run), "samples": samples })
 }
 
-fn parts(timing: &Timing) -> [(&'static str, Duration); 5] {
+fn parts(timing: &Timing) -> [(&'static str, Duration); 6] {
     [
         ("network", timing.network),
         ("broker", timing.broker),
         ("queue", timing.queue),
         ("init", timing.init),
         ("run", timing.run),
+        ("reset", timing.reset),
     ]
 }
 
@@ -114,13 +115,14 @@ mod tests {
     #[test]
     fn parts_are_told_in_the_order_of_the_walk_with_their_share() {
         let ms = Duration::from_millis;
-        let timing = Timing { network: ms(1), broker: Duration::ZERO, queue: ms(0), init: ms(1), run: ms(6) };
+        let timing = Timing { network: ms(1), broker: Duration::ZERO, queue: ms(0), init: ms(1), run: ms(6), reset: ms(0) };
         let table = Breakdown(&reply(timing)).to_string();
         let expected = "  network      1.000 ms  12.5 %  ████
   broker       0.000 ms   0.0 %
   queue        0.000 ms   0.0 %
   init         1.000 ms  12.5 %  ████
   run          6.000 ms  75.0 %  ████████████████████████
+  reset        0.000 ms   0.0 %
   total        8.000 ms
   computer   computer-10000 (version 2d711642b726)
   call       some-call, passed on once";

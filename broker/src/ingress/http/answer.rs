@@ -83,8 +83,9 @@ fn server_timing(timing: Timing) -> String {
         ("queue", timing.queue),
         ("init", timing.init),
         ("run", timing.run),
+        ("reset", timing.reset),
     ];
-    parts.into_iter().enumerate().fold(String::with_capacity(96), |mut text, (at, (name, duration))| {
+    parts.into_iter().enumerate().fold(String::with_capacity(128), |mut text, (at, (name, duration))| {
         let separator = if at == 0 { "" } else { ", " };
         // Writing to a string cannot fail.
         let _ = write!(text, "{separator}{name};dur={:.3}", duration.as_secs_f64() * 1e3);
@@ -124,7 +125,7 @@ mod tests {
         let timing = Timing { run: std::time::Duration::from_micros(1500), ..Timing::default() };
         assert_eq!(
             server_timing(timing),
-            "network;dur=0.000, broker;dur=0.000, queue;dur=0.000, init;dur=0.000, run;dur=1.500"
+            "network;dur=0.000, broker;dur=0.000, queue;dur=0.000, init;dur=0.000, run;dur=1.500, reset;dur=0.000"
         );
     }
 }
