@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::forward::Destination;
+use crate::metrics::{Counted, Counts};
 use crate::routes::Routes;
 use crate::verdict::{Elsewhere, judge};
 
@@ -24,6 +25,7 @@ pub(crate) struct Broker {
     places: Semaphore,
     calls_max: usize,
     limits: CallLimits,
+    counts: Counts,
     /// The drain is over: calls still under way end now.
     cut: CancellationToken,
 }
@@ -31,11 +33,28 @@ pub(crate) struct Broker {
 impl Broker {
     pub(crate) fn new(routes: Arc<Routes>, config: &Config, cut: CancellationToken) -> Self {
         let calls_max = config.calls_max.min(Semaphore::MAX_PERMITS);
-        Self { routes, places: Semaphore::new(calls_max), calls_max, limits: config.limits.clone(), cut }
+        Self {
+            routes,
+            places: Semaphore::new(calls_max),
+            calls_max,
+            limits: config.limits.clone(),
+            counts: Counts::default(),
+            cut,
+        }
     }
 
     pub(crate) fn limits(&self) -> &CallLimits {
         &self.limits
+    }
+
+    /// Who serves what.
+    pub(crate) fn routes(&self) -> &Routes {
+        &self.routes
+    }
+
+    /// What is counted beside the calls of each function.
+    pub(crate) fn counts(&self) -> &Counts {
+        &self.counts
     }
 
     /// Calls under way.
@@ -49,6 +68,7 @@ impl Broker {
     /// [`Reason::OutOfBudget`] where all are taken.
     pub(crate) fn admit(&self) -> Result<SemaphorePermit<'_>, PlatformError> {
         self.places.try_acquire().map_err(|_| {
+            self.routes.meters().unknown().record_reason(Reason::OutOfBudget);
             let message = format!("{} calls are under way at this broker, all that it takes", self.calls_max);
             PlatformError::new(Reason::OutOfBudget, message).retry_after(FULL_RETRY_AFTER)
         })
@@ -56,38 +76,49 @@ impl Broker {
 
     /// Brings an admitted call to its outcome.
     pub(crate) async fn call(&self, call: Call, arrived: Instant) -> Result<Reply, PlatformError> {
-        tokio::select! {
+        let mut counted = Counted::new(self.routes.meters().unknown(), arrived);
+        let outcome = tokio::select! {
             // The drain's end comes once; the call is looked at first.
             biased;
-            outcome = self.pass_on(call, arrived) => outcome,
+            outcome = self.pass_on(call, arrived, &mut counted) => outcome,
             () = self.cut.cancelled() => Err(PlatformError::new(
                 Reason::Disconnected,
                 "the broker stopped before the call ended; it may have run, so retry where that does no harm",
             )),
-        }
+        };
+        counted.end(outcome.as_ref().map(|reply| &reply.outcome));
+        outcome
     }
 
-    async fn pass_on(&self, mut call: Call, arrived: Instant) -> Result<Reply, PlatformError> {
+    async fn pass_on(&self, mut call: Call, arrived: Instant, counted: &mut Counted) -> Result<Reply, PlatformError> {
         call.hops += 1;
         if call.hops > self.limits.hops_max {
             let message = format!("passed on {} times already; do brokers forward to each other?", call.hops - 1);
             return Err(PlatformError::new(Reason::LoopDetected, message));
         }
-        let sent = Instant::now();
-        if call.time_left(sent).is_zero() {
+        if call.time_left(Instant::now()).is_zero() {
             return Err(PlatformError::new(Reason::Late, "the deadline passed before the call could be passed on"));
         }
-        let first = Attempt::new(&self.routes, &call, None, sent)?;
+        let first = Attempt::new(&self.routes, &call, None).inspect_err(|_| {
+            counted.belongs_to(&self.routes.meters().find(call.function.as_str()));
+        })?;
+        counted.belongs_to(first.pick.destination.meters());
+        let mut sent = first.sent;
         let outcome = match first.make().await {
             Err(failed) if failed.allow_another(&call) => {
-                match Attempt::new(&self.routes, &call, Some(&failed.destination), Instant::now()) {
-                    Ok(second) => second.make().await.map_err(|failed| failed.error),
+                match Attempt::new(&self.routes, &call, Some(&failed.destination)) {
+                    Ok(second) => {
+                        self.counts.count_retry();
+                        sent = second.sent;
+                        second.make().await.map_err(|failed| failed.error)
+                    }
                     // Nobody else is there, so the first failure is the one to tell.
                     Err(_) => Err(failed.error),
                 }
             }
             outcome => outcome.map_err(|failed| failed.error),
         };
+        counted.spent(sent.saturating_duration_since(arrived));
         outcome.map(|reply| with_own_time(reply, arrived, sent))
     }
 }
@@ -116,14 +147,9 @@ struct Failed {
 }
 
 impl<'a> Attempt<'a> {
-    fn new(
-        routes: &'a Routes,
-        call: &'a Call,
-        exclude: Option<&Destination>,
-        sent: Instant,
-    ) -> Result<Self, PlatformError> {
+    fn new(routes: &'a Routes, call: &'a Call, exclude: Option<&Destination>) -> Result<Self, PlatformError> {
         let pick = routes.pick(&call.function, exclude)?;
-        Ok(Self { routes, call, pick, sent, observation: None })
+        Ok(Self { routes, call, pick, sent: Instant::now(), observation: None })
     }
 
     async fn make(mut self) -> Result<Reply, Failed> {
@@ -164,7 +190,8 @@ impl Failed {
     }
 }
 
-/// Adds the broker's own time, before `sent`, and the network's: what passed since beyond the time accounted for.
+/// Adds the broker's own time, before `sent`, a try that failed included; and the network's: what passed since beyond the
+/// time accounted for.
 fn with_own_time(mut reply: Reply, arrived: Instant, sent: Instant) -> Reply {
     let accounted_for = reply.timing.total();
     reply.timing.network += sent.elapsed().saturating_sub(accounted_for);

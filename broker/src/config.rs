@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use nigh_proto::{CallLimits, Endpoint, FunctionName, NodeName};
 use nigh_routing::PolicyKind;
+use nigh_telemetry::Telemetry;
 
 /// A broker's settings.
 #[derive(Debug, Clone)]
@@ -24,6 +25,8 @@ pub struct Config {
     pub drain: Duration,
     /// Destinations set by hand, whatever the controller says.
     pub routes: Vec<(FunctionName, Endpoint)>,
+    /// Where it tells of itself.
+    pub telemetry: Telemetry,
 }
 
 impl Config {
@@ -43,6 +46,7 @@ impl Config {
             calls_max: Self::CALLS_MAX,
             drain: Self::DRAIN,
             routes: Vec::new(),
+            telemetry: Telemetry::new(),
         }
     }
 }

@@ -9,18 +9,25 @@ use nigh_proto::v1::functions_client::FunctionsClient;
 use nigh_proto::{Call, CallLimits, Endpoint, PlatformError, Reason, Reply, channel, status};
 use tonic::transport::Channel;
 
-/// A computer or broker that calls can be passed on to. Clones share one connection, which is made when first used, made
-/// again when lost, and closed when the last clone is gone. Two are equal if their endpoints are.
+use crate::metrics::Meters;
+
+/// A computer or broker that calls of one function can be passed on to. All of one endpoint share one connection, which is
+/// made when first used, made again when lost, and closed when the last of them is gone. Two are equal if their endpoints
+/// are.
 #[derive(Clone)]
-pub(crate) struct Destination(Arc<Connection>);
+pub(crate) struct Destination {
+    connection: Arc<Connection>,
+    /// Where calls of the function are counted, at hand wherever the function's calls go.
+    meters: Arc<Meters>,
+}
 
 struct Connection {
     endpoint: Endpoint,
     client: FunctionsClient<Channel>,
 }
 
-/// A destination that is not kept alive.
-pub(crate) struct WeakDestination(Weak<Connection>);
+/// A connection that is not kept alive.
+pub(crate) struct WeakConnection(Weak<Connection>);
 
 /// A call that brought no reply.
 #[derive(Debug)]
@@ -42,24 +49,29 @@ pub(crate) enum Origin {
 
 impl Destination {
     /// A destination whose connection is yet to be made. Must be called from within a runtime.
-    pub(crate) fn new(endpoint: Endpoint, limits: &CallLimits) -> Self {
+    pub(crate) fn new(endpoint: Endpoint, limits: &CallLimits, meters: Arc<Meters>) -> Self {
         let client = FunctionsClient::new(channel::connect_lazy(&endpoint))
             .max_decoding_message_size(channel::message_bytes_max(limits.payload_bytes_max))
             .max_encoding_message_size(usize::MAX);
-        Self(Arc::new(Connection { endpoint, client }))
+        Self { connection: Arc::new(Connection { endpoint, client }), meters }
     }
 
     pub(crate) fn endpoint(&self) -> &Endpoint {
-        &self.0.endpoint
+        &self.connection.endpoint
     }
 
-    pub(crate) fn downgrade(&self) -> WeakDestination {
-        WeakDestination(Arc::downgrade(&self.0))
+    /// Where calls of its function are counted.
+    pub(crate) fn meters(&self) -> &Arc<Meters> {
+        &self.meters
+    }
+
+    pub(crate) fn downgrade(&self) -> WeakConnection {
+        WeakConnection(Arc::downgrade(&self.connection))
     }
 
     /// Passes a call on with the time it has left. Dropping the future cancels the call over there.
     pub(crate) async fn invoke(&self, call: &Call, now: Instant) -> Result<Reply, Failure> {
-        let mut client = self.0.client.clone();
+        let mut client = self.connection.client.clone();
         let answer = client.invoke(call.to_request(now));
         match tokio::time::timeout_at(call.deadline.into(), answer).await {
             Ok(Ok(response)) => Reply::from_wire(response.into_inner()).map_err(|error| self.nonsense(error)),
@@ -110,9 +122,10 @@ fn cause(answer: &tonic::Status) -> String {
     deepest.map_or_else(|| answer.message().to_owned(), ToString::to_string)
 }
 
-impl WeakDestination {
-    pub(crate) fn upgrade(&self) -> Option<Destination> {
-        self.0.upgrade().map(Destination)
+impl WeakConnection {
+    /// A destination over this connection, if it is still there.
+    pub(crate) fn upgrade(&self, meters: &Arc<Meters>) -> Option<Destination> {
+        Some(Destination { connection: self.0.upgrade()?, meters: meters.clone() })
     }
 
     pub(crate) fn is_gone(&self) -> bool {
@@ -122,7 +135,7 @@ impl WeakDestination {
 
 impl PartialEq for Destination {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0) || self.0.endpoint == other.0.endpoint
+        Arc::ptr_eq(&self.connection, &other.connection) || self.endpoint() == other.endpoint()
     }
 }
 
@@ -130,12 +143,12 @@ impl Eq for Destination {}
 
 impl Hash for Destination {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.endpoint.hash(state);
+        self.endpoint().hash(state);
     }
 }
 
 impl fmt::Debug for Destination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.0.endpoint, f)
+        fmt::Debug::fmt(self.endpoint(), f)
     }
 }

@@ -11,6 +11,7 @@ mod discovery;
 mod error;
 mod forward;
 mod ingress;
+mod metrics;
 mod routes;
 mod verdict;
 
@@ -62,6 +63,9 @@ pub async fn run(listeners: Listeners, config: Config, shutdown: CancellationTok
         .controller
         .clone()
         .map(|controller| spawn(membership::keep_announced(controller, announced, leave.clone())));
+    metrics::describe(&config.telemetry, &config.name, &broker);
+    let watched = routes.clone();
+    config.telemetry.ready_when(move || watched.readiness());
     tracing::info!(broker = %config.name, policy = %config.policy, "serving");
 
     let serving = ingress::serve(listeners, &broker, &routes, &stop);
@@ -71,6 +75,7 @@ pub async fn run(listeners: Listeners, config: Config, shutdown: CancellationTok
         () = shutdown.cancelled() => {}
     }
     tracing::info!(broker = %config.name, in_flight = broker.in_flight(), "stopping");
+    config.telemetry.not_ready("the broker is stopping");
     leave.cancel();
     if let Some(announcer) = announcer {
         tokio::select! {

@@ -6,9 +6,11 @@ use std::time::{Duration, Instant};
 
 use nigh_proto::{CallLimits, Endpoint, FunctionName, PlatformError, Reason};
 use nigh_routing::{Cause, Observation, Pick, PickError, PolicyKind, State, Table};
+use nigh_telemetry::PerFunction;
 use parking_lot::Mutex;
 
-use crate::forward::{Destination, WeakDestination};
+use crate::forward::{Destination, WeakConnection};
+use crate::metrics::Meters;
 
 /// Destinations set by hand, of all functions, at most.
 pub(crate) const BY_HAND_MAX: usize = 65_536;
@@ -23,6 +25,7 @@ pub(crate) type Announced = BTreeMap<FunctionName, BTreeSet<Endpoint>>;
 pub(crate) struct Routes {
     table: Mutex<Table<FunctionName, Destination>>,
     plan: Mutex<Plan>,
+    meters: PerFunction<Meters>,
     limits: CallLimits,
     controller: Option<Endpoint>,
     /// The controller has told what there is, or there is none to wait for.
@@ -36,7 +39,7 @@ struct Plan {
     announced: Announced,
     by_hand: Announced,
     /// Connections in use, so that one endpoint has one whatever the number of its functions.
-    known: HashMap<Endpoint, WeakDestination>,
+    known: HashMap<Endpoint, WeakConnection>,
 }
 
 /// One destination as listed.
@@ -51,12 +54,22 @@ pub(crate) struct Listed {
     pub(crate) by_hand: bool,
 }
 
+/// How many functions and destinations the table has.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Census {
+    pub(crate) functions: u64,
+    pub(crate) in_use: u64,
+    pub(crate) set_aside: u64,
+    pub(crate) probing: u64,
+}
+
 impl Routes {
     /// An empty table.
     pub(crate) fn new(policy: PolicyKind, limits: &CallLimits, controller: Option<Endpoint>) -> Self {
         Self {
             table: Mutex::new(Table::new(policy)),
             plan: Mutex::default(),
+            meters: PerFunction::default(),
             limits: limits.clone(),
             in_step: AtomicBool::new(controller.is_none()),
             controller,
@@ -88,6 +101,14 @@ impl Routes {
     /// Whether calls have a chance.
     pub(crate) fn is_ready(&self) -> bool {
         self.in_step.load(Ordering::Acquire) || !self.plan.lock().by_hand.is_empty()
+    }
+
+    /// As [`Routes::is_ready`].
+    ///
+    /// # Errors
+    /// Why they have none.
+    pub(crate) fn readiness(&self) -> Result<(), String> {
+        if self.is_ready() { Ok(()) } else { Err("the broker has not heard from its controller yet".to_owned()) }
     }
 
     /// How destinations are chosen.
@@ -130,7 +151,7 @@ impl Routes {
         plan.by_hand.entry(function.clone()).or_default().insert(endpoint.clone());
         self.apply(&mut plan, std::iter::once(function));
         if let Some(ms) = latency_ms
-            && let Some(destination) = plan.known.get(endpoint).and_then(WeakDestination::upgrade)
+            && let Some(destination) = plan.known.get(endpoint).and_then(|known| known.upgrade(self.meters.unknown()))
         {
             self.table.lock().set_latency(function, &destination, ms);
         }
@@ -155,6 +176,28 @@ impl Routes {
         by_hand.retain(|_, endpoints| !endpoints.is_empty());
         self.apply(&mut plan, std::iter::once(function));
         Ok(())
+    }
+
+    /// What is counted of each function.
+    pub(crate) fn meters(&self) -> &PerFunction<Meters> {
+        &self.meters
+    }
+
+    /// Functions known, and their destinations: in use, set aside, and being tried.
+    pub(crate) fn census(&self) -> Census {
+        let table = self.table.lock();
+        let mut census = Census::default();
+        for (name, _) in table.functions() {
+            census.functions += 1;
+            for view in table.destinations(name).into_iter().flatten() {
+                match view.state {
+                    State::InUse => census.in_use += 1,
+                    State::SetAside(_) => census.set_aside += 1,
+                    State::Probing(_) => census.probing += 1,
+                }
+            }
+        }
+        census
     }
 
     /// Every function's destinations, or one's.
@@ -191,8 +234,9 @@ impl Routes {
 
     /// Brings the table up to date with the plan for these functions.
     fn apply<'a>(&self, plan: &mut Plan, functions: impl Iterator<Item = &'a FunctionName>) {
-        let changes: Vec<_> =
-            functions.map(|function| (function.clone(), plan.destinations(function, &self.limits))).collect();
+        let changes: Vec<_> = functions
+            .map(|function| (function.clone(), plan.destinations(function, &self.limits, &self.meters)))
+            .collect();
         let now = self.started.elapsed();
         let mut table = self.table.lock();
         for (function, destinations) in changes {
@@ -232,16 +276,23 @@ impl Routes {
 
 impl Plan {
     /// A function's destinations in the order of their endpoints; none where nothing is known of the function.
-    fn destinations(&mut self, function: &FunctionName, limits: &CallLimits) -> Option<Vec<Destination>> {
+    fn destinations(
+        &mut self,
+        function: &FunctionName,
+        limits: &CallLimits,
+        meters: &PerFunction<Meters>,
+    ) -> Option<Vec<Destination>> {
         let (announced, by_hand) = (self.announced.get(function), self.by_hand.get(function));
         if announced.is_none() && by_hand.is_none() {
+            meters.forget(function.as_str());
             return None;
         }
+        let meters = meters.of(function.as_str());
         let endpoints: BTreeSet<&Endpoint> = announced.into_iter().chain(by_hand).flatten().collect();
         let known = &mut self.known;
         let destination = |endpoint: &Endpoint| {
-            known.get(endpoint).and_then(WeakDestination::upgrade).unwrap_or_else(|| {
-                let destination = Destination::new(endpoint.clone(), limits);
+            known.get(endpoint).and_then(|known| known.upgrade(&meters)).unwrap_or_else(|| {
+                let destination = Destination::new(endpoint.clone(), limits, meters.clone());
                 known.insert(endpoint.clone(), destination.downgrade());
                 destination
             })

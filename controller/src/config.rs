@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use nigh_proto::module::ModuleLimits;
+use nigh_telemetry::Telemetry;
 
 use crate::error::Error;
 
@@ -49,6 +50,8 @@ pub struct Config {
     pub fetch_idle: Duration,
     /// Time for requests to finish once the controller has to stop.
     pub drain: Duration,
+    /// Where it tells of itself.
+    pub telemetry: Telemetry,
 }
 
 impl Config {
@@ -74,6 +77,7 @@ impl Config {
             fetches_max: 64,
             fetch_idle: Duration::from_secs(15),
             drain: Duration::from_secs(10),
+            telemetry: Telemetry::new(),
         }
     }
 

@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::config::Config;
 use crate::error::DeployError;
+use crate::metrics::{DeployCounts, DeployOutcome};
 use crate::registry::Registry;
 use crate::store::{Caps, Store, blocking};
 
@@ -40,6 +41,7 @@ pub(crate) struct Deployments {
     uploads: Arc<Semaphore>,
     inspections: Arc<Semaphore>,
     removals: Arc<Semaphore>,
+    counts: Arc<DeployCounts>,
     /// One place: whoever changes the store makes it known before the next one does, so that both agree on the order.
     /// Waiting for it are at most the uploads and removals under way.
     writer: Arc<Semaphore>,
@@ -54,12 +56,31 @@ impl Deployments {
             inspections: Arc::new(Semaphore::new(config.inspections_max)),
             removals: Arc::new(Semaphore::new(config.removals_max)),
             writer: Arc::new(Semaphore::new(1)),
+            counts: Arc::default(),
             config: config.clone(),
         }
     }
 
+    /// What is counted of deployments.
+    pub(crate) fn counts(&self) -> Arc<DeployCounts> {
+        self.counts.clone()
+    }
+
     /// Takes one upload. Returns the function as deployed, and false where the very same version was there already.
     pub(crate) async fn deploy(
+        &self,
+        parts: impl Stream<Item = Result<Part, DeployError>> + Unpin,
+    ) -> Result<(Deployment, bool), DeployError> {
+        let outcome = self.take(parts).await;
+        self.counts.record(match &outcome {
+            Ok((_, true)) => DeployOutcome::Changed,
+            Ok((_, false)) => DeployOutcome::Unchanged,
+            Err(_) => DeployOutcome::Refused,
+        });
+        outcome
+    }
+
+    async fn take(
         &self,
         parts: impl Stream<Item = Result<Part, DeployError>> + Unpin,
     ) -> Result<(Deployment, bool), DeployError> {
@@ -80,12 +101,13 @@ impl Deployments {
         let busy = |_| DeployError::Busy { what: "removals", limit: self.config.removals_max };
         let _place = self.removals.try_acquire().map_err(busy)?;
         let writer = self.writer().await;
-        let (store, registry) = (self.store.clone(), self.registry.clone());
+        let (store, registry, counts) = (self.store.clone(), self.registry.clone(), self.counts.clone());
         blocking(move || {
             if !store.remove(&name)? {
                 return Err(DeployError::Unknown(name));
             }
             registry.removed(&name);
+            counts.record(DeployOutcome::Removed);
             tracing::info!(%name, "removed");
             drop(writer);
             Ok(())

@@ -9,6 +9,7 @@ mod deploy;
 mod error;
 mod fetch;
 mod ingress;
+mod metrics;
 mod publish;
 mod registry;
 mod store;
@@ -42,11 +43,10 @@ pub async fn run(listener: TcpListener, config: Config, shutdown: CancellationTo
     let (functions, nodes) = (known.functions.len(), known.nodes.len());
     tracing::info!(store = %config.store.display(), functions, nodes, "the controller knows");
     let registry = Arc::new(Registry::new(&config, known.functions, known.nodes));
-    let ingress = Ingress {
-        registry: registry.clone(),
-        deployments: Deployments::new(&config, store.clone(), registry.clone()),
-        fetches: Fetches::new(&config, store.clone()),
-    };
+    let deployments = Deployments::new(&config, store.clone(), registry.clone());
+    metrics::describe(&config, &registry, deployments.counts());
+    config.telemetry.ready_when(|| Ok(()));
+    let ingress = Ingress { registry: registry.clone(), deployments, fetches: Fetches::new(&config, store.clone()) };
     let stop = CancellationToken::new();
     let serve = async {
         let served = tokio::select! {
@@ -69,6 +69,7 @@ pub async fn run(listener: TcpListener, config: Config, shutdown: CancellationTo
 /// Ends watches at `shutdown`, and returns once requests have had their time to finish.
 async fn overstayed(registry: &Registry, config: &Config, shutdown: &CancellationToken) {
     shutdown.cancelled().await;
+    config.telemetry.not_ready("the controller is stopping");
     registry.close();
     tokio::time::sleep(config.drain).await;
     tracing::warn!(after = ?config.drain, "requests were still under way and are cut off");

@@ -59,6 +59,11 @@ impl Watchers {
         Ok(Subscription { snapshot, is_synced: false, changes, cut_off, queue_max: self.queue_max, _place: place })
     }
 
+    /// How many watch.
+    pub(crate) fn count(&self) -> usize {
+        self.watchers_max - self.places.available_permits()
+    }
+
     /// Tells everyone whom it concerns, without waiting.
     pub(crate) fn publish(&mut self, event: &Arc<WatchEvent>) {
         self.open.retain(|watcher| {

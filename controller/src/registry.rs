@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use nigh_proto::discovery::WatchEvent;
@@ -29,6 +30,18 @@ pub(crate) struct Registry {
     ends_earlier: Notify,
     /// There are nodes to save.
     is_unsaved: Notify,
+    leases_lost: AtomicU64,
+}
+
+/// How much the registry knows.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Census {
+    pub(crate) functions: usize,
+    pub(crate) computers: usize,
+    pub(crate) brokers: usize,
+    pub(crate) watchers: usize,
+    /// Leases that ran out since the start.
+    pub(crate) leases_lost: u64,
 }
 
 #[derive(Debug)]
@@ -70,6 +83,7 @@ impl Registry {
             nodes_max: config.nodes_max,
             ends_earlier: Notify::new(),
             is_unsaved: Notify::new(),
+            leases_lost: AtomicU64::new(0),
         }
     }
 
@@ -140,6 +154,19 @@ impl Registry {
         self.state.lock().snapshot(topics)
     }
 
+    /// How much is known.
+    pub(crate) fn census(&self) -> Census {
+        let state = self.state.lock();
+        let computers = state.nodes.values().filter(|lease| matches!(lease.node, Node::Computer(_))).count();
+        Census {
+            functions: state.functions.len(),
+            computers,
+            brokers: state.nodes.len() - computers,
+            watchers: state.watchers.count(),
+            leases_lost: self.leases_lost.load(Ordering::Relaxed),
+        }
+    }
+
     /// Begins a watch.
     pub(crate) fn watch(&self, topics: Topics) -> Result<Subscription, RegistryError> {
         let mut state = self.state.lock();
@@ -181,6 +208,7 @@ impl Registry {
         let over: Vec<NodeName> = state.nodes.iter().filter(is_over).map(|(name, _)| name.clone()).collect();
         for name in over {
             tracing::warn!(%name, "a node's lease ran out");
+            self.leases_lost.fetch_add(1, Ordering::Relaxed);
             self.remove_node(&mut state, &name);
         }
         state.wakes_at = state.nodes.values().map(|lease| lease.ends).min();

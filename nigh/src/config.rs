@@ -19,8 +19,8 @@ pub(crate) use computer::COMPILED;
 pub use computer::{ComputerOptions, ComputerSettings, parse_offer};
 pub(crate) use controller::STORE;
 pub use controller::{ControllerOptions, ControllerSettings};
-pub(crate) use node::default_controller;
-pub use node::default_name;
+pub use node::{Listen, default_name};
+pub(crate) use node::{default_controller, metrics_port};
 
 /// Ports by convention.
 pub mod ports {
@@ -34,6 +34,16 @@ pub mod ports {
     pub const HTTP: u16 = 8080;
     /// The first computer of a machine; further ones follow.
     pub const COMPUTERS: u16 = 10_000;
+    /// A broker's metrics and health.
+    pub const BROKER_METRICS: u16 = 9473;
+    /// The controller's metrics and health.
+    pub const CONTROLLER_METRICS: u16 = 9475;
+    /// The metrics and health of the first computer of a machine; those of further ones follow.
+    pub const COMPUTER_METRICS: u16 = 19_000;
+    /// From a broker's port for calls to that for metrics; so for the other roles.
+    pub(crate) const BROKER_OFFSET: u16 = BROKER_METRICS - CALLS;
+    pub(crate) const CONTROLLER_OFFSET: u16 = CONTROLLER_METRICS - CONTROLLER;
+    pub(crate) const COMPUTER_OFFSET: u16 = COMPUTER_METRICS - COMPUTERS;
 }
 
 /// Why a configuration cannot be used. Whoever starts the role has to act.

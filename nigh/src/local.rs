@@ -7,6 +7,8 @@ use std::path::PathBuf;
 
 use nigh_broker::Listeners;
 use nigh_proto::{Endpoint, NodeName};
+use nigh_telemetry::{Telemetry, serve_while};
+use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -25,6 +27,8 @@ pub struct EdgeConfig {
     pub data_dir: PathBuf,
     /// Where all roles listen.
     pub listen: IpAddr,
+    /// Where all roles serve metrics and health, if anywhere.
+    pub listen_metrics: Option<IpAddr>,
     /// On which ports.
     pub ports: EdgePorts,
     /// The host by which others reach this machine, if not by `listen`.
@@ -52,6 +56,12 @@ pub struct EdgePorts {
     pub http: u16,
     /// The first computer; the others follow.
     pub computers: u16,
+    /// The controller's metrics and health.
+    pub controller_metrics: u16,
+    /// The broker's metrics and health.
+    pub broker_metrics: u16,
+    /// The metrics and health of the first computer; those of the others follow.
+    pub computer_metrics: u16,
 }
 
 /// Why an edge cannot start or go on. Whoever runs it has to act.
@@ -105,8 +115,15 @@ pub struct Edge {
     table: Endpoint,
     http: Endpoint,
     computers: Vec<(NodeName, Endpoint)>,
+    metrics: Vec<(String, Endpoint)>,
     // In the order in which they are stopped.
     roles: Vec<Role>,
+}
+
+/// Where a role tells of itself.
+struct Door {
+    listener: Option<TcpListener>,
+    telemetry: Telemetry,
 }
 
 #[derive(Debug)]
@@ -133,13 +150,14 @@ impl Edge {
             table: endpoint(&sockets.table)?,
             http: endpoint(&sockets.http)?,
             computers: Vec::with_capacity(config.computers),
+            metrics: Vec::with_capacity(config.computers + 2),
             roles: Vec::with_capacity(config.computers + 2),
         };
-        edge.start_broker(&config, sockets.calls, sockets.table, sockets.http);
-        for bound in sockets.computers {
-            edge.start_computer(&config, bound)?;
+        edge.start_broker(&config, sockets.calls, sockets.table, sockets.http, sockets.broker_metrics);
+        for (bound, metrics) in sockets.computers {
+            edge.start_computer(&config, bound, metrics)?;
         }
-        edge.start_controller(&config, sockets.controller);
+        edge.start_controller(&config, sockets.controller, sockets.controller_metrics);
         Ok(edge)
     }
 
@@ -166,6 +184,11 @@ impl Edge {
     /// The computers: their names and where they take calls.
     pub fn computers(&self) -> &[(NodeName, Endpoint)] {
         &self.computers
+    }
+
+    /// Who serves metrics and health, and where.
+    pub fn metrics(&self) -> &[(String, Endpoint)] {
+        &self.metrics
     }
 
     /// Runs until `shutdown`, then stops all roles; or until one of them fails, then stops the others.
@@ -216,17 +239,20 @@ impl Edge {
         }
     }
 
-    fn start_broker(&mut self, config: &EdgeConfig, calls: Bound, table: Bound, http: Bound) {
+    fn start_broker(&mut self, config: &EdgeConfig, calls: Bound, table: Bound, http: Bound, metrics: Option<Bound>) {
         let mut broker = config.broker.clone();
+        broker.telemetry = Telemetry::new();
         broker.name = config::default_name("broker", calls.address.port());
         broker.advertise = Some(self.broker.clone());
         broker.controller = Some(self.controller.clone());
         let listeners = Listeners { calls: calls.listener, table: Some(table.listener), http: Some(http.listener) };
-        self.spawn("broker", async move |shutdown| Ok(nigh_broker::run(listeners, broker, shutdown).await?));
+        let door = self.door(broker.name.as_str(), metrics, &broker.telemetry);
+        self.spawn("broker", door, async move |shutdown| Ok(nigh_broker::run(listeners, broker, shutdown).await?));
     }
 
-    fn start_computer(&mut self, config: &EdgeConfig, bound: Bound) -> Result<(), EdgeError> {
+    fn start_computer(&mut self, config: &EdgeConfig, bound: Bound, metrics: Option<Bound>) -> Result<(), EdgeError> {
         let mut computer = config.computer.clone();
+        computer.telemetry = Telemetry::new();
         let endpoint = config.endpoint(bound.address)?;
         computer.name = config::default_name("computer", bound.address.port());
         computer.advertise = Some(endpoint.clone());
@@ -235,24 +261,37 @@ impl Edge {
             Some(config.data_dir.join(format!("computer-{}", self.computers.len() + 1)).join(config::COMPILED));
         computer.memory_bytes_max = (computer.memory_bytes_max / config.computers as u64).max(1);
         self.computers.push((computer.name.clone(), endpoint));
-        self.spawn("computer", async move |shutdown| Ok(nigh_runtime::run(bound.listener, computer, shutdown).await?));
+        let door = self.door(computer.name.as_str(), metrics, &computer.telemetry);
+        self.spawn("computer", door, async move |shutdown| {
+            Ok(nigh_runtime::run(bound.listener, computer, shutdown).await?)
+        });
         Ok(())
     }
 
-    fn start_controller(&mut self, config: &EdgeConfig, bound: Bound) {
+    fn start_controller(&mut self, config: &EdgeConfig, bound: Bound, metrics: Option<Bound>) {
         let mut controller = config.controller.clone();
+        controller.telemetry = Telemetry::new();
         controller.store = config.data_dir.join(config::STORE);
-        self.spawn("controller", async move |shutdown| {
+        let door = self.door("controller", metrics, &controller.telemetry);
+        self.spawn("controller", door, async move |shutdown| {
             Ok(nigh_controller::run(bound.listener, controller, shutdown).await?)
         });
     }
 
-    fn spawn<Run>(&mut self, name: &'static str, run: impl FnOnce(CancellationToken) -> Run)
+    /// Notes where a role will tell of itself.
+    fn door(&mut self, name: &str, metrics: Option<Bound>, telemetry: &Telemetry) -> Door {
+        if let Some(bound) = &metrics {
+            self.metrics.push((name.to_owned(), bound.endpoint()));
+        }
+        Door { listener: metrics.map(|bound| bound.listener), telemetry: telemetry.clone() }
+    }
+
+    fn spawn<Run>(&mut self, name: &'static str, door: Door, run: impl FnOnce(CancellationToken) -> Run)
     where
         Run: Future<Output = Result<(), EdgeError>> + Send + 'static,
     {
         let shutdown = CancellationToken::new();
-        let task = tokio::spawn(run(shutdown.clone()));
+        let task = tokio::spawn(serve_while(door.listener, door.telemetry, run(shutdown.clone())));
         self.roles.push(Role { name, shutdown, task });
     }
 }
@@ -271,6 +310,7 @@ impl EdgeConfig {
         let data_dir = data_dir.into();
         Self {
             listen: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            listen_metrics: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
             ports: EdgePorts::CONVENTIONAL,
             advertise: None,
             computers: 1,
@@ -287,8 +327,9 @@ impl EdgeConfig {
     }
 
     fn check(&self) -> Result<(), EdgeError> {
-        let last_port = usize::from(self.ports.computers) + self.computers.saturating_sub(1);
-        let ports_suffice = self.ports.computers == 0 || last_port <= usize::from(u16::MAX);
+        let further = self.computers.saturating_sub(1);
+        let suffices = |first: u16| first == 0 || usize::from(first) + further <= usize::from(u16::MAX);
+        let ports_suffice = suffices(self.ports.computers) && suffices(self.ports.computer_metrics);
         if !(1..=COMPUTERS_MAX).contains(&self.computers) || !ports_suffice {
             return Err(EdgeError::Computers(self.computers));
         }
@@ -314,16 +355,28 @@ impl EdgePorts {
         table: ports::TABLE,
         http: ports::HTTP,
         computers: ports::COMPUTERS,
+        controller_metrics: ports::CONTROLLER_METRICS,
+        broker_metrics: ports::BROKER_METRICS,
+        computer_metrics: ports::COMPUTER_METRICS,
     };
     /// Those that the system picks.
-    pub const ANY: Self = Self { controller: 0, calls: 0, table: 0, http: 0, computers: 0 };
+    pub const ANY: Self = Self {
+        controller: 0,
+        calls: 0,
+        table: 0,
+        http: 0,
+        computers: 0,
+        controller_metrics: 0,
+        broker_metrics: 0,
+        computer_metrics: 0,
+    };
+}
 
-    /// The port of the computer of this number.
-    fn computer(self, number: usize) -> u16 {
-        match self.computers {
-            0 => 0,
-            first => first.saturating_add(u16::try_from(number).unwrap_or(u16::MAX)),
-        }
+/// The port of this number, of several that follow each other.
+fn port_of(first: u16, number: usize) -> u16 {
+    match first {
+        0 => 0,
+        first => first.saturating_add(u16::try_from(number).unwrap_or(u16::MAX)),
     }
 }
 
@@ -332,7 +385,9 @@ struct Sockets {
     calls: Bound,
     table: Bound,
     http: Bound,
-    computers: Vec<Bound>,
+    computers: Vec<(Bound, Option<Bound>)>,
+    controller_metrics: Option<Bound>,
+    broker_metrics: Option<Bound>,
 }
 
 impl Sockets {
@@ -345,12 +400,22 @@ impl Sockets {
             table: bind(at(ports.table), "the forwarding table", "--table-port or --any-ports").await?,
             http: bind(at(ports.http), "calls over HTTP", "--http-port or --any-ports").await?,
             computers: Vec::with_capacity(config.computers),
+            controller_metrics: Self::bind_metrics(config, ports.controller_metrics).await?,
+            broker_metrics: Self::bind_metrics(config, ports.broker_metrics).await?,
         };
         for number in 0..config.computers {
-            let address = at(ports.computer(number));
-            sockets.computers.push(bind(address, "a computer", "--computer-port or --any-ports").await?);
+            let address = at(port_of(ports.computers, number));
+            let bound = bind(address, "a computer", "--computer-port or --any-ports").await?;
+            let metrics = Self::bind_metrics(config, port_of(ports.computer_metrics, number)).await?;
+            sockets.computers.push((bound, metrics));
         }
         Ok(sockets)
+    }
+
+    async fn bind_metrics(config: &EdgeConfig, port: u16) -> Result<Option<Bound>, BindError> {
+        let Some(listen) = config.listen_metrics else { return Ok(None) };
+        let option = "--listen-metrics, or --any-ports";
+        bind(SocketAddr::new(listen, port), "metrics and health", option).await.map(Some)
     }
 }
 

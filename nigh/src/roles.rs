@@ -1,26 +1,34 @@
 //! One role as a process: open its sockets, say where, run until told to stop.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::Path;
 
 use anyhow::Context as _;
 use nigh_broker::Listeners;
+use nigh_telemetry::serve_while;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{BrokerSettings, ComputerSettings, ControllerSettings};
 use crate::output::Output;
 use crate::signals::StopSignals;
-use crate::sockets::{Bound, bind};
+use crate::sockets::{BindError, Bound, bind};
 
 /// Is a controller.
 pub(crate) async fn controller(settings: ControllerSettings, output: Output) -> anyhow::Result<()> {
     let signals = StopSignals::listen()?;
     let bound = bind(settings.listen, "the controller", "--listen").await?;
+    let metrics = bind_metrics(settings.metrics).await?;
     make_folder(&settings.data_dir)?;
     let data_dir = settings.data_dir.display().to_string();
-    started(output, &Started::Controller { endpoint: bound.endpoint().to_string(), data_dir });
+    started(
+        output,
+        &Started::Controller { endpoint: bound.endpoint().to_string(), data_dir, metrics: told(metrics.as_ref()) },
+    );
     let shutdown = CancellationToken::new();
+    let telemetry = settings.config.telemetry.clone();
     let role = Box::pin(nigh_controller::run(bound.listener, settings.config, shutdown.clone()));
+    let role = serve_while(metrics.map(|bound| bound.listener), telemetry, role);
     signals.run(async { Ok(role.await?) }, shutdown).await
 }
 
@@ -36,21 +44,25 @@ pub(crate) async fn broker(settings: BrokerSettings, output: Output) -> anyhow::
         Some(address) => Some(bind(address, "calls over HTTP", "--listen-http").await?),
         None => None,
     };
+    let metrics = bind_metrics(settings.metrics).await?;
     let config = settings.into_config(calls.address.port());
     started(
         output,
         &Started::Broker {
             name: config.name.to_string(),
             calls: calls.endpoint().to_string(),
-            table: table.as_ref().map(|bound| bound.endpoint().to_string()),
-            http: http.as_ref().map(|bound| bound.endpoint().to_string()),
+            table: told(table.as_ref()),
+            http: told(http.as_ref()),
+            metrics: told(metrics.as_ref()),
             controller: config.controller.as_ref().map(ToString::to_string),
         },
     );
     let listener = |bound: Option<Bound>| bound.map(|bound| bound.listener);
     let listeners = Listeners { calls: calls.listener, table: listener(table), http: listener(http) };
     let shutdown = CancellationToken::new();
+    let telemetry = config.telemetry.clone();
     let role = Box::pin(nigh_broker::run(listeners, config, shutdown.clone()));
+    let role = serve_while(metrics.map(|bound| bound.listener), telemetry, role);
     signals.run(async { Ok(role.await?) }, shutdown).await
 }
 
@@ -58,18 +70,33 @@ pub(crate) async fn broker(settings: BrokerSettings, output: Output) -> anyhow::
 pub(crate) async fn computer(settings: ComputerSettings, output: Output) -> anyhow::Result<()> {
     let signals = StopSignals::listen()?;
     let bound = bind(settings.listen, "calls", "--listen").await?;
+    let metrics = bind_metrics(settings.metrics).await?;
     let config = settings.into_config(bound.address.port())?;
     started(
         output,
         &Started::Computer {
             name: config.name.to_string(),
             endpoint: bound.endpoint().to_string(),
+            metrics: told(metrics.as_ref()),
             controller: config.controller.as_ref().map(ToString::to_string),
         },
     );
     let shutdown = CancellationToken::new();
+    let telemetry = config.telemetry.clone();
     let role = Box::pin(nigh_runtime::run(bound.listener, config, shutdown.clone()));
+    let role = serve_while(metrics.map(|bound| bound.listener), telemetry, role);
     signals.run(async { Ok(role.await?) }, shutdown).await
+}
+
+async fn bind_metrics(address: Option<SocketAddr>) -> Result<Option<Bound>, BindError> {
+    match address {
+        Some(address) => bind(address, "metrics and health", "--listen-metrics").await.map(Some),
+        None => Ok(None),
+    }
+}
+
+fn told(bound: Option<&Bound>) -> Option<String> {
+    bound.map(|bound| bound.endpoint().to_string())
 }
 
 fn make_folder(folder: &Path) -> anyhow::Result<()> {
@@ -81,25 +108,44 @@ fn make_folder(folder: &Path) -> anyhow::Result<()> {
 #[derive(Debug, serde::Serialize)]
 #[serde(tag = "role", rename_all = "lowercase")]
 enum Started {
-    Controller { endpoint: String, data_dir: String },
-    Broker { name: String, calls: String, table: Option<String>, http: Option<String>, controller: Option<String> },
-    Computer { name: String, endpoint: String, controller: Option<String> },
+    Controller {
+        endpoint: String,
+        metrics: Option<String>,
+        data_dir: String,
+    },
+    Broker {
+        name: String,
+        calls: String,
+        table: Option<String>,
+        http: Option<String>,
+        metrics: Option<String>,
+        controller: Option<String>,
+    },
+    Computer {
+        name: String,
+        endpoint: String,
+        metrics: Option<String>,
+        controller: Option<String>,
+    },
 }
 
 impl fmt::Display for Started {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let at = |endpoint: &Option<String>| endpoint.as_deref().unwrap_or("none").to_owned();
         match self {
-            Self::Controller { endpoint, data_dir } => write!(f, "controller at {endpoint}, data in {data_dir}"),
-            Self::Broker { name, calls, table, http, controller } => write!(
+            Self::Controller { endpoint, metrics, data_dir } => {
+                write!(f, "controller at {endpoint}, metrics {}, data in {data_dir}", at(metrics))
+            }
+            Self::Broker { name, calls, table, http, metrics, controller } => write!(
                 f,
-                "{name} takes calls at {calls}, http {}, table {}, controller {}",
+                "{name} takes calls at {calls}, http {}, table {}, metrics {}, controller {}",
                 at(http),
                 at(table),
+                at(metrics),
                 at(controller)
             ),
-            Self::Computer { name, endpoint, controller } => {
-                write!(f, "{name} takes calls at {endpoint}, controller {}", at(controller))
+            Self::Computer { name, endpoint, metrics, controller } => {
+                write!(f, "{name} takes calls at {endpoint}, metrics {}, controller {}", at(metrics), at(controller))
             }
         }
     }
@@ -121,11 +167,12 @@ mod tests {
             calls: "127.0.0.1:1".into(),
             table: None,
             http: Some("127.0.0.1:2".into()),
+            metrics: Some("127.0.0.1:3".into()),
             controller: None,
         };
         assert_eq!(
             started.to_string(),
-            "broker-1 takes calls at 127.0.0.1:1, http 127.0.0.1:2, table none, controller none"
+            "broker-1 takes calls at 127.0.0.1:1, http 127.0.0.1:2, table none, metrics 127.0.0.1:3, controller none"
         );
         let json = serde_json::to_value(&started).unwrap();
         assert_eq!((&json["role"], &json["calls"]), (&"broker".into(), &"127.0.0.1:1".into()));

@@ -80,7 +80,7 @@ pub struct Load {
 pub struct Timing {
     /// Between roles: on the wire and in their transports.
     pub network: Duration,
-    /// In brokers, deciding.
+    /// In brokers: deciding, and tries that failed before the one that did not.
     pub broker: Duration,
     /// Waiting at the computer.
     pub queue: Duration,

@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 
 use crate::crew::{Crew, Taken};
 use crate::function::{Function, Functions, Known, Version};
+use crate::metrics::Meters;
 use crate::schedule::{Claim, Full, LaneId};
 
 /// Calls that a prediction must rest on before a call is refused because of it.
@@ -36,6 +37,7 @@ pub(crate) struct Place<'a> {
     crew: &'a Crew,
     lane: LaneId,
     taken: Taken,
+    meters: Arc<Meters>,
     answer: oneshot::Receiver<Answer>,
 }
 
@@ -57,10 +59,13 @@ pub(crate) fn admit<'a>(
 ) -> Result<Admitted<'a>, PlatformError> {
     let Known { function, version, problem } =
         functions.get(&call.function).ok_or_else(|| PlatformError::unknown_function(&call.function))?;
-    let version = version.ok_or_else(|| not_ready(&call.function, problem.map(|(_, message)| message)))?;
-    let admitted = submit(crew, &function, version, call, arrived);
-    if admitted.is_err() {
+    let admitted = match version {
+        Some(version) => submit(crew, &function, version, call, arrived),
+        None => Err(not_ready(&call.function, problem.map(|(_, message)| message))),
+    };
+    if let Err(error) = &admitted {
         function.measures.lock().record_refused();
+        function.meters.record_refused(error.reason);
     }
     admitted
 }
@@ -112,7 +117,9 @@ fn submit<'a>(
     let (sender, answer) = oneshot::channel();
     let job = Job { call, arrived, function: function.clone(), version, answer: sender };
     match crew.submit(claim, job, patience, is_known) {
-        Ok(taken) => Ok(Admitted::Waits(Place { crew, lane: claim.lane, taken, answer })),
+        Ok(taken) => {
+            Ok(Admitted::Waits(Place { crew, lane: claim.lane, taken, meters: function.meters.clone(), answer }))
+        }
         Err(refusal) => Err(refusal.into_error(function, &claim)),
     }
 }
@@ -184,7 +191,10 @@ impl Place<'_> {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) if self.crew.stopping.is_cancelled() => Err(stopping()),
             Ok(Err(_)) => Err(PlatformError::new(Reason::Internal, "the computer lost the call; please report this")),
-            Err(_) if self.crew.cancel(self.lane, self.taken.number) => Err(late_waiting()),
+            Err(_) if self.crew.cancel(self.lane, self.taken.number) => {
+                self.meters.record_ended(Reason::Late);
+                Err(late_waiting())
+            }
             Err(_) => Err(crate::outcome::late_running()),
         }
     }
@@ -194,8 +204,9 @@ impl Drop for Place<'_> {
     fn drop(&mut self) {
         // A waiting call gives up its place; a guest that computes notices at the next tick that nobody listens any more,
         // and one that waits for its host is ended by the drop of its task.
-        if self.answer.try_recv() == Err(oneshot::error::TryRecvError::Empty) {
-            self.crew.cancel(self.lane, self.taken.number);
+        let is_open = self.answer.try_recv() == Err(oneshot::error::TryRecvError::Empty);
+        if is_open && self.crew.cancel(self.lane, self.taken.number) {
+            self.meters.record_ended(Reason::Cancelled);
         }
     }
 }

@@ -21,9 +21,10 @@ use crate::function::{Code, Function, Functions, Grant, Known, Version};
 use crate::host::{self, Guest};
 use crate::logs::Hub;
 use crate::measure::Summary;
+use crate::metrics;
 use crate::module::{Compiled, Modules};
 use crate::native::Native;
-use crate::schedule::Budgets;
+use crate::schedule::{Budgets, LaneId};
 
 /// A computer. Dropping it ends all its calls.
 pub struct Computer {
@@ -38,6 +39,14 @@ pub struct Computer {
     crew: Arc<Crew>,
     /// It does not know yet what is deployed, so a name that it does not know may well be.
     is_learning: AtomicBool,
+}
+
+/// Instances, as far as this computer's engine and pool know.
+pub(crate) struct Instances {
+    pub(crate) live: u64,
+    /// Those among them that wait for another call.
+    pub(crate) kept: u64,
+    pub(crate) unused_resident_bytes: u64,
 }
 
 /// One function, as `Status` tells of it.
@@ -73,7 +82,7 @@ impl Computer {
             memory_bytes_max: config.memory_bytes_max,
         };
         let crew = Crew::start(config.name.clone(), engine.clone(), functions.clone(), budgets)?;
-        Ok(Arc::new(Self {
+        let computer = Arc::new(Self {
             name: config.name,
             directories,
             memory_bytes_max: config.memory_bytes_max,
@@ -84,7 +93,9 @@ impl Computer {
             functions,
             crew,
             is_learning: AtomicBool::new(false),
-        }))
+        });
+        metrics::describe(&config.telemetry, &computer);
+        Ok(computer)
     }
 
     /// Prepares a version and then switches the function to it: calls from then on use it, those under way finish on
@@ -142,6 +153,38 @@ impl Computer {
     /// Instances that it can hold at once.
     pub(crate) fn instances_max(&self) -> u32 {
         self.instances_max
+    }
+
+    /// Instances that there are.
+    pub(crate) fn instances(&self) -> Instances {
+        let pool = self.crew.engine.pooling_allocator_metrics();
+        let warm = |pool: &wasmtime::PoolingAllocatorMetrics| {
+            pool.unused_memory_bytes_resident() + pool.unused_table_bytes_resident()
+        };
+        Instances {
+            live: pool.as_ref().map_or(0, wasmtime::PoolingAllocatorMetrics::core_instances),
+            kept: self.crew.pool.kept() as u64,
+            unused_resident_bytes: pool.as_ref().map_or(0, warm) as u64,
+        }
+    }
+
+    /// How many calls of a function run and wait.
+    pub(crate) fn counts(&self, lane: LaneId) -> (u32, u32) {
+        self.crew.counts(lane)
+    }
+
+    /// Whether it takes calls and knows which functions there are.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(crate) fn readiness(&self) -> Result<(), String> {
+        if self.crew.is_closed() {
+            return Err("the computer is stopping".to_owned());
+        }
+        if self.is_learning.load(Ordering::Relaxed) {
+            return Err("the computer has not learnt from its controller what is deployed".to_owned());
+        }
+        Ok(())
     }
 
     /// Names of the directories that it offers.
@@ -258,9 +301,12 @@ impl Handler for Computer {
             Ok(Admitted::Estimated(version, call, estimate, load)) => {
                 Ok(admission::estimated(&self.name, &version, call, estimate, load))
             }
-            Err(error) if error.reason == Reason::UnknownFunction && self.is_learning.load(Ordering::Relaxed) => {
+            Err(error) if error.reason == Reason::UnknownFunction => {
+                let is_learning = self.is_learning.load(Ordering::Relaxed);
                 let message = "this computer has not learnt yet what is deployed; try another, or again soon";
-                Err(PlatformError::new(Reason::NotReady, message))
+                let error = if is_learning { PlatformError::new(Reason::NotReady, message) } else { error };
+                self.functions.meters().unknown().record_refused(error.reason);
+                Err(error)
             }
             Err(error) => Err(error),
         }

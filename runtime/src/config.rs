@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use nigh_proto::module::ModuleLimits;
 use nigh_proto::{CallLimits, Endpoint, NodeName};
+use nigh_telemetry::Telemetry;
 
 use crate::probe;
 
@@ -41,6 +42,8 @@ pub struct Config {
     pub module_limits: ModuleLimits,
     /// Time for calls to finish once the computer has to stop.
     pub drain: Duration,
+    /// Where it tells of itself.
+    pub telemetry: Telemetry,
 }
 
 /// A directory of this host that deployments can ask for by name.
@@ -73,6 +76,7 @@ impl Config {
             limits: CallLimits::default(),
             module_limits: ModuleLimits::default(),
             drain: Duration::from_secs(30),
+            telemetry: Telemetry::new(),
         }
     }
 }

@@ -199,6 +199,11 @@ impl Crew {
         self.drop_kept(self.pool.retire(version));
     }
 
+    /// Whether it takes no more calls.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.desk.lock().is_closed
+    }
+
     /// Takes no more calls; those that wait or run go on.
     pub(crate) fn close(&self) {
         self.desk.lock().is_closed = true;

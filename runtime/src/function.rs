@@ -6,12 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use nigh_proto::{ComputerProblem, Deployment, Digest, FunctionName};
+use nigh_telemetry::PerFunction;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
 use crate::command::Command;
 use crate::logs::{FunctionLog, Hub};
 use crate::measure::Measures;
+use crate::metrics::Meters;
 use crate::module::Compiled;
 use crate::native::Native;
 use crate::schedule::LaneId;
@@ -60,6 +62,7 @@ pub(crate) struct Function {
     pub(crate) name: FunctionName,
     pub(crate) log: Arc<FunctionLog>,
     pub(crate) measures: Mutex<Measures>,
+    pub(crate) meters: Arc<Meters>,
 }
 
 /// What is known of one function.
@@ -77,12 +80,18 @@ pub(crate) struct Known {
 pub(crate) struct Functions {
     known: RwLock<HashMap<FunctionName, Known>>,
     hub: Hub,
+    meters: PerFunction<Meters>,
     changes: watch::Sender<u64>,
 }
 
 impl Functions {
     pub(crate) fn new() -> Self {
-        Self { known: RwLock::default(), hub: Hub::new(), changes: watch::Sender::new(0) }
+        Self {
+            known: RwLock::default(),
+            hub: Hub::new(),
+            meters: PerFunction::default(),
+            changes: watch::Sender::new(0),
+        }
     }
 
     /// What is known of one function.
@@ -128,6 +137,7 @@ impl Functions {
     /// Forgets a function. Returns the version that was in use.
     pub(crate) fn remove(&self, name: &FunctionName) -> Option<Arc<Version>> {
         let removed = self.known.write().remove(name);
+        self.meters.forget(name.as_str());
         self.changes.send_modify(|count| *count += 1);
         removed?.version
     }
@@ -135,6 +145,11 @@ impl Functions {
     /// Told whenever something has changed.
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
+    }
+
+    /// What is counted of each function.
+    pub(crate) fn meters(&self) -> &PerFunction<Meters> {
+        &self.meters
     }
 
     /// Where all lines logged pass.
@@ -157,20 +172,21 @@ impl Functions {
 
     fn change(&self, name: &FunctionName, change: impl FnOnce(&mut Known)) {
         let mut table = self.known.write();
-        change(table.entry(name.clone()).or_insert_with(|| Known::new(name, &self.hub)));
+        change(table.entry(name.clone()).or_insert_with(|| Known::new(name, &self.hub, self.meters.of(name.as_str()))));
         drop(table);
         self.changes.send_modify(|count| *count += 1);
     }
 }
 
 impl Known {
-    fn new(name: &FunctionName, hub: &Hub) -> Self {
+    fn new(name: &FunctionName, hub: &Hub, meters: Arc<Meters>) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let function = Function {
             lane: NEXT.fetch_add(1, Ordering::Relaxed),
             name: name.clone(),
             log: Arc::new(FunctionLog::new(name.clone(), hub.clone())),
             measures: Mutex::default(),
+            meters,
         };
         Self { function: Arc::new(function), version: None, problem: None }
     }

@@ -17,7 +17,7 @@ use tonic::{Request, Response, Status};
 
 use crate::computer::Computer;
 use crate::error::Error;
-use crate::logs::Line;
+use crate::logs::{Line, Lost};
 use crate::probe;
 
 /// Time between two samples of the utilisation.
@@ -120,16 +120,17 @@ fn follow_logs(
     kept.sort_by_key(|line| line.time_us());
     let mut reader = Reader { wanted, next: HashMap::new() };
     let told: Vec<_> = kept.iter().filter_map(|line| reader.take(line)).map(Ok).collect();
-    let new = stream::unfold((new, reader), |(mut new, mut reader)| async move {
+    let hub = computer.hub().clone();
+    let new = stream::unfold((new, reader, hub), |(mut new, mut reader, hub)| async move {
         loop {
             match new.recv().await {
                 Ok(line) => {
                     if let Some(line) = reader.take(&line) {
-                        return Some((Ok(line), (new, reader)));
+                        return Some((Ok(line), (new, reader, hub)));
                     }
                 }
                 // Which lines were lost shows in the numbers of those that follow.
-                Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Lagged(lines)) => hub.lose(Lost::SlowReader, lines),
                 Err(RecvError::Closed) => return None,
             }
         }

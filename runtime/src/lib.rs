@@ -11,7 +11,7 @@
 //! | `run`, `pool`, `instance` | a fresh instance (or, where deployed so, one kept from an earlier call of the same version) |
 //! | `native`, `command` | the two ways into a guest |
 //! | `host` | what the guest may touch |
-//! | `outcome`, `measure`, `logs`, `utilisation` | what is said and remembered of it |
+//! | `outcome`, `measure`, `metrics`, `logs`, `utilisation` | what is said and remembered of it |
 //!
 //! Beside them: `engine`, `epoch`, `module` and `cache` make code ready to run; `discovery` learns from the controller
 //! what to run, and announces what can be run; `serve` is the computer's life as a role.
@@ -36,6 +36,7 @@ mod ingress;
 mod instance;
 mod logs;
 mod measure;
+mod metrics;
 mod module;
 mod native;
 mod outcome;

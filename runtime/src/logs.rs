@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use nigh_proto::{CallId, FunctionName, v1};
+use nigh_telemetry::Counts;
 use parking_lot::Mutex;
 use tokio::sync::broadcast;
 
@@ -59,18 +60,52 @@ impl Line {
     }
 }
 
+/// Why a line did not reach its reader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lost {
+    /// Its call had used up its allowance.
+    Allowance,
+    /// Who follows was too slow.
+    SlowReader,
+}
+
+impl Lost {
+    pub(crate) const ALL: [Self; 2] = [Self::Allowance, Self::SlowReader];
+
+    /// The word for it.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Allowance => "allowance",
+            Self::SlowReader => "slow-reader",
+        }
+    }
+}
+
 /// Where all lines pass.
 #[derive(Debug, Clone)]
-pub(crate) struct Hub(broadcast::Sender<Arc<Line>>);
+pub(crate) struct Hub {
+    lines: broadcast::Sender<Arc<Line>>,
+    lost: Arc<Counts<2>>,
+}
 
 impl Hub {
     pub(crate) fn new() -> Self {
-        Self(broadcast::Sender::new(FOLLOWER_LINES))
+        Self { lines: broadcast::Sender::new(FOLLOWER_LINES), lost: Arc::default() }
+    }
+
+    /// Counts lines that did not reach a reader.
+    pub(crate) fn lose(&self, reason: Lost, lines: u64) {
+        self.lost.add(reason as usize, lines);
+    }
+
+    /// How many did not, for this reason.
+    pub(crate) fn lost(&self, reason: Lost) -> u64 {
+        self.lost.read().find(|(at, _)| *at == reason as usize).map_or(0, |(_, lines)| lines)
     }
 
     /// Every line from now on.
     pub(crate) fn follow(&self) -> broadcast::Receiver<Arc<Line>> {
-        self.0.subscribe()
+        self.lines.subscribe()
     }
 }
 
@@ -117,7 +152,7 @@ impl FunctionLog {
             kept.bytes -= oldest;
         }
         // Under the lock, so that followers see a function's lines in order. Fails only where nobody follows.
-        let _ = self.hub.0.send(line);
+        let _ = self.hub.lines.send(line);
     }
 }
 
@@ -160,6 +195,7 @@ impl CallLog {
 
     fn write_line(&mut self, level: u32, text: &[u8]) {
         if self.is_cut {
+            self.log.hub.lose(Lost::Allowance, 1);
             return;
         }
         let cost = text.len() + LINE_COST;

@@ -9,6 +9,7 @@ use std::thread;
 use bytes::Bytes;
 use nigh_proto::module::{self, ModuleLimits, abi};
 use nigh_proto::{Digest, Kind};
+use nigh_telemetry::Histogram;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::cache::{Cache, Verified};
@@ -36,6 +37,7 @@ pub(crate) struct Compiled {
 #[derive(Debug)]
 pub(crate) struct Modules {
     tasks: mpsc::Sender<Task>,
+    compile_times: Arc<Histogram>,
 }
 
 struct Task {
@@ -49,13 +51,14 @@ impl Modules {
     /// Starts the thread; it ends when this is dropped.
     pub(crate) fn start(engine: wasmtime::Engine, cache: Option<Cache>, limits: ModuleLimits) -> Result<Self, Error> {
         let (tasks, queue) = mpsc::channel(QUEUE_MAX);
-        let compiler = Compiler { engine, cache, limits, in_use: HashMap::new() };
+        let compile_times = Arc::<Histogram>::default();
+        let compiler = Compiler { engine, cache, limits, in_use: HashMap::new(), compile_times: compile_times.clone() };
         thread::Builder::new()
             .name("nigh-compile".into())
             .stack_size(STACK_BYTES)
             .spawn(move || compiler.work(queue))
             .map_err(Error::Thread)?;
-        Ok(Self { tasks })
+        Ok(Self { tasks, compile_times })
     }
 
     /// The module of this digest if it is compiled already, in memory or on disk.
@@ -66,6 +69,11 @@ impl Modules {
     /// The module of this digest, compiled if need be.
     pub(crate) async fn compile(&self, digest: Digest, bytes: Bytes) -> Result<Arc<Compiled>, PrepareError> {
         self.ask(digest, Some(bytes)).await?.ok_or(PrepareError::Stopping)
+    }
+
+    /// How long modules took to compile.
+    pub(crate) fn compile_times(&self) -> &Histogram {
+        &self.compile_times
     }
 
     async fn ask(&self, digest: Digest, bytes: Option<Bytes>) -> Result<Option<Arc<Compiled>>, PrepareError> {
@@ -80,6 +88,7 @@ struct Compiler {
     cache: Option<Cache>,
     limits: ModuleLimits,
     in_use: HashMap<Digest, Weak<Compiled>>,
+    compile_times: Arc<Histogram>,
 }
 
 impl Compiler {
@@ -125,7 +134,9 @@ impl Compiler {
         let started = std::time::Instant::now();
         let module =
             wasmtime::Module::new(&self.engine, bytes).map_err(|error| PrepareError::Compile(format!("{error:#}")))?;
-        tracing::info!(module = %digest.short(), ms = started.elapsed().as_millis(), "compiled");
+        let took = started.elapsed();
+        self.compile_times.record(took);
+        tracing::info!(module = %digest.short(), ms = took.as_millis(), "compiled");
         if let Some(cache) = &self.cache {
             let stored = module.serialize().map_err(std::io::Error::other).and_then(|code| cache.store(digest, &code));
             if let Err(error) = stored {

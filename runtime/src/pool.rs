@@ -85,6 +85,11 @@ impl Pool {
         self.take_out(|id, _| id == version.id)
     }
 
+    /// How many are kept.
+    pub(crate) fn kept(&self) -> usize {
+        self.kept.lock().count
+    }
+
     /// Whether none is kept.
     pub(crate) fn is_empty(&self) -> bool {
         self.kept.lock().count == 0

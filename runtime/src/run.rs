@@ -2,24 +2,28 @@
 
 use std::time::Instant;
 
-use nigh_proto::{Reply, Timing};
+use nigh_proto::{Reason, Reply, Timing};
 
 use crate::admission::{self, Job};
 use crate::crew::Turn;
 use crate::host::Service;
 use crate::instance::{self, Ended, Instance, Life};
 use crate::logs::CallLog;
+use crate::metrics::Counted;
 
 /// Runs a call and answers it. Dropped before it is over, it ends the guest; the caller is gone then.
 pub(crate) async fn call(turn: Turn, job: Job) {
     let Job { call, arrived, function, version, answer } = job;
     let (crew, number) = (turn.crew.clone(), turn.number);
+    // However the task ends, the call is counted.
+    let counted = Counted::new(function.meters.clone());
     let began = Instant::now();
     if answer.is_closed() {
         return;
     }
     if began >= call.deadline {
         // Fails only where the caller is gone.
+        counted.end(Reason::Late);
         let _ = answer.send(Err(admission::late_waiting()));
         return;
     }
@@ -47,6 +51,7 @@ pub(crate) async fn call(turn: Turn, job: Job) {
         ..Timing::default()
     };
     let (load, computed) = crew.report(number, ended);
+    counted.record(outcome.as_ref(), &timing);
     if let Ok(outcome) = &outcome {
         function.measures.lock().record(outcome, &timing, computed);
     }

@@ -1,5 +1,6 @@
 //! A computer's life as a role of the edge: serve, be known, drain, end.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use nigh_proto::Endpoint;
@@ -26,20 +27,22 @@ const CLOSE_MAX: Duration = Duration::from_secs(1);
 /// Where it cannot start, or its server breaks; the operator has to act.
 pub async fn run(listener: TcpListener, config: Config, shutdown: CancellationToken) -> Result<(), Error> {
     let limits = config.limits.clone();
-    let (controller, drain) = (config.controller.clone(), config.drain);
+    let (controller, drain, telemetry) = (config.controller.clone(), config.drain, config.telemetry.clone());
     let own = listener.local_addr().map_err(Error::Listen)?;
     let endpoint = config.advertise.clone().unwrap_or_else(|| Endpoint::from(own));
     // Starting the engine reserves address space and makes threads: not for an async thread.
     let computer = tokio::task::spawn_blocking(move || Computer::new(config))
         .await
         .map_err(|error| Error::Engine(error.to_string()))??;
+    computer.set_learning(controller.is_some());
+    let watched = Arc::downgrade(&computer);
+    telemetry.ready_when(move || watched.upgrade().map_or(Ok(()), |computer| computer.readiness()));
     tracing::info!(name = %computer.name(), %endpoint, "computer ready");
 
     let close_port = CancellationToken::new();
     let mut port = tokio::spawn(ingress::serve(computer.clone(), listener, limits, close_port.clone()));
     let mut relations = tokio::task::JoinSet::new();
     if let Some(controller) = &controller {
-        computer.set_learning(true);
         relations.spawn(discovery::follow(computer.clone(), controller.clone(), shutdown.clone()));
         relations.spawn(discovery::announce(computer.clone(), endpoint, controller.clone(), shutdown.clone()));
     }
@@ -50,6 +53,7 @@ pub async fn run(listener: TcpListener, config: Config, shutdown: CancellationTo
             return ended.unwrap_or_else(|error| Err(Error::Server(error.to_string())));
         }
     }
+    telemetry.not_ready("the computer is stopping");
     if controller.is_some() {
         tokio::time::sleep(WITHDRAWAL_GRACE).await;
     }

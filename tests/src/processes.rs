@@ -89,7 +89,12 @@ impl Drop for Role {
 
 fn spawn(arguments: &[String], listen: &str) -> (Child, serde_json::Value) {
     let mut command = nigh();
-    command.args(arguments).args(["--listen", listen]).stdout(Stdio::piped()).stderr(Stdio::inherit());
+    // Else it would follow from the port that the system picked, where something else may listen.
+    command
+        .args(arguments)
+        .args(["--listen", listen, "--listen-metrics", "127.0.0.1:0"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::inherit());
     let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     let mut line = String::new();
     BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("the role speaks");

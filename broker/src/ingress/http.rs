@@ -41,11 +41,16 @@ pub(crate) async fn serve(
     routes: Arc<Routes>,
     stop: CancellationToken,
 ) -> std::io::Result<()> {
+    let counting = broker.clone();
     let door = Door { broker, routes, stop: stop.clone() };
     let router = Router::new()
         .route("/function/{name}", post(invoke).fallback(wrong_method_for_function))
         .route("/healthz", get(healthz).fallback(wrong_method_for_health))
         .fallback(unknown_path)
+        .layer(axum::middleware::map_response(move |response: Response| {
+            counting.counts().count_http(response.status());
+            std::future::ready(response)
+        }))
         .with_state(Arc::new(door));
     let listener = listener.tap_io(|connection| {
         // Without it small answers wait for the acknowledgement of those before; a failure costs only that.

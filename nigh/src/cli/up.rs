@@ -1,5 +1,6 @@
 //! `nigh up`: a whole edge in one process.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -9,7 +10,7 @@ use nigh_routing::PolicyKind;
 use nigh_runtime::OfferedDirectory;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{default_data_dir, parse_offer};
+use crate::config::{default_data_dir, metrics_port, parse_offer, ports};
 use crate::local::{COMPUTERS_MAX, Edge, EdgeConfig, EdgePorts};
 use crate::output::Output;
 use crate::signals::StopSignals;
@@ -46,6 +47,9 @@ struct SocketOptions {
     /// Address for all sockets; 0.0.0.0 for other machines too, in a trusted network
     #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
     listen: IpAddr,
+    /// Address for metrics and health, or `none`
+    #[arg(long, value_name = "IP", default_value = "127.0.0.1", value_parser = address_or_none)]
+    listen_metrics: AddressOrNone,
     /// Host by which others reach this machine; needed with 0.0.0.0
     #[arg(long, value_name = "HOST")]
     advertise: Option<String>,
@@ -69,6 +73,14 @@ struct SocketOptions {
     computer_port: u16,
 }
 
+/// An address, or none.
+#[derive(Debug, Clone, Copy)]
+struct AddressOrNone(Option<IpAddr>);
+
+fn address_or_none(given: &str) -> Result<AddressOrNone, std::net::AddrParseError> {
+    if given == "none" { Ok(AddressOrNone(None)) } else { given.parse().map(|address| AddressOrNone(Some(address))) }
+}
+
 fn computers(given: &str) -> Result<usize, String> {
     match given.parse() {
         Ok(computers) if (1..=COMPUTERS_MAX).contains(&computers) => Ok(computers),
@@ -80,7 +92,8 @@ impl UpOptions {
     pub(super) async fn run(self, output: Output) -> anyhow::Result<()> {
         let signals = StopSignals::listen()?;
         let config = self.config()?;
-        if !config.listen.is_loopback() {
+        let is_exposed = |address: IpAddr| !address.is_loopback();
+        if is_exposed(config.listen) || config.listen_metrics.is_some_and(is_exposed) {
             tracing::warn!(listen = %config.listen, "reachable from other machines, and the wire is not encrypted: use it in a trusted network only");
         }
         let data_dir = config.data_dir.display().to_string();
@@ -100,6 +113,7 @@ impl UpOptions {
         let mut config = EdgeConfig::new(data_dir);
         config.computers = self.computers;
         config.listen = self.sockets.listen;
+        config.listen_metrics = self.sockets.listen_metrics.0;
         config.advertise = self.sockets.advertise.clone();
         config.ports = self.sockets.ports();
         config.broker.policy = self.policy;
@@ -119,6 +133,9 @@ impl SocketOptions {
             table: self.table_port,
             http: self.http_port,
             computers: self.computer_port,
+            controller_metrics: metrics_port(self.controller_port, ports::CONTROLLER_OFFSET),
+            broker_metrics: metrics_port(self.calls_port, ports::BROKER_OFFSET),
+            computer_metrics: metrics_port(self.computer_port, ports::COMPUTER_OFFSET),
         }
     }
 }
@@ -131,6 +148,7 @@ struct Started {
     table: String,
     http: String,
     computers: Vec<Computer>,
+    metrics: BTreeMap<String, String>,
     data_dir: String,
     #[serde(skip)]
     is_usual: bool,
@@ -153,6 +171,7 @@ impl Started {
             computers: computers
                 .map(|(name, endpoint)| Computer { name: name.to_string(), endpoint: endpoint.to_string() })
                 .collect(),
+            metrics: edge.metrics().iter().map(|(name, endpoint)| (name.clone(), endpoint.to_string())).collect(),
             data_dir,
             is_usual,
         }
@@ -168,6 +187,9 @@ impl fmt::Display for Started {
         writeln!(f, "  controller  {}", self.controller)?;
         for computer in &self.computers {
             writeln!(f, "  computer    {} ({})", computer.endpoint, computer.name)?;
+        }
+        for (name, endpoint) in &self.metrics {
+            writeln!(f, "  metrics     http://{endpoint}/metrics ({name})")?;
         }
         write!(f, "  data        {}", self.data_dir)?;
         if !self.is_usual {

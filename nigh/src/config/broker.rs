@@ -10,7 +10,7 @@ use nigh_proto::{Endpoint, FunctionName, NodeName};
 use nigh_routing::PolicyKind;
 
 use super::keys::{CallLimitKeys, Fill as _, OrNone, Text, keys};
-use super::node::{check_advertise, default_controller, default_name};
+use super::node::{Listen, check_advertise, default_controller, default_name, metrics_at, or_none};
 use super::{ConfigError, ports, read, warn_if_exposed};
 use crate::units::Time;
 
@@ -32,6 +32,9 @@ pub struct BrokerOptions {
     /// Where to take calls over HTTP, or `none` [default: 127.0.0.1:8080]
     #[arg(long, value_name = "IP:PORT", value_parser = or_none)]
     pub listen_http: Option<Listen>,
+    /// Where to serve metrics and health over HTTP, or `none` [default: 127.0.0.1:9473]
+    #[arg(long, value_name = "IP:PORT", value_parser = or_none)]
+    pub listen_metrics: Option<Listen>,
     /// Where others reach it for calls; needed when it listens at 0.0.0.0
     #[arg(long, value_name = "HOST:PORT")]
     pub advertise: Option<Endpoint>,
@@ -46,10 +49,6 @@ pub struct BrokerOptions {
     pub no_controller: bool,
 }
 
-/// A socket that may be left out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Listen(pub Option<SocketAddr>);
-
 /// How a broker is started.
 #[derive(Debug, Clone)]
 pub struct BrokerSettings {
@@ -59,6 +58,8 @@ pub struct BrokerSettings {
     pub table: Option<SocketAddr>,
     /// Where it takes calls over HTTP.
     pub http: Option<SocketAddr>,
+    /// Where it serves metrics and health.
+    pub metrics: Option<SocketAddr>,
     /// Its name; without one it is called after the port that it gets.
     pub name: Option<NodeName>,
     /// The rest; see [`BrokerSettings::into_config`].
@@ -73,6 +74,7 @@ keys! {
             listen: Text<SocketAddr>,
             listen_table: Text<OrNone<SocketAddr>>,
             listen_http: Text<OrNone<SocketAddr>>,
+            listen_metrics: Text<OrNone<SocketAddr>>,
             controller: Text<OrNone<Endpoint>>,
             routes: BTreeMap<String, Vec<Text<Endpoint>>>,
         }
@@ -103,6 +105,7 @@ impl BrokerSettings {
         };
         let table = door(options.listen_table, keys.listen_table.take(), ports::TABLE);
         let http = door(options.listen_http, keys.listen_http.take(), ports::HTTP);
+        let metrics = metrics_at(options.listen_metrics, keys.listen_metrics.take(), calls, ports::BROKER_OFFSET);
 
         let name = options.name.clone().or(keys.name.take().map(|name| name.0));
         let mut config = Config::new(name.clone().unwrap_or_else(|| default_name("broker", calls.port())));
@@ -121,10 +124,10 @@ impl BrokerSettings {
             return Err(ConfigError::Contradiction(message.into()));
         }
         check_advertise("broker", calls, config.advertise.as_ref())?;
-        for listen in [Some(calls), table, http].into_iter().flatten() {
+        for listen in [Some(calls), table, http, metrics].into_iter().flatten() {
             warn_if_exposed("broker", listen);
         }
-        Ok(Self { calls, table, http, name, config })
+        Ok(Self { calls, table, http, metrics, name, config })
     }
 
     /// The configuration of a broker that takes calls on this port, from which the name follows where nobody has set it.
@@ -142,10 +145,6 @@ fn routes(keys: BTreeMap<String, Vec<Text<Endpoint>>>) -> Result<Vec<(FunctionNa
         routes.extend(destinations.into_iter().map(|destination| (function.clone(), destination.0)));
     }
     Ok(routes)
-}
-
-fn or_none(given: &str) -> Result<Listen, std::net::AddrParseError> {
-    given.parse::<OrNone<SocketAddr>>().map(|listen| Listen(listen.0))
 }
 
 /// `FUNCTION=HOST:PORT`.

@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use nigh_proto::{Endpoint, NodeName};
 use nigh_runtime::{Config, OfferedDirectory};
 
-use super::keys::{CallLimitKeys, Fill as _, ModuleLimitKeys, Text, keys};
-use super::node::{check_advertise, default_controller, default_name};
+use super::keys::{CallLimitKeys, Fill as _, ModuleLimitKeys, OrNone, Text, keys};
+use super::node::{Listen, check_advertise, default_controller, default_name, metrics_at, or_none};
 use super::{ConfigError, default_data_dir, ports, read, warn_if_exposed};
 use crate::units::{Size, Time};
 
@@ -28,6 +28,9 @@ pub struct ComputerOptions {
     /// Where to take calls [default: 127.0.0.1:10000]
     #[arg(long, value_name = "IP:PORT")]
     pub listen: Option<SocketAddr>,
+    /// Where to serve metrics and health over HTTP, or `none` [default: on 127.0.0.1, 9000 above its port: 19000]
+    #[arg(long, value_name = "IP:PORT", value_parser = or_none)]
+    pub listen_metrics: Option<Listen>,
     /// Where others reach it; needed when it listens at 0.0.0.0
     #[arg(long, value_name = "HOST:PORT")]
     pub advertise: Option<Endpoint>,
@@ -50,6 +53,8 @@ pub struct ComputerOptions {
 pub struct ComputerSettings {
     /// Where it takes calls.
     pub listen: SocketAddr,
+    /// Where it serves metrics and health.
+    pub metrics: Option<SocketAddr>,
     /// Its name; without one it is called after the port that it gets.
     pub name: Option<NodeName>,
     /// Folder for compiled modules.
@@ -64,6 +69,7 @@ keys! {
         own {
             name: Text<NodeName>,
             listen: Text<SocketAddr>,
+            listen_metrics: Text<OrNone<SocketAddr>>,
             controller: Text<Endpoint>,
             data_dir: PathBuf,
             directories: BTreeMap<String, Offer>,
@@ -104,6 +110,7 @@ impl ComputerSettings {
         let mut keys: ComputerKeys = read(options.config.as_deref())?;
         let listen = options.listen.or(keys.listen.take().map(|listen| listen.0));
         let listen = listen.unwrap_or((Ipv4Addr::LOCALHOST, ports::COMPUTERS).into());
+        let metrics = metrics_at(options.listen_metrics, keys.listen_metrics.take(), listen, ports::COMPUTER_OFFSET);
         let name = options.name.clone().or(keys.name.take().map(|name| name.0));
         let mut config = Config::new(name.clone().unwrap_or_else(|| default_name("computer", listen.port())));
         let key = keys.controller.take().map(|controller| controller.0);
@@ -116,8 +123,10 @@ impl ComputerSettings {
         config.workers = options.workers.map_or(config.workers, NonZeroUsize::get);
         config.memory_bytes_max = options.memory.map_or(config.memory_bytes_max, Size::bytes);
         check_advertise("computer", listen, config.advertise.as_ref())?;
-        warn_if_exposed("computer", listen);
-        Ok(Self { listen, name, data_dir, config })
+        for listen in std::iter::once(listen).chain(metrics) {
+            warn_if_exposed("computer", listen);
+        }
+        Ok(Self { listen, metrics, name, data_dir, config })
     }
 
     /// The configuration of a computer that listens on this port, from which what nobody has set follows.

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 
 use nigh_controller::Config;
 
-use super::keys::{Fill as _, ModuleLimitKeys, Text, keys};
+use super::keys::{Fill as _, ModuleLimitKeys, OrNone, Text, keys};
+use super::node::{Listen, metrics_at, or_none};
 use super::{ConfigError, default_data_dir, ports, read, warn_if_exposed};
 use crate::units::{Size, Time};
 
@@ -22,6 +23,9 @@ pub struct ControllerOptions {
     /// Where to listen [default: 127.0.0.1:6475]
     #[arg(long, value_name = "IP:PORT")]
     pub listen: Option<SocketAddr>,
+    /// Where to serve metrics and health over HTTP, or `none` [default: 127.0.0.1:9475]
+    #[arg(long, value_name = "IP:PORT", value_parser = or_none)]
+    pub listen_metrics: Option<Listen>,
     /// Folder for what is deployed, made if missing [default: nigh/controller in the user's data folder]
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
@@ -32,6 +36,8 @@ pub struct ControllerOptions {
 pub struct ControllerSettings {
     /// Where it listens.
     pub listen: SocketAddr,
+    /// Where it serves metrics and health.
+    pub metrics: Option<SocketAddr>,
     /// The folder that must be there for its store.
     pub data_dir: PathBuf,
     /// The rest.
@@ -43,6 +49,7 @@ keys! {
     ControllerKeys for Config {
         own {
             listen: Text<SocketAddr>,
+            listen_metrics: Text<OrNone<SocketAddr>>,
             data_dir: PathBuf,
         }
         config {
@@ -77,16 +84,19 @@ impl ControllerSettings {
     /// # Errors
     /// [`ConfigError`].
     pub fn new(options: &ControllerOptions) -> Result<Self, ConfigError> {
-        let keys: ControllerKeys = read(options.config.as_deref())?;
+        let mut keys: ControllerKeys = read(options.config.as_deref())?;
         let listen = options.listen.or(keys.listen.as_ref().map(|listen| listen.0));
         let listen = listen.unwrap_or((Ipv4Addr::LOCALHOST, ports::CONTROLLER).into());
+        let metrics = metrics_at(options.listen_metrics, keys.listen_metrics.take(), listen, ports::CONTROLLER_OFFSET);
         let data_dir = match options.data_dir.clone().or(keys.data_dir.clone()) {
             Some(folder) => folder,
             None => default_data_dir("controller")?,
         };
         let mut config = Config::new(data_dir.join(STORE));
         keys.fill(&mut config);
-        warn_if_exposed("controller", listen);
-        Ok(Self { listen, data_dir, config })
+        for listen in std::iter::once(listen).chain(metrics) {
+            warn_if_exposed("controller", listen);
+        }
+        Ok(Self { listen, metrics, data_dir, config })
     }
 }

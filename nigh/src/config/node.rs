@@ -1,10 +1,15 @@
-//! What computers and brokers have in common: a name, and a controller to join.
+//! What roles have in common: a name, a controller to join, and a port where they tell of themselves.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
 use nigh_proto::{Endpoint, NodeName};
 
+use super::keys::{OrNone, Text};
 use super::{ConfigError, ports};
+
+/// A socket that may be left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listen(pub Option<SocketAddr>);
 
 /// Where a controller of this machine is by convention.
 pub(crate) fn default_controller() -> Endpoint {
@@ -26,4 +31,27 @@ pub(super) fn check_advertise(
         return Err(ConfigError::Advertise { role, listen });
     }
     Ok(())
+}
+
+/// Reads an address, or `none`.
+pub(super) fn or_none(given: &str) -> Result<Listen, std::net::AddrParseError> {
+    given.parse::<OrNone<SocketAddr>>().map(|listen| Listen(listen.0))
+}
+
+/// Where a role serves metrics and health: as its option says, else its key. Otherwise on this machine only, at a fixed
+/// distance from its own port, so that several on one machine do not meet; where that is for the system to pick, so is
+/// this.
+pub(super) fn metrics_at(
+    option: Option<Listen>,
+    key: Option<Text<OrNone<SocketAddr>>>,
+    own: SocketAddr,
+    offset: u16,
+) -> Option<SocketAddr> {
+    let usual = SocketAddr::from((Ipv4Addr::LOCALHOST, metrics_port(own.port(), offset)));
+    option.map(|listen| listen.0).or(key.map(|key| key.0.0)).unwrap_or(Some(usual))
+}
+
+/// The port for metrics of a role whose own port is this; 0 lets the system pick.
+pub(crate) fn metrics_port(own: u16, offset: u16) -> u16 {
+    if own == 0 { 0 } else { own.checked_add(offset).unwrap_or(0) }
 }

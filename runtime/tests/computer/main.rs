@@ -8,6 +8,7 @@ mod directories;
 mod guests;
 mod isolation;
 mod limits;
+mod metrics;
 mod outcomes;
 mod role;
 mod set_up;

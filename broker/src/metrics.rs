@@ -1,0 +1,141 @@
+//! What is counted of calls for those who watch this broker, and how all that there is to watch is written.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use axum::http::StatusCode;
+use nigh_proto::{NodeName, Outcome, PlatformError, Reason};
+use nigh_telemetry::{Exposition, Histogram, OTHER, Outcomes, Telemetry};
+
+use crate::call::Broker;
+
+/// HTTP statuses: from 100 to 599.
+const STATUS_MIN: u16 = 100;
+const STATUSES: usize = 500;
+
+/// What is counted of one function's calls. Destinations carry it, so counting looks nothing up.
+#[derive(Debug, Default)]
+pub(crate) struct Meters {
+    ended: Outcomes,
+    whole: Histogram,
+    own: Histogram,
+}
+
+impl Meters {
+    /// Counts a call that was refused before it was anybody's.
+    pub(crate) fn record_reason(&self, reason: Reason) {
+        self.ended.record_reason(reason);
+    }
+}
+
+/// One call, counted once however it ends: also where its caller goes away.
+#[derive(Debug)]
+pub(crate) struct Counted {
+    meters: Arc<Meters>,
+    arrived: Instant,
+    own: Option<Duration>,
+    is_over: bool,
+}
+
+impl Counted {
+    /// A call that is no known function's yet.
+    pub(crate) fn new(unknown: &Arc<Meters>, arrived: Instant) -> Self {
+        Self { meters: unknown.clone(), arrived, own: None, is_over: false }
+    }
+
+    /// Whose call it is.
+    pub(crate) fn belongs_to(&mut self, meters: &Arc<Meters>) {
+        self.meters = meters.clone();
+    }
+
+    /// What the broker itself took of the call's time.
+    pub(crate) fn spent(&mut self, own: Duration) {
+        self.own = Some(own);
+    }
+
+    /// How it ended.
+    pub(crate) fn end(mut self, outcome: Result<&Outcome, &PlatformError>) {
+        self.is_over = true;
+        self.meters.ended.record(outcome);
+        self.meters.whole.record(self.arrived.elapsed());
+        if let Some(own) = self.own {
+            self.meters.own.record(own);
+        }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.meters.record_reason(Reason::Cancelled);
+        }
+    }
+}
+
+/// What is counted beside the calls of each function.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    retries: AtomicU64,
+    http: nigh_telemetry::Counts<STATUSES>,
+}
+
+impl Counts {
+    /// A call is passed on once more, elsewhere.
+    pub(crate) fn count_retry(&self) {
+        self.retries.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A request over HTTP was answered.
+    pub(crate) fn count_http(&self, status: StatusCode) {
+        self.http.add(status.as_u16().saturating_sub(STATUS_MIN).into(), 1);
+    }
+}
+
+/// Has everything that there is to watch of a broker written when somebody asks.
+pub(crate) fn describe(telemetry: &Telemetry, name: &NodeName, broker: &Arc<Broker>) {
+    let broker: Weak<Broker> = Arc::downgrade(broker);
+    telemetry.describe("broker", name, move |out| match broker.upgrade() {
+        Some(broker) => write(&broker, out),
+        None => Ok(()),
+    });
+}
+
+fn write(broker: &Broker, out: &mut Exposition<'_>) -> fmt::Result {
+    let meters = broker.routes().meters().all();
+    out.counters("nigh_broker_calls_total", "Calls that ended, by how", |samples| {
+        for (function, meters) in &meters {
+            for (outcome, calls) in meters.ended.read() {
+                samples.counter(&[("function", function), ("outcome", outcome)], calls)?;
+            }
+        }
+        Ok(())
+    })?;
+    let mut times = |name: &str, help: &str, of: fn(&Meters) -> &Histogram| {
+        out.histograms(name, help, |samples| {
+            let mut used = meters.iter().filter(|(function, meters)| function != OTHER || !of(meters).is_empty());
+            used.try_for_each(|(function, meters)| samples.histogram(&[("function", function)], of(meters)))
+        })
+    };
+    times("nigh_broker_call_seconds", "Time from a call's arrival to its end", |meters| &meters.whole)?;
+    let help = "Time of a call before it was passed on, tries that failed included";
+    times("nigh_broker_own_seconds", help, |meters| &meters.own)?;
+
+    let counts = broker.counts();
+    let retries = counts.retries.load(Ordering::Relaxed);
+    out.counter("nigh_broker_retries_total", "Calls passed on once more, elsewhere", retries)?;
+    out.gauge("nigh_broker_in_flight", "Calls under way", broker.in_flight())?;
+    let census = broker.routes().census();
+    out.gauge("nigh_broker_functions", "Functions in the forwarding table", census.functions)?;
+    out.gauges("nigh_broker_destinations", "Destinations of all functions, by state", |samples| {
+        let states = [("in-use", census.in_use), ("set-aside", census.set_aside), ("probing", census.probing)];
+        states.into_iter().try_for_each(|(state, count)| samples.gauge(&[("state", state)], count))
+    })?;
+    out.counters("nigh_broker_http_responses_total", "Requests over HTTP that were answered, by status", |samples| {
+        for (at, responses) in counts.http.read() {
+            samples.counter(&[("code", &(at + usize::from(STATUS_MIN)).to_string())], responses)?;
+        }
+        Ok(())
+    })
+}
