@@ -154,6 +154,12 @@ impl Refusal {
                 "the computer holds as many bytes of payload as it may; try again later, or another computer"
                     .to_owned(),
             ),
+            Self::Full(Full::Share) => (
+                Reason::QueueFull,
+                format!(
+                    "{name} has taken its share of this computer's queue, the rest is for other functions; try again later, or another computer"
+                ),
+            ),
             Self::WaitTooLong(wait) => {
                 let message = format!(
                     "the call would wait for about {} ms, longer than its deadline allows; give it more time, or try another computer",

@@ -1,107 +1,35 @@
 //! Which call runs next, and for how long: calls wait in their function's lane, functions take turns, all within the
-//! computer's budgets. Calls that have begun run in slices: brief ones before long ones, the earliest deadline first, and
-//! long ones get a share that no crowd of brief ones can take. Pure: no threads, no clock of its own.
+//! computer's budgets, of which no function gets all. Calls that have begun run in slices: brief ones before long ones,
+//! functions in rounds, the earliest deadline first. Long ones get a share that no crowd of brief ones can take, and
+//! whoever has nothing that computes gets its turn whatever the others hold. Pure: no threads, no clock of its own.
 
+mod claim;
 mod lane;
+mod rounds;
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use nigh_proto::Load;
 
 use crate::utilisation::Utilisation;
+pub(crate) use claim::{Budgets, Claim, Class, Demand, Full, Next};
 use lane::{Lane, Waiting};
+use rounds::Rounds;
 
 /// Computing for longer than this makes a call a long one.
 pub(crate) const LONG: Duration = Duration::from_millis(10);
 /// One slice in so many goes to a long call, if there is one.
 const LONG_SHARE: u32 = 4;
-/// Times that others may go before a call that waits for memory; then all wait until it fits.
+/// Times that others may go before a call that waits for memory; then other functions have one call at a time until it fits.
 const PASSED_OVER_MAX: u32 = 64;
+/// What one function may hold of a budget, in multiples of what is left for others: 4 leave a fifth.
+const SHARE: u64 = 4;
 
 /// A function's place in the schedule.
 pub(crate) type LaneId = u64;
 /// A call's number in the schedule.
 pub(crate) type Number = u64;
-
-/// The computer's budgets.
-#[derive(Debug, Clone)]
-pub(crate) struct Budgets {
-    /// Calls of each class that compute at once.
-    pub(crate) workers: usize,
-    /// Calls that have begun and not ended.
-    pub(crate) instances_max: usize,
-    /// Calls that wait.
-    pub(crate) queue_max: usize,
-    /// Bytes of payloads of calls that wait or run.
-    pub(crate) payload_bytes_max: u64,
-    /// Sum of the memory limits of all instances.
-    pub(crate) memory_bytes_max: u64,
-}
-
-/// What a call asks of the schedule.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Claim {
-    /// Its function.
-    pub(crate) lane: LaneId,
-    /// Calls of the function that may run at once.
-    pub(crate) concurrency: u32,
-    /// Calls of the function that may wait.
-    pub(crate) queue: u32,
-    /// The memory limit of its instance.
-    pub(crate) memory_bytes: u64,
-    /// The size of its payload.
-    pub(crate) payload_bytes: u64,
-    /// How long it will probably take from its begin to its end.
-    pub(crate) expected: Duration,
-    /// How much of that it will probably compute.
-    pub(crate) computing: Duration,
-    /// When its answer stops being of use.
-    pub(crate) deadline: Instant,
-}
-
-/// How long a call computes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Class {
-    /// Up to [`LONG`].
-    Brief,
-    /// Longer.
-    Long,
-}
-
-/// Why a call cannot wait.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Full {
-    /// Its function's queue is full.
-    Function,
-    /// The computer's queue is full.
-    Computer,
-    /// Too many bytes of payload wait or run.
-    Payloads,
-}
-
-/// What a worker is to do.
-#[derive(Debug)]
-pub(crate) enum Next<T> {
-    /// Run this call for a slice.
-    Run(Number, T),
-    /// Drop a kept instance, then ask again: a call waits for the memory.
-    Evict,
-    /// Wait.
-    Nothing,
-}
-
-/// Who else wants to compute.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Demand {
-    /// Nobody.
-    None,
-    /// Long calls only.
-    Long,
-    /// Brief calls.
-    Brief,
-}
 
 /// What a call that has begun is at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,6 +40,23 @@ enum State {
     Ready,
     /// Waits for its host: a timer, a file.
     Blocked,
+}
+
+/// Whether a lane's first call may begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Leave {
+    /// It may.
+    Now,
+    /// It may once kept instances are dropped.
+    Evict,
+    /// It waits for memory that calls of other functions hold.
+    NoMemory,
+    /// It waits for a slot, or for its own function's calls.
+    Later,
+    /// Calls of its function have shown to be of the other class meanwhile.
+    OtherClass,
+    /// There is none.
+    Nobody,
 }
 
 #[derive(Debug)]
@@ -136,16 +81,19 @@ pub(crate) struct Schedule<T> {
     /// By class, the lanes that may begin their next call, in turn; each at most once.
     turns: [VecDeque<LaneId>; 2],
     begun: HashMap<Number, Begun<T>>,
-    /// By class, calls ready for their next slice; some may have ended since.
-    ready: [BinaryHeap<Reverse<(Instant, Number)>>; 2],
+    /// By class, calls ready for their next slice.
+    ready: [Rounds; 2],
     /// By class, calls that compute or are ready to.
     active: [usize; 2],
     waiting: usize,
     computing: usize,
     picks: u32,
+    picks_of: [u32; 2],
     payload_bytes: u64,
     begun_memory_bytes: u64,
     kept_memory_bytes: u64,
+    /// The function whose call has waited for memory for too long.
+    starving: Option<LaneId>,
     next_number: Number,
     utilisation: Utilisation,
 }
@@ -163,9 +111,11 @@ impl<T> Schedule<T> {
             waiting: 0,
             computing: 0,
             picks: 0,
+            picks_of: [0; 2],
             payload_bytes: 0,
             begun_memory_bytes: 0,
             kept_memory_bytes: 0,
+            starving: None,
             next_number: 0,
             utilisation: Utilisation::new(cores, now),
         }
@@ -189,6 +139,12 @@ impl<T> Schedule<T> {
             self.forget_if_empty(claim.lane);
             return Err(Full::Function);
         }
+        let waiting = lane.waiting.len().saturating_sub(at_once) as u64;
+        let places_left = self.budgets.queue_max.saturating_sub(self.waiting + 1) as u64;
+        let bytes_left = self.budgets.payload_bytes_max - payload_bytes;
+        if !is_fair(waiting, 1, places_left) || !is_fair(lane.payload_bytes, claim.payload_bytes, bytes_left) {
+            return Err(Full::Share);
+        }
         let number = self.next_number;
         self.next_number += 1;
         self.waiting += 1;
@@ -206,7 +162,8 @@ impl<T> Schedule<T> {
             && lane.class() == Class::Brief
             && self.turns[brief].front() == Some(&id)
             && self.ready[brief].is_empty();
-        match if is_first { self.begin(Class::Brief, now) } else { Next::Nothing } {
+        let may_begin = is_first && self.slots(Class::Brief) > 0;
+        match if may_begin { self.begin(Class::Brief, now) } else { Next::Nothing } {
             Next::Run(number, job) => Some((number, job)),
             Next::Evict | Next::Nothing => None,
         }
@@ -215,41 +172,56 @@ impl<T> Schedule<T> {
     /// The next call to run for a slice; the caller is a worker that is free.
     pub(crate) fn next(&mut self, now: Instant) -> Next<T> {
         self.picks = self.picks.wrapping_add(1);
-        if self.picks.is_multiple_of(LONG_SHARE)
-            && let Some((number, job)) = self.resume(Class::Long, now)
-        {
-            return Next::Run(number, job);
-        }
-        if let Some((number, job)) = self.resume(Class::Brief, now) {
-            return Next::Run(number, job);
-        }
+        let is_for_long = self.picks.is_multiple_of(LONG_SHARE);
         // A function may turn out to be brief again when it would be its turn among the long ones.
-        for class in [Class::Brief, Class::Long, Class::Brief] {
-            let next = self.begin(class, now);
+        let classes = if is_for_long { [Class::Long, Class::Brief] } else { [Class::Brief, Class::Long] };
+        for class in classes.into_iter().chain([Class::Brief]) {
+            let next = self.next_of(class, now);
             if !matches!(next, Next::Nothing) {
                 return next;
             }
         }
-        self.resume(Class::Long, now).map_or(Next::Nothing, |(number, job)| Next::Run(number, job))
+        Next::Nothing
+    }
+
+    /// Those that have begun and those that have not go first in turn, so that neither keep the others waiting.
+    fn next_of(&mut self, class: Class, now: Instant) -> Next<T> {
+        let picks = &mut self.picks_of[class as usize];
+        *picks = picks.wrapping_add(1);
+        if picks.is_multiple_of(2) {
+            match self.begin(class, now) {
+                Next::Nothing => self.resume(class, now),
+                next => next,
+            }
+        } else {
+            match self.resume(class, now) {
+                Next::Nothing => self.begin(class, now),
+                next => next,
+            }
+        }
     }
 
     /// A call that has begun can go on. Gives back one that has ended: it only has to be dropped.
     pub(crate) fn wake(&mut self, number: Number, job: T, now: Instant) -> Option<T> {
         let computed = self.computed(number, now);
         let Some(begun) = self.begun.get_mut(&number) else { return Some(job) };
-        if begun.state != State::Blocked {
-            self.active[begun.class as usize] -= 1;
-        }
-        if begun.class == Class::Brief && computed >= LONG {
-            begun.class = Class::Long;
-            if let Some(lane) = self.lanes.get_mut(&begun.claim.lane) {
-                lane.long += 1;
-            }
-        }
+        let (claim, class, was) = (begun.claim, begun.class, begun.state);
         begun.state = State::Ready;
         begun.job = Some(job);
-        self.active[begun.class as usize] += 1;
-        self.ready[begun.class as usize].push(Reverse((begun.claim.deadline, number)));
+        if computed >= LONG {
+            begun.class = Class::Long;
+        }
+        let class_now = begun.class;
+        if was != State::Blocked {
+            self.count_active(claim.lane, class, -1);
+        }
+        self.count_active(claim.lane, class_now, 1);
+        if class != class_now
+            && let Some(lane) = self.lanes.get_mut(&claim.lane)
+        {
+            lane.long += 1;
+        }
+        self.ready[class_now as usize].push(claim.lane, claim.deadline, number);
         None
     }
 
@@ -261,7 +233,8 @@ impl<T> Schedule<T> {
         // It may have been woken, and be in its next slice on another thread.
         if begun.slice == slice && begun.state == State::Computing {
             begun.state = State::Blocked;
-            self.active[begun.class as usize] -= 1;
+            let (id, class) = (begun.claim.lane, begun.class);
+            self.count_active(id, class, -1);
         }
     }
 
@@ -275,7 +248,10 @@ impl<T> Schedule<T> {
         let Some(begun) = self.begun.remove(&number) else { return };
         let Begun { claim, class, state, .. } = begun;
         if state != State::Blocked {
-            self.active[class as usize] -= 1;
+            self.count_active(claim.lane, class, -1);
+        }
+        if state == State::Ready {
+            self.ready[class as usize].remove(claim.lane, claim.deadline, number);
         }
         self.payload_bytes = self.payload_bytes.saturating_sub(claim.payload_bytes);
         self.begun_memory_bytes = self.begun_memory_bytes.saturating_sub(claim.memory_bytes);
@@ -296,6 +272,7 @@ impl<T> Schedule<T> {
     /// Takes a waiting call out; nothing if it has begun already, or ended.
     pub(crate) fn cancel(&mut self, id: LaneId, number: Number) -> Option<T> {
         let Waiting { claim, job, .. } = self.lanes.get_mut(&id)?.cancel(number)?;
+        self.starving = self.starving.filter(|starving| *starving != id);
         self.waiting -= 1;
         self.payload_bytes = self.payload_bytes.saturating_sub(claim.payload_bytes);
         self.forget_if_empty(id);
@@ -350,7 +327,8 @@ impl<T> Schedule<T> {
     /// Who would compute if a worker were free.
     pub(crate) fn demand(&self) -> Demand {
         let wants = |class: Class| {
-            !self.ready[class as usize].is_empty() || (self.slots(class) > 0 && !self.turns[class as usize].is_empty())
+            let may = |id: &LaneId| matches!(self.may_begin(*id, class), Leave::Now | Leave::Evict);
+            !self.ready[class as usize].is_empty() || self.turns[class as usize].iter().any(may)
         };
         if wants(Class::Brief) {
             Demand::Brief
@@ -393,58 +371,58 @@ impl<T> Schedule<T> {
         self.budgets.workers.saturating_sub(self.active[class as usize])
     }
 
-    /// Gives the ready call with the earliest deadline its next slice.
-    fn resume(&mut self, class: Class, now: Instant) -> Option<(Number, T)> {
-        while let Some(Reverse((_, number))) = self.ready[class as usize].pop() {
+    /// Gives the ready call that goes first its next slice.
+    fn resume(&mut self, class: Class, now: Instant) -> Next<T> {
+        while let Some(number) = self.ready[class as usize].pop() {
             let Some(begun) = self.begun.get_mut(&number) else { continue };
             let Some(job) = begun.job.take() else { continue };
             begun.state = State::Computing;
             begun.slice += 1;
             begun.slice_began = now;
             self.count_computing(1, now);
-            return Some((number, job));
+            return Next::Run(number, job);
         }
-        None
+        Next::Nothing
     }
 
     /// Begins the first call of the lane whose turn it is.
     fn begin(&mut self, class: Class, now: Instant) -> Next<T> {
-        if self.slots(class) == 0 || self.begun.len() >= self.budgets.instances_max {
-            return Next::Nothing;
-        }
         for _ in 0..self.turns[class as usize].len() {
             let Some(id) = self.turns[class as usize].pop_front() else { break };
+            let leave = self.may_begin(id, class);
             let Some(lane) = self.lanes.get_mut(&id) else { continue };
             lane.is_listed = false;
-            let Some(head) = lane.waiting.front() else {
-                self.forget_if_empty(id);
-                continue;
-            };
-            if lane.class() != class {
-                // Its calls have shown to be of the other class meanwhile.
-                lane.list(id, &mut self.turns);
-                continue;
-            }
-            let held = self.begun_memory_bytes + self.kept_memory_bytes;
-            if held.saturating_add(head.claim.memory_bytes) > self.budgets.memory_bytes_max {
-                lane.is_listed = true;
-                if self.kept_memory_bytes > 0 {
+            match leave {
+                Leave::Now => {}
+                Leave::Nobody => {
+                    self.forget_if_empty(id);
+                    continue;
+                }
+                Leave::OtherClass => {
+                    lane.list(id, &mut self.turns);
+                    continue;
+                }
+                Leave::Evict => {
+                    lane.is_listed = true;
                     self.turns[class as usize].push_front(id);
                     return Next::Evict;
                 }
-                lane.passed_over += 1;
-                if lane.passed_over > PASSED_OVER_MAX {
-                    self.turns[class as usize].push_front(id);
-                    return Next::Nothing;
+                Leave::Later | Leave::NoMemory => {
+                    lane.is_listed = true;
+                    lane.passed_over += u32::from(leave == Leave::NoMemory);
+                    if lane.passed_over > PASSED_OVER_MAX {
+                        self.starving.get_or_insert(id);
+                    }
+                    self.turns[class as usize].push_back(id);
+                    continue;
                 }
-                self.turns[class as usize].push_back(id);
-                continue;
             }
             if let Some(Waiting { number, claim, job }) = lane.begin(class) {
                 lane.list(id, &mut self.turns);
+                self.starving = self.starving.filter(|starving| *starving != id);
                 self.waiting -= 1;
                 self.begun_memory_bytes += claim.memory_bytes;
-                self.active[class as usize] += 1;
+                self.count_active(id, class, 1);
                 self.count_computing(1, now);
                 let (state, used, slice) = (State::Computing, Duration::ZERO, 0);
                 self.begun.insert(number, Begun { claim, class, state, used, slice, slice_began: now, job: None });
@@ -452,6 +430,41 @@ impl<T> Schedule<T> {
             }
         }
         Next::Nothing
+    }
+
+    /// Whether the first call of a lane may begin.
+    fn may_begin(&self, id: LaneId, class: Class) -> Leave {
+        let Some(lane) = self.lanes.get(&id) else { return Leave::Nobody };
+        let Some(head) = lane.waiting.front() else { return Leave::Nobody };
+        if lane.class() != class {
+            return Leave::OtherClass;
+        }
+        let begun = self.begun.len();
+        let is_held_back = self.starving.is_some_and(|starving| starving != id) && lane.begun > 0;
+        // Whoever has nothing that computes need not wait for a slot: others may hold them for as long as they like.
+        if begun >= self.budgets.instances_max || (self.slots(class) == 0 && lane.active > 0) || is_held_back {
+            return Leave::Later;
+        }
+        let held = self.begun_memory_bytes.saturating_add(head.claim.memory_bytes);
+        let (memory_max, instances_left) = (self.budgets.memory_bytes_max, self.budgets.instances_max - begun - 1);
+        if !is_fair(lane.memory_bytes, head.claim.memory_bytes, memory_max.saturating_sub(held))
+            || !is_fair(lane.begun.into(), 1, instances_left as u64)
+        {
+            return Leave::Later;
+        }
+        match held.saturating_add(self.kept_memory_bytes) {
+            _ if held > memory_max => Leave::NoMemory,
+            with_kept if with_kept > memory_max => Leave::Evict,
+            _ => Leave::Now,
+        }
+    }
+
+    fn count_active(&mut self, id: LaneId, class: Class, change: isize) {
+        let active = &mut self.active[class as usize];
+        *active = active.saturating_add_signed(change);
+        if let Some(lane) = self.lanes.get_mut(&id) {
+            lane.active = lane.active.saturating_add_signed(change);
+        }
     }
 
     fn count_computing(&mut self, change: isize, now: Instant) {
@@ -462,15 +475,16 @@ impl<T> Schedule<T> {
     fn forget_if_empty(&mut self, id: LaneId) {
         if self.lanes.get(&id).is_some_and(Lane::is_empty) {
             self.lanes.remove(&id);
+            self.ready.iter_mut().for_each(|ready| ready.forget(id));
+            self.starving = self.starving.filter(|starving| *starving != id);
         }
     }
 }
 
-impl Claim {
-    /// What the call will probably be.
-    pub(crate) fn class(&self) -> Class {
-        if self.computing >= LONG { Class::Long } else { Class::Brief }
-    }
+/// Whether a function that holds so much of a budget may take more, with so much left for others then. The first that it
+/// asks for it always gets.
+fn is_fair(held: u64, more: u64, left: u64) -> bool {
+    held == 0 || more == 0 || held.saturating_add(more) <= left.saturating_mul(SHARE)
 }
 
 #[cfg(test)]

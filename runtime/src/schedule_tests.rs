@@ -6,6 +6,9 @@ use proptest::prelude::*;
 
 use super::*;
 
+#[path = "schedule_fairness_tests.rs"]
+mod fairness;
+
 fn budgets() -> Budgets {
     Budgets { workers: 4, instances_max: 100, queue_max: 100, payload_bytes_max: 1000, memory_bytes_max: 100 }
 }
@@ -75,8 +78,11 @@ fn brief_calls_begin_although_long_ones_hold_every_worker() {
     let mut schedule = schedule(Budgets { workers: 1, ..budgets() });
     submit(&mut schedule, long(1), 10).unwrap();
     submit(&mut schedule, long(2), 20).unwrap();
+    submit(&mut schedule, long(1), 11).unwrap();
     let (first, _) = take(&mut schedule).unwrap();
-    assert_eq!(schedule.demand(), Demand::None, "the second long one has to wait for the first");
+    let (second, job) = take(&mut schedule).unwrap();
+    assert_eq!(job, 20, "one function's long call keeps no other function's from its turn");
+    assert_eq!(schedule.demand(), Demand::None, "the first function's second has to wait for its first");
     submit(&mut schedule, claim(3), 30).unwrap();
     assert_eq!(schedule.demand(), Demand::Brief);
     let (brief, job) = take(&mut schedule).unwrap();
@@ -85,7 +91,8 @@ fn brief_calls_begin_although_long_ones_hold_every_worker() {
     ends(&mut schedule, brief);
     assert_eq!(take(&mut schedule), Some((first, 10)));
     ends(&mut schedule, first);
-    assert_eq!(take(&mut schedule).unwrap().1, 20);
+    ends(&mut schedule, second);
+    assert_eq!(take(&mut schedule).unwrap().1, 11);
 }
 
 #[test]
@@ -144,7 +151,7 @@ fn the_earliest_deadline_goes_first_among_those_ready() {
 fn a_call_that_waits_for_its_host_holds_no_worker() {
     let mut schedule = schedule(Budgets { workers: 1, ..budgets() });
     submit(&mut schedule, claim(1), 10).unwrap();
-    submit(&mut schedule, claim(2), 20).unwrap();
+    submit(&mut schedule, claim(1), 20).unwrap();
     let (first, _) = take(&mut schedule).unwrap();
     assert!(take(&mut schedule).is_none());
     schedule.pause(first, schedule.slice(first), Duration::ZERO, Instant::now());
@@ -194,12 +201,12 @@ fn the_computers_own_queue_and_payloads_are_bounded() {
     assert_eq!(submit(&mut few, claim(9), 9), Err(Full::Computer));
 
     let mut big = schedule(budgets());
-    let half = Claim { payload_bytes: 500, ..claim(1) };
-    let first = submit(&mut big, half, 0).unwrap();
-    submit(&mut big, half, 1).unwrap();
-    assert_eq!(submit(&mut big, claim(2), 2), Err(Full::Payloads));
+    let half = |lane| Claim { payload_bytes: 500, ..claim(lane) };
+    let first = submit(&mut big, half(1), 0).unwrap();
+    submit(&mut big, half(2), 1).unwrap();
+    assert_eq!(submit(&mut big, claim(3), 2), Err(Full::Payloads));
     assert_eq!(big.cancel(1, first), Some(0));
-    assert!(submit(&mut big, claim(2), 2).is_ok());
+    assert!(submit(&mut big, claim(3), 2).is_ok());
 }
 
 #[test]

@@ -21,6 +21,12 @@ pub(super) struct Lane<T> {
     pub(super) begun: u32,
     /// Of these, those that have shown to be long.
     pub(super) long: u32,
+    /// Of these, those that compute or are ready to.
+    pub(super) active: usize,
+    /// Memory limits of those that have begun.
+    pub(super) memory_bytes: u64,
+    /// Payloads of those that wait or have begun.
+    pub(super) payload_bytes: u64,
     /// It stands in one of the queues for turns.
     pub(super) is_listed: bool,
     /// Times that others went before it because it waits for memory.
@@ -38,6 +44,9 @@ impl<T> Lane<T> {
             waiting: VecDeque::new(),
             begun: 0,
             long: 0,
+            active: 0,
+            memory_bytes: 0,
+            payload_bytes: 0,
             is_listed: false,
             passed_over: 0,
             concurrency: 1,
@@ -61,6 +70,7 @@ impl<T> Lane<T> {
     /// Takes a call in.
     pub(super) fn wait(&mut self, waiting: Waiting<T>) {
         self.concurrency = waiting.claim.concurrency;
+        self.payload_bytes += waiting.claim.payload_bytes;
         self.waiting_time += waiting.claim.expected;
         self.waiting_computing += waiting.claim.computing;
         self.waiting.push_back(waiting);
@@ -81,6 +91,7 @@ impl<T> Lane<T> {
         self.begun += 1;
         self.long += u32::from(class == Class::Long);
         self.passed_over = 0;
+        self.memory_bytes += first.claim.memory_bytes;
         self.begun_time += first.claim.expected;
         self.begun_computing += first.claim.computing;
         Some(first)
@@ -90,6 +101,8 @@ impl<T> Lane<T> {
     pub(super) fn end(&mut self, claim: &Claim, class: Class) {
         self.begun = self.begun.saturating_sub(1);
         self.long = self.long.saturating_sub(u32::from(class == Class::Long));
+        self.memory_bytes = self.memory_bytes.saturating_sub(claim.memory_bytes);
+        self.payload_bytes = self.payload_bytes.saturating_sub(claim.payload_bytes);
         self.begun_time = self.begun_time.saturating_sub(claim.expected);
         self.begun_computing = self.begun_computing.saturating_sub(claim.computing);
     }
@@ -99,12 +112,16 @@ impl<T> Lane<T> {
         let at = self.waiting.binary_search_by_key(&number, |waiting| waiting.number).ok()?;
         let cancelled = self.waiting.remove(at)?;
         self.leave_queue(&cancelled.claim);
+        self.payload_bytes = self.payload_bytes.saturating_sub(cancelled.claim.payload_bytes);
+        self.passed_over = 0;
         Some(cancelled)
     }
 
     /// Takes all waiting calls out.
     pub(super) fn cancel_all(&mut self) -> VecDeque<Waiting<T>> {
         (self.waiting_time, self.waiting_computing) = (Duration::ZERO, Duration::ZERO);
+        let freed: u64 = self.waiting.iter().map(|waiting| waiting.claim.payload_bytes).sum();
+        self.payload_bytes = self.payload_bytes.saturating_sub(freed);
         std::mem::take(&mut self.waiting)
     }
 

@@ -63,18 +63,18 @@ async fn a_function_with_a_backlog_does_not_starve_the_others() {
 async fn the_computers_own_queue_is_bounded_and_so_are_its_payloads() {
     let computer =
         Computer::new(Config { workers: 1, queue_max: 1, payload_bytes_total_max: 100, ..config() }).unwrap();
-    deploy(&computer, "loops", &guests::loops(), limits()).await;
+    deploy(&computer, "loops", &guests::loops(), Limits { concurrency: 1, ..limits() }).await;
     deploy(&computer, "echo", &guests::echo(), limits()).await;
     assert_eq!(refusal(&computer, call("echo", [0; 101])).await.0, Reason::OutOfBudget);
     let running = occupy(&computer, "loops");
     until("it runs", || computer.load().running == 1).await;
-    let waiting = occupy(&computer, "echo");
+    let waiting = occupy(&computer, "loops");
     until("it waits", || computer.load().queued == 1).await;
-    let (reason, error) = refusal(&computer, call("echo", "")).await;
+    let (reason, error) = refusal(&computer, call("loops", "")).await;
     assert_eq!(reason, Reason::QueueFull);
     assert!(error.message.contains("another computer"), "{error}");
     running.abort();
-    waiting.await.unwrap();
+    waiting.abort();
 }
 
 #[tokio::test]
