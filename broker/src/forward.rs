@@ -2,9 +2,11 @@
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
+use nigh_proto::older::{self, rpc};
 use nigh_proto::v1::functions_client::FunctionsClient;
 use nigh_proto::{Call, CallLimits, Endpoint, PlatformError, Reason, Reply, channel, status};
 use tonic::transport::Channel;
@@ -24,6 +26,9 @@ pub(crate) struct Destination {
 struct Connection {
     endpoint: Endpoint,
     client: FunctionsClient<Channel>,
+    older: rpc::edge_server_client::EdgeServerClient<Channel>,
+    /// It speaks the older system's protocol only, as it was found when last asked.
+    is_older: AtomicBool,
 }
 
 /// A connection that is not kept alive.
@@ -34,6 +39,23 @@ pub(crate) struct WeakConnection(Weak<Connection>);
 pub(crate) struct Failure {
     pub(crate) error: PlatformError,
     pub(crate) origin: Origin,
+}
+
+/// What came instead of a reply.
+enum Refused {
+    /// The peer does not know the service.
+    Unknown(tonic::Status),
+    /// Any other status.
+    Status(tonic::Status),
+    /// A response that makes no sense.
+    Nonsense(PlatformError),
+}
+
+impl From<tonic::Status> for Refused {
+    fn from(status: tonic::Status) -> Self {
+        let is_unknown = status.code() == tonic::Code::Unimplemented && !status::names_reason(&status);
+        if is_unknown { Self::Unknown(status) } else { Self::Status(status) }
+    }
 }
 
 /// Who says that a call failed.
@@ -50,10 +72,16 @@ pub(crate) enum Origin {
 impl Destination {
     /// A destination whose connection is yet to be made. Must be called from within a runtime.
     pub(crate) fn new(endpoint: Endpoint, limits: &CallLimits, meters: Arc<Meters>) -> Self {
-        let client = FunctionsClient::new(channel::connect_lazy(&endpoint))
-            .max_decoding_message_size(channel::message_bytes_max(limits.payload_bytes_max))
+        let channel = channel::connect_lazy(&endpoint);
+        let bytes_max = channel::message_bytes_max(limits.payload_bytes_max);
+        let client = FunctionsClient::new(channel.clone())
+            .max_decoding_message_size(bytes_max)
             .max_encoding_message_size(usize::MAX);
-        Self { connection: Arc::new(Connection { endpoint, client }), meters }
+        let older = rpc::edge_server_client::EdgeServerClient::new(channel)
+            .max_decoding_message_size(bytes_max)
+            .max_encoding_message_size(usize::MAX);
+        let connection = Arc::new(Connection { endpoint, client, older, is_older: AtomicBool::new(false) });
+        Self { connection, meters }
     }
 
     pub(crate) fn endpoint(&self) -> &Endpoint {
@@ -69,15 +97,50 @@ impl Destination {
         WeakConnection(Arc::downgrade(&self.connection))
     }
 
-    /// Passes a call on with the time it has left. Dropping the future cancels the call over there.
+    /// Passes a call on with the time it has left, in the protocol that is understood there. Dropping the future cancels
+    /// the call over there.
     pub(crate) async fn invoke(&self, call: &Call, now: Instant) -> Result<Reply, Failure> {
-        let mut client = self.connection.client.clone();
-        let answer = client.invoke(call.to_request(now));
-        match tokio::time::timeout_at(call.deadline.into(), answer).await {
-            Ok(Ok(response)) => Reply::from_wire(response.into_inner()).map_err(|error| self.nonsense(error)),
-            Ok(Err(answer)) => Err(self.failure(answer)),
+        match tokio::time::timeout_at(call.deadline.into(), self.ask(call, now)).await {
+            Ok(Ok(mut reply)) => {
+                reply.responder.get_or_insert_with(|| self.endpoint().clone());
+                Ok(reply)
+            }
+            Ok(Err(failure)) => Err(failure),
             Err(_) => Err(Failure { error: self.late(), origin: Origin::Here }),
         }
+    }
+
+    /// A peer that does not know a service has not looked at the call, so the other protocol may be tried at once.
+    async fn ask(&self, call: &Call, now: Instant) -> Result<Reply, Failure> {
+        let is_older = self.connection.is_older.load(Ordering::Relaxed);
+        let first = if is_older { self.ask_older(call, now).await } else { self.ask_current(call, now).await };
+        let answer = match first {
+            Err(Refused::Unknown(_)) => {
+                let second = if is_older { self.ask_current(call, now).await } else { self.ask_older(call, now).await };
+                if !matches!(second, Err(Refused::Unknown(_))) {
+                    tracing::info!(destination = %self.endpoint(), older_protocol = !is_older, "speaks");
+                    self.connection.is_older.store(!is_older, Ordering::Relaxed);
+                }
+                second
+            }
+            answer => answer,
+        };
+        answer.map_err(|refused| match refused {
+            Refused::Unknown(status) | Refused::Status(status) => self.failure(status),
+            Refused::Nonsense(error) => self.nonsense(error),
+        })
+    }
+
+    async fn ask_current(&self, call: &Call, now: Instant) -> Result<Reply, Refused> {
+        let response = self.connection.client.clone().invoke(call.to_request(now)).await.map_err(Refused::from)?;
+        Reply::from_wire(response.into_inner()).map_err(Refused::Nonsense)
+    }
+
+    async fn ask_older(&self, call: &Call, now: Instant) -> Result<Reply, Refused> {
+        let mut request = tonic::Request::new(older::request(call));
+        request.set_timeout(call.time_left(now));
+        let response = self.connection.older.clone().run_lambda(request).await.map_err(Refused::from)?;
+        older::reply(response.into_inner(), call, self.endpoint()).map_err(Refused::Nonsense)
     }
 
     /// Tells the peer's own verdict from a connection's.

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use nigh_proto::ingress::Ingress;
+use nigh_proto::older::EdgeIngress;
 use nigh_proto::{Broker as Announcement, Endpoint, channel};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -57,7 +58,8 @@ pub(crate) async fn serve(
     stop: &CancellationToken,
 ) -> Result<(), Error> {
     let calls = Ingress::service(broker.clone(), broker.limits().clone());
-    let calls = channel::serve(channel::server().add_service(calls), listeners.calls, stop.clone());
+    let older = EdgeIngress::service(broker.clone(), broker.limits().clone());
+    let calls = channel::serve(channel::server().add_service(calls).add_service(older), listeners.calls, stop.clone());
     let table = async {
         let Some(listener) = listeners.table else { return Ok(()) };
         let table = table::service(routes.clone());

@@ -12,6 +12,7 @@ pub mod ingress;
 pub mod membership;
 pub mod module;
 pub mod name;
+pub mod older;
 pub mod reply;
 pub mod status;
 mod stream;

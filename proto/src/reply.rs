@@ -1,11 +1,12 @@
 //! What comes back for a call: its outcome, who ran it, and where the time went.
 
+use std::str::FromStr;
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use crate::call::{CallId, Headers};
-use crate::name::{Digest, NodeName};
+use crate::name::{Digest, Endpoint, NodeName};
 use crate::status::{PlatformError, Reason};
 use crate::v1;
 
@@ -16,8 +17,11 @@ pub struct Reply {
     pub outcome: Outcome,
     /// Who ran it.
     pub computer: NodeName,
-    /// Which version ran.
-    pub version: Digest,
+    /// Where whoever passed the call on last reached it; nothing straight from a computer, which does not know by which of
+    /// its addresses it was reached.
+    pub responder: Option<Endpoint>,
+    /// Which version ran; nothing where the computer brings the function itself.
+    pub version: Option<Digest>,
     /// The call's id.
     pub call: CallId,
     /// Roles that passed the call on.
@@ -146,7 +150,8 @@ impl Reply {
         v1::InvokeResponse {
             outcome: Some(outcome),
             computer: self.computer.as_str().to_owned(),
-            version: self.version.to_string(),
+            version: self.version.map(|version| version.to_string()).unwrap_or_default(),
+            responder: self.responder.map(|endpoint| endpoint.to_string()).unwrap_or_default(),
             call_id: self.call.as_str().to_owned(),
             hops: self.hops,
             load: Some(self.load.to_wire()),
@@ -190,7 +195,8 @@ impl Reply {
         Ok(Self {
             outcome,
             computer: response.computer.parse().map_err(|_| foreign("computer"))?,
-            version: response.version.parse().map_err(|_| foreign("version"))?,
+            responder: optional(&response.responder).map_err(|_| foreign("responder"))?,
+            version: optional(&response.version).map_err(|_| foreign("version"))?,
             call: response.call_id.parse().map_err(|_| foreign("call id"))?,
             hops: response.hops,
             load: response.load.as_ref().map(Load::from_wire).unwrap_or_default(),
@@ -206,6 +212,11 @@ impl Reply {
     }
 }
 
+/// A value whose absence the wire tells with an empty text.
+fn optional<T: FromStr>(text: &str) -> Result<Option<T>, T::Err> {
+    if text.is_empty() { Ok(None) } else { text.parse().map(Some) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -214,7 +225,8 @@ mod tests {
         Reply {
             outcome,
             computer: "computer-1".parse().unwrap(),
-            version: Digest::of(b"x"),
+            responder: Some("127.0.0.1:10000".parse().unwrap()),
+            version: Some(Digest::of(b"x")),
             call: CallId::random(),
             hops: 1,
             load: Load { running: 1, queued: 2, workers: 3, utilisation: [0.5, 0.25, 0.125] },

@@ -233,7 +233,8 @@ pub(crate) fn estimated(
     Reply {
         outcome: Outcome::Estimate(estimate),
         computer: computer.clone(),
-        version: version.deployment.version,
+        responder: None,
+        version: Some(version.deployment.version),
         call: call.id,
         hops: call.hops,
         load,

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures_util::{Stream, StreamExt as _, stream};
 use nigh_proto::ingress::Ingress;
+use nigh_proto::older::EdgeIngress;
 use nigh_proto::v1::computer_server::{Computer as ComputerService, ComputerServer};
 use nigh_proto::{CallLimits, FunctionName, PlatformError, channel, v1};
 use tokio::net::TcpListener;
@@ -31,8 +32,10 @@ pub(crate) async fn serve(
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
     let inside = Inside { computer: computer.clone(), shutdown: shutdown.clone() };
-    let services =
-        channel::server().add_service(Ingress::service(computer, limits)).add_service(ComputerServer::new(inside));
+    let services = channel::server()
+        .add_service(Ingress::service(computer.clone(), limits.clone()))
+        .add_service(EdgeIngress::service(computer, limits))
+        .add_service(ComputerServer::new(inside));
     channel::serve(services, listener, shutdown).await.map_err(|error| Error::Server(error.to_string()))
 }
 

@@ -58,7 +58,8 @@ pub(crate) async fn call(turn: Turn, job: Job) {
     let reply = outcome.map(|outcome| Reply {
         outcome,
         computer: crew.computer.clone(),
-        version: version.deployment.version,
+        responder: None,
+        version: Some(version.deployment.version),
         call: call.id,
         hops: call.hops,
         load,

@@ -45,7 +45,8 @@ async fn a_reply_tells_who_ran_it_and_where_the_time_went() {
     let began = std::time::Instant::now();
     let reply = edge.call("misbehaving", "spin 50").await.unwrap();
     let (elapsed, timing) = (began.elapsed(), reply.timing);
-    assert_eq!(reply.version, deployment.version);
+    assert_eq!(reply.version, Some(deployment.version));
+    assert!(reply.responder.is_some(), "the broker says where the computer is");
     assert!(timing.run >= Duration::from_millis(50), "{timing:?}");
     assert!(timing.init > Duration::ZERO && timing.network > Duration::ZERO, "{timing:?}");
     assert!(timing.total() <= elapsed, "no part is counted twice: {timing:?} of {elapsed:?}");

@@ -120,7 +120,8 @@ pub(crate) fn reply(call: &Call, outcome: Outcome) -> Reply {
     Reply {
         outcome,
         computer: "computer-1".parse().unwrap(),
-        version: Digest::of(b"version"),
+        responder: None,
+        version: Some(Digest::of(b"version")),
         call: call.id.clone(),
         hops: call.hops,
         load: Load { workers: 4, ..Load::default() },

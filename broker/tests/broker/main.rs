@@ -8,6 +8,7 @@ mod discovery;
 mod drain;
 mod failures;
 mod http;
+mod older;
 mod table;
 
 use std::future::Future;

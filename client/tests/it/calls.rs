@@ -49,7 +49,8 @@ impl Handler for Peer {
         Ok(Reply {
             outcome,
             computer: "computer-1".parse().unwrap(),
-            version: Digest::of(b"1"),
+            responder: None,
+            version: Some(Digest::of(b"1")),
             call: call.id,
             hops: 0,
             load: Load::default(),

@@ -127,7 +127,8 @@ fn parse_header(given: &str) -> Result<(String, String), String> {
 fn as_json(reply: &Reply, with_payload: bool) -> Value {
     let mut told = json!({
         "computer": reply.computer.as_str(),
-        "version": reply.version.to_string(),
+        "responder": reply.responder.as_ref().map(ToString::to_string),
+        "version": reply.version.map(|version| version.to_string()),
         "call": reply.call.as_str(),
         "hops": reply.hops,
         "timing_us": timing::as_json(&reply.timing),
@@ -182,7 +183,8 @@ mod tests {
         let reply = |payload: &'static [u8]| Reply {
             outcome: Outcome::Answer { payload: payload.into(), headers: Headers::default() },
             computer: "c".parse().unwrap(),
-            version: Digest::of(b""),
+            responder: None,
+            version: Some(Digest::of(b"")),
             call: CallId::random(),
             hops: 1,
             load: Load::default(),

@@ -22,7 +22,10 @@ impl fmt::Display for Breakdown<'_> {
             writeln!(f, "{}", line.trim_end())?;
         }
         writeln!(f, "  {:<9}{:>12}", "total", ms(total))?;
-        writeln!(f, "  computer   {} (version {})", reply.computer, reply.version.short())?;
+        match reply.version {
+            Some(version) => writeln!(f, "  computer   {} (version {})", reply.computer, version.short())?,
+            None => writeln!(f, "  computer   {} (its own function)", reply.computer)?,
+        }
         write!(f, "  call       {}, passed on {}", reply.call, times(reply.hops))
     }
 }
@@ -104,7 +107,8 @@ mod tests {
         Reply {
             outcome: Outcome::Estimate(Estimate::default()),
             computer: "computer-10000".parse().unwrap(),
-            version: Digest::of(b"x"),
+            responder: None,
+            version: Some(Digest::of(b"x")),
             call: "some-call".parse::<CallId>().unwrap(),
             hops: 1,
             load: Load::default(),

@@ -151,7 +151,7 @@ async fn a_computer_learns_runs_updates_and_forgets() {
     let computer = start(Config { controller: Some(at), ..config() }).await;
     until("the first version is announced", || controller.announces(&first)).await;
     let reply = computer.invoke(call("f", "")).await.unwrap();
-    assert_eq!(reply.version, first.version);
+    assert_eq!(reply.version, Some(first.version));
     until("the broken one is announced as such", || {
         let announced = controller.announced.lock();
         announced.as_ref().is_some_and(|info| info.problems.iter().any(|problem| problem.function == "broken"))

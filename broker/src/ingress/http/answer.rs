@@ -28,7 +28,9 @@ pub(super) fn respond(reply: Reply) -> Response {
     let headers = response.headers_mut();
     put_call_id(headers, &reply.call);
     put(headers, &COMPUTER, reply.computer.as_str());
-    put(headers, &VERSION, &reply.version.to_string());
+    if let Some(version) = reply.version {
+        put(headers, &VERSION, &version.to_string());
+    }
     put(headers, &SERVER_TIMING, &server_timing(reply.timing));
     response
 }

@@ -1,0 +1,174 @@
+//! The older system's protocol on both sides of a broker: its clients call, its computers are called.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use nigh_proto::Reason;
+use nigh_proto::older::rpc::edge_server_client::EdgeServerClient;
+use nigh_proto::older::rpc::edge_server_server::{EdgeServer, EdgeServerServer};
+use nigh_proto::older::rpc::{LambdaRequest, LambdaResponse, State};
+
+use super::computer::{FakeComputer, reply};
+use super::*;
+
+/// A computer of the older system: upper-cases its input, fails for the lambda `bomb`, and counts.
+#[derive(Default)]
+struct OlderComputer(AtomicUsize);
+
+#[tonic::async_trait]
+impl EdgeServer for Arc<OlderComputer> {
+    async fn run_lambda(
+        &self,
+        request: tonic::Request<LambdaRequest>,
+    ) -> Result<tonic::Response<LambdaResponse>, tonic::Status> {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        let request = request.into_inner();
+        assert!(request.forward, "what a broker passes on says so");
+        let retcode = if request.input == "bomb" { "exception raised" } else { "OK" };
+        Ok(tonic::Response::new(LambdaResponse {
+            retcode: retcode.into(),
+            output: request.input.to_uppercase(),
+            dataout: request.datain.iter().rev().copied().collect::<Vec<u8>>().into(),
+            ptime: 12,
+            load1: 25,
+            hops: request.hops + 1,
+            ..LambdaResponse::default()
+        }))
+    }
+}
+
+async fn older_computer() -> (Endpoint, Arc<OlderComputer>) {
+    let computer = Arc::new(OlderComputer::default());
+    let listener = listen().await;
+    let endpoint = Endpoint::from(listener.local_addr().unwrap());
+    let service = channel::server().add_service(EdgeServerServer::new(computer.clone()));
+    tokio::spawn(channel::serve(service, listener, CancellationToken::new()));
+    (endpoint, computer)
+}
+
+impl TestBroker {
+    async fn run_lambda(&self, request: LambdaRequest) -> LambdaResponse {
+        let mut client = EdgeServerClient::new(channel::connect_lazy(&self.calls));
+        client.run_lambda(LambdaRequest { name: "f".into(), ..request }).await.unwrap().into_inner()
+    }
+}
+
+#[tokio::test]
+async fn an_older_client_gets_its_answer_from_a_computer() {
+    let computer = FakeComputer::echo().await;
+    let broker = TestBroker::with_routes(&[&computer.endpoint]).await;
+    let states = HashMap::from([("s0".to_owned(), State { content: "kept".into(), ..State::default() })]);
+    let request = LambdaRequest { input: "abc".into(), states: states.clone(), ..LambdaRequest::default() };
+    let response = broker.run_lambda(request).await;
+    assert_eq!((response.retcode.as_str(), response.output.as_str()), ("OK", "abc"));
+    assert_eq!(response.responder, computer.endpoint.to_string());
+    assert_eq!((response.hops, response.states), (2, states), "one broker between, and states travel along");
+    assert!(response.dataout.is_empty() && !response.asynchronous);
+}
+
+#[tokio::test]
+async fn an_older_client_is_told_errors_in_the_retcode() {
+    let computer = FakeComputer::start(|call| async move {
+        Ok(reply(&call, Outcome::Error { kind: "bad-input".into(), message: "no picture".into() }))
+    })
+    .await;
+    let broker = TestBroker::with_routes(&[&computer.endpoint]).await;
+    assert_eq!(broker.run_lambda(LambdaRequest::default()).await.retcode, "bad-input: no picture");
+    let mut client = EdgeServerClient::new(channel::connect_lazy(&broker.calls));
+    let unknown = client.run_lambda(LambdaRequest { name: "nobody".into(), ..LambdaRequest::default() }).await;
+    let retcode = unknown.unwrap().into_inner().retcode;
+    assert!(retcode.starts_with("invalid 'nobody' request: "), "{retcode}");
+    let looping = broker.run_lambda(LambdaRequest { hops: 255, ..LambdaRequest::default() }).await;
+    assert!(looping.retcode.contains("loop detected"), "{}", looping.retcode);
+    assert_eq!(computer.calls(), 1);
+}
+
+#[tokio::test]
+async fn a_call_reaches_an_older_computer_in_its_own_protocol() {
+    let (endpoint, computer) = older_computer().await;
+    let broker = TestBroker::with_routes(&[&endpoint]).await;
+    for round in 1..=3 {
+        let reply = broker.invoke(&call("abc")).await.unwrap();
+        assert_eq!(payload(&reply), b"ABC");
+        assert_eq!((reply.hops, reply.version, reply.responder), (1, None, Some(endpoint.clone())));
+        assert!((reply.load.utilisation[0] - 0.25).abs() < 1e-6);
+        assert_eq!(computer.0.load(Ordering::SeqCst), round, "asked once for each call");
+    }
+    let binary = Call { payload: vec![0xff, 0].into(), ..call("") };
+    assert_eq!(payload(&broker.invoke(&binary).await.unwrap()), [0, 0xff], "what is no text goes as binary argument");
+    let failed = broker.invoke(&call("bomb")).await.unwrap().outcome;
+    assert_eq!(failed, Outcome::Error { kind: "failed".into(), message: "exception raised".into() });
+}
+
+#[tokio::test]
+async fn both_arguments_pass_through_from_older_client_to_older_computer() {
+    let (endpoint, _) = older_computer().await;
+    let broker = TestBroker::with_routes(&[&endpoint]).await;
+    let request = LambdaRequest { input: "a\nb%".into(), datain: "xyz".into(), ..LambdaRequest::default() };
+    let response = broker.run_lambda(request).await;
+    assert_eq!((response.output.as_str(), &response.dataout[..]), ("A\nB%", &b"zyx"[..]));
+    assert_eq!((response.hops, response.ptime, response.load1), (2, 12, 25));
+}
+
+#[tokio::test]
+async fn a_destination_may_change_to_the_other_protocol() {
+    let mut current = FakeComputer::echo().await;
+    let broker = TestBroker::with_routes(&[&current.endpoint]).await;
+    assert_eq!(payload(&broker.invoke(&call("abc")).await.unwrap()), b"abc");
+    current.stop().await;
+    let listener = TcpListener::bind(current.endpoint.to_string()).await.unwrap();
+    let service = channel::server().add_service(EdgeServerServer::new(Arc::new(OlderComputer::default())));
+    let stop = CancellationToken::new();
+    let older = tokio::spawn(channel::serve(service, listener, stop.clone()));
+    eventually("the older computer answers", || async {
+        broker.invoke(&call("abc")).await.is_ok_and(|reply| payload(&reply) == b"ABC")
+    })
+    .await;
+    stop.cancel();
+    older.await.unwrap().unwrap();
+    current.restart().await;
+    eventually("the current one answers", || async {
+        broker.invoke(&call("abc")).await.is_ok_and(|reply| payload(&reply) == b"abc")
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_speaks_neither_protocol_is_told() {
+    let listener = listen().await;
+    let endpoint = Endpoint::from(listener.local_addr().unwrap());
+    let controller = nigh_proto::v1::broker_server::BrokerServer::new(Nothing);
+    tokio::spawn(channel::serve(channel::server().add_service(controller), listener, CancellationToken::new()));
+    let broker = TestBroker::with_routes(&[&endpoint]).await;
+    let error = broker.invoke(&call("")).await.unwrap_err();
+    assert_eq!(error.reason, Reason::Protocol);
+    assert!(error.message.contains(endpoint.as_str()), "{error}");
+}
+
+/// A server that offers neither calls nor lambdas.
+struct Nothing;
+
+#[tonic::async_trait]
+impl nigh_proto::v1::broker_server::Broker for Nothing {
+    async fn routes(
+        &self,
+        _: tonic::Request<v1::RoutesRequest>,
+    ) -> Result<tonic::Response<v1::RoutesResponse>, tonic::Status> {
+        Ok(tonic::Response::new(v1::RoutesResponse::default()))
+    }
+
+    async fn set_route(
+        &self,
+        _: tonic::Request<v1::SetRouteRequest>,
+    ) -> Result<tonic::Response<v1::SetRouteResponse>, tonic::Status> {
+        Ok(tonic::Response::new(v1::SetRouteResponse {}))
+    }
+
+    async fn remove_route(
+        &self,
+        _: tonic::Request<v1::RemoveRouteRequest>,
+    ) -> Result<tonic::Response<v1::RemoveRouteResponse>, tonic::Status> {
+        Ok(tonic::Response::new(v1::RemoveRouteResponse {}))
+    }
+}
