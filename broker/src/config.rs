@@ -15,6 +15,8 @@ pub struct Config {
     pub advertise: Option<Endpoint>,
     /// The controller that tells it of functions and computers; without one it has only `routes`.
     pub controller: Option<Endpoint>,
+    /// A controller of the older system that is to know of this broker too, and then writes into its table.
+    pub older_controller: Option<Endpoint>,
     /// How it chooses among a function's destinations.
     pub policy: PolicyKind,
     /// What it accepts of one call.
@@ -41,6 +43,7 @@ impl Config {
             name,
             advertise: None,
             controller: None,
+            older_controller: None,
             policy: PolicyKind::default(),
             limits: CallLimits::default(),
             calls_max: Self::CALLS_MAX,

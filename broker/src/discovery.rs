@@ -63,7 +63,7 @@ impl Known {
             WatchEvent::ComputerRemoved(name) => {
                 self.computers.remove(&name);
             }
-            WatchEvent::Broker(_) | WatchEvent::BrokerRemoved(_) | WatchEvent::Synced => {}
+            WatchEvent::Broker(_) | WatchEvent::BrokerRemoved(_) | WatchEvent::Hierarchy(_) | WatchEvent::Synced => {}
         }
     }
 
@@ -76,6 +76,9 @@ impl Known {
                 if let Some(endpoints) = announced.get_mut(function) {
                     endpoints.insert(computer.endpoint.clone());
                 }
+            }
+            for function in &computer.own_functions {
+                announced.entry(function.clone()).or_default().insert(computer.endpoint.clone());
             }
         }
         announced

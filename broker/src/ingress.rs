@@ -36,6 +36,7 @@ pub(crate) fn announcement(listeners: &Listeners, config: &Config) -> Result<Ann
         name: config.name.clone(),
         table_endpoint: beside(&listeners.table)?,
         http_endpoint: beside(&listeners.http)?,
+        older: false,
         endpoint,
     })
 }

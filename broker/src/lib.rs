@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nigh_proto::membership::{self, Node};
+use nigh_proto::older;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -59,6 +60,7 @@ pub async fn run(listeners: Listeners, config: Config, shutdown: CancellationTok
     let broker = Arc::new(Broker::new(routes.clone(), &config, cut.clone()));
     let _discovery = config.controller.clone().map(|controller| spawn(discovery::follow(controller, routes.clone())));
     let (_node, announced) = watch::channel(Node::Broker(announcement));
+    let announced_there = announced.clone();
     let announcer = config
         .controller
         .clone()
@@ -66,6 +68,10 @@ pub async fn run(listeners: Listeners, config: Config, shutdown: CancellationTok
     metrics::describe(&config.telemetry, &config.name, &broker);
     let watched = routes.clone();
     config.telemetry.ready_when(move || watched.readiness());
+    let _older = config
+        .older_controller
+        .clone()
+        .map(|controller| spawn(older::keep_announced(controller, announced_there, leave.clone())));
     tracing::info!(broker = %config.name, policy = %config.policy, "serving");
 
     let serving = ingress::serve(listeners, &broker, &routes, &stop);

@@ -136,6 +136,7 @@ impl View<'_> {
             | WatchEvent::FunctionRemoved(_)
             | WatchEvent::Broker(_)
             | WatchEvent::BrokerRemoved(_)
+            | WatchEvent::Hierarchy(_)
             | WatchEvent::Synced => {}
         }
     }

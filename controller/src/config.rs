@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use nigh_proto::module::ModuleLimits;
+use nigh_routing::install::Hierarchy;
 use nigh_telemetry::Telemetry;
 
 use crate::error::Error;
@@ -48,6 +49,8 @@ pub struct Config {
     pub fetches_max: usize,
     /// Time that a reader of a module may take to accept its next part.
     pub fetch_idle: Duration,
+    /// Brokers know computers by this hierarchy; without one every broker knows every computer.
+    pub hierarchy: Option<Hierarchy>,
     /// Time for requests to finish once the controller has to stop.
     pub drain: Duration,
     /// Where it tells of itself.
@@ -76,6 +79,7 @@ impl Config {
             removals_max: 64,
             fetches_max: 64,
             fetch_idle: Duration::from_secs(15),
+            hierarchy: None,
             drain: Duration::from_secs(10),
             telemetry: Telemetry::new(),
         }

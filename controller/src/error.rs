@@ -198,12 +198,15 @@ pub(crate) enum RegistryError {
     TooSlow(usize),
     #[error("the controller is stopping; what is known stays good until it is back")]
     Closed,
+    #[error(transparent)]
+    NoAddress(#[from] nigh_routing::install::UnknownAddress),
 }
 
 impl From<RegistryError> for PlatformError {
     fn from(error: RegistryError) -> Self {
         let reason = match error {
             RegistryError::Closed => Reason::NotServing,
+            RegistryError::NoAddress(_) => Reason::NotAllowed,
             RegistryError::NodesFull(_) | RegistryError::WatchersFull(_) | RegistryError::TooSlow(_) => {
                 Reason::OutOfBudget
             }

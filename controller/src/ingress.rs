@@ -18,6 +18,7 @@ use crate::config::Config;
 use crate::deploy::{Deployments, Head, Part};
 use crate::error::{DeployError, Error};
 use crate::fetch::{Fetch, Fetches};
+use crate::older::{EdgeIngress, Nodes};
 use crate::publish::Subscription;
 use crate::registry::{EVERYTHING, Registry};
 
@@ -29,6 +30,7 @@ pub(crate) struct Ingress {
     pub(crate) registry: Arc<Registry>,
     pub(crate) deployments: Deployments,
     pub(crate) fetches: Fetches,
+    pub(crate) older: Arc<Nodes>,
 }
 
 type Events<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -42,10 +44,11 @@ impl Ingress {
         shutdown: CancellationToken,
     ) -> Result<(), Error> {
         let message_bytes_max = config.announcement_bytes_max.max(config.upload_part_bytes_max);
+        let older = EdgeIngress::service(self.older.clone());
         let service = ControllerServer::new(self)
             .max_decoding_message_size(channel::message_bytes_max(message_bytes_max))
             .max_encoding_message_size(channel::message_bytes_max(LISTING_BYTES_MAX));
-        let services = channel::server().add_service(service);
+        let services = channel::server().add_service(service).add_service(older);
         channel::serve(services, listener, shutdown).await.map_err(|error| Error::Server(error.into()))
     }
 }
@@ -81,6 +84,7 @@ impl Controller for Ingress {
                 WatchEvent::FunctionRemoved(_)
                 | WatchEvent::ComputerRemoved(_)
                 | WatchEvent::BrokerRemoved(_)
+                | WatchEvent::Hierarchy(_)
                 | WatchEvent::Synced => {}
             }
         }

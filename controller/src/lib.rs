@@ -9,7 +9,9 @@ mod deploy;
 mod error;
 mod fetch;
 mod ingress;
+mod install;
 mod metrics;
+mod older;
 mod publish;
 mod registry;
 mod store;
@@ -17,6 +19,7 @@ mod store;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nigh_proto::membership::Node;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -42,17 +45,29 @@ pub async fn run(listener: TcpListener, config: Config, shutdown: CancellationTo
     let (store, known) = store::open(&config.store).await?;
     let (functions, nodes) = (known.functions.len(), known.nodes.len());
     tracing::info!(store = %config.store.display(), functions, nodes, "the controller knows");
+    let is_older = |node: &&Node| match node {
+        Node::Computer(computer) => computer.older,
+        Node::Broker(broker) => broker.older,
+    };
+    let older = known.nodes.iter().filter(is_older).cloned().collect();
     let registry = Arc::new(Registry::new(&config, known.functions, known.nodes));
     let deployments = Deployments::new(&config, store.clone(), registry.clone());
     metrics::describe(&config, &registry, deployments.counts());
     config.telemetry.ready_when(|| Ok(()));
-    let ingress = Ingress { registry: registry.clone(), deployments, fetches: Fetches::new(&config, store.clone()) };
+    let older = Arc::new(older::Nodes::new(registry.clone(), config.lease, config.nodes_max, older));
+    let ingress = Ingress {
+        registry: registry.clone(),
+        deployments,
+        fetches: Fetches::new(&config, store.clone()),
+        older: older.clone(),
+    };
     let stop = CancellationToken::new();
     let serve = async {
         let served = tokio::select! {
             served = ingress.serve(listener, &config, shutdown.clone()) => served,
             () = overstayed(&registry, &config, &shutdown) => Ok(()),
             never = registry.keep_expiring() => match never {},
+            never = older.look_after() => match never {},
         };
         stop.cancel();
         served

@@ -15,7 +15,7 @@ pub(crate) fn concerns(topics: Topics, event: &WatchEvent) -> bool {
     match event {
         WatchEvent::Function(_) | WatchEvent::FunctionRemoved(_) => topics.functions,
         WatchEvent::Computer(_) | WatchEvent::ComputerRemoved(_) => topics.computers,
-        WatchEvent::Broker(_) | WatchEvent::BrokerRemoved(_) => topics.brokers,
+        WatchEvent::Broker(_) | WatchEvent::BrokerRemoved(_) | WatchEvent::Hierarchy(_) => topics.brokers,
         WatchEvent::Synced => true,
     }
 }

@@ -6,15 +6,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use nigh_proto::discovery::WatchEvent;
+use nigh_proto::discovery::{self, WatchEvent};
 use nigh_proto::membership::{Node, Topics};
 use nigh_proto::{Deployment, Endpoint, FunctionName, NodeName};
+use nigh_routing::install::{Hierarchy, address_of};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::config::Config;
 use crate::error::RegistryError;
+use crate::install::WantedTables;
 use crate::publish::{Subscription, Watchers, concerns};
 
 /// All topics at once.
@@ -26,11 +28,14 @@ pub(crate) struct Registry {
     state: Mutex<State>,
     lease: Duration,
     nodes_max: usize,
+    hierarchy: Option<Hierarchy>,
     /// A lease ends earlier than [`State::wakes_at`].
     ends_earlier: Notify,
     /// There are nodes to save.
     is_unsaved: Notify,
     leases_lost: AtomicU64,
+    /// What brokers' tables should hold may have changed.
+    is_rerouted: Notify,
 }
 
 /// How much the registry knows.
@@ -49,6 +54,7 @@ struct State {
     functions: BTreeMap<FunctionName, Arc<WatchEvent>>,
     nodes: BTreeMap<NodeName, Lease>,
     watchers: Watchers,
+    hierarchy: Option<Arc<WatchEvent>>,
     /// Nodes whose record in the store is not the one here.
     unsaved: BTreeSet<NodeName>,
     /// When [`Registry::keep_expiring`] looks again.
@@ -73,6 +79,7 @@ impl Registry {
             functions: functions.into_iter().map(function).collect(),
             nodes: nodes.into_iter().map(lease).collect(),
             watchers: Watchers::new(config.watchers_max, config.watcher_queue_max),
+            hierarchy: config.hierarchy.as_ref().map(|hierarchy| Arc::new(WatchEvent::Hierarchy(told(hierarchy)))),
             unsaved: BTreeSet::new(),
             wakes_at: None,
             is_closed: false,
@@ -81,14 +88,20 @@ impl Registry {
             state: Mutex::new(state),
             lease: config.lease,
             nodes_max: config.nodes_max,
+            hierarchy: config.hierarchy.clone(),
             ends_earlier: Notify::new(),
             is_unsaved: Notify::new(),
             leases_lost: AtomicU64::new(0),
+            is_rerouted: Notify::new(),
         }
     }
 
     /// Begins or renews a lease, and returns how long it is. Of two who use the same name the newest wins.
     pub(crate) fn announce(&self, node: Node) -> Result<Duration, RegistryError> {
+        if let Some(hierarchy) = &self.hierarchy {
+            let address = address_of(node.endpoint().as_str());
+            hierarchy.topology.distance(address, address)?;
+        }
         let mut state = self.state.lock();
         let name = node.name().clone();
         let ends = Instant::now() + self.lease;
@@ -139,6 +152,7 @@ impl Registry {
         let upsert = Arc::new(WatchEvent::Function(function));
         state.functions.insert(name, upsert.clone());
         state.watchers.publish(&upsert);
+        self.is_rerouted.notify_one();
     }
 
     /// Makes a removal known; the store has it already.
@@ -146,6 +160,7 @@ impl Registry {
         let mut state = self.state.lock();
         if state.functions.remove(name).is_some() {
             state.watchers.publish(&Arc::new(WatchEvent::FunctionRemoved(name.clone())));
+            self.is_rerouted.notify_one();
         }
     }
 
@@ -165,6 +180,18 @@ impl Registry {
             watchers: state.watchers.count(),
             leases_lost: self.leases_lost.load(Ordering::Relaxed),
         }
+    }
+
+    /// What each broker's table should hold.
+    pub(crate) fn tables(&self) -> WantedTables {
+        let state = self.state.lock();
+        let nodes = state.nodes.values().map(|lease| &lease.node);
+        WantedTables::new(nodes, |function| state.functions.contains_key(function), self.hierarchy.as_ref())
+    }
+
+    /// Waits until [`tables`](Self::tables) may have changed.
+    pub(crate) async fn rerouted(&self) {
+        self.is_rerouted.notified().await;
     }
 
     /// Begins a watch.
@@ -253,14 +280,30 @@ impl Registry {
         state.watchers.publish(event);
         state.unsaved.insert(name);
         self.is_unsaved.notify_one();
+        self.is_rerouted.notify_one();
     }
 }
 
 impl State {
     fn snapshot(&self, topics: Topics) -> Vec<Arc<WatchEvent>> {
         let nodes = self.nodes.values().map(|lease| &lease.upsert);
-        self.functions.values().chain(nodes).filter(|event| concerns(topics, event)).cloned().collect()
+        self.hierarchy
+            .iter()
+            .chain(self.functions.values())
+            .chain(nodes)
+            .filter(|event| concerns(topics, event))
+            .cloned()
+            .collect()
     }
+}
+
+/// The hierarchy as watchers are told of it.
+fn told(hierarchy: &Hierarchy) -> Arc<discovery::Hierarchy> {
+    Arc::new(discovery::Hierarchy {
+        addresses: hierarchy.topology.addresses().map(str::to_owned).collect(),
+        distances: hierarchy.topology.distances().to_vec(),
+        objective: hierarchy.objective.to_string(),
+    })
 }
 
 fn upsert(node: &Node) -> Arc<WatchEvent> {
@@ -300,12 +343,15 @@ mod tests {
             problems: Vec::new(),
             workers,
             directories: Vec::new(),
+            own_functions: Vec::new(),
+            older: false,
         })
     }
 
     fn broker(name: &str, port: u16) -> Node {
         let endpoint = format!("127.0.0.1:{port}").parse().unwrap();
-        Node::Broker(Broker { name: name.parse().unwrap(), endpoint, table_endpoint: None, http_endpoint: None })
+        let name = name.parse().unwrap();
+        Node::Broker(Broker { name, endpoint, table_endpoint: None, http_endpoint: None, older: false })
     }
 
     fn function(name: &str, module: u8) -> Deployment {
@@ -511,6 +557,7 @@ mod tests {
                     WatchEvent::FunctionRemoved(name) => assert!(view.remove(&('f', name.to_string())).is_some()),
                     WatchEvent::ComputerRemoved(name) => assert!(view.remove(&('c', name.to_string())).is_some()),
                     WatchEvent::BrokerRemoved(name) => assert!(view.remove(&('b', name.to_string())).is_some()),
+                    WatchEvent::Hierarchy(_) => panic!("none is configured"),
                     WatchEvent::Synced => *is_synced = true,
                 },
                 Err(error) => {

@@ -17,17 +17,19 @@ use crate::sockets::{BindError, Bound, bind};
 /// Is a controller.
 pub(crate) async fn controller(settings: ControllerSettings, output: Output) -> anyhow::Result<()> {
     let signals = StopSignals::listen()?;
-    let bound = bind(settings.listen, "the controller", "--listen").await?;
-    let metrics = bind_metrics(settings.metrics).await?;
-    make_folder(&settings.data_dir)?;
-    let data_dir = settings.data_dir.display().to_string();
+    let (listen, metrics, folder) = (settings.listen, settings.metrics, settings.data_dir.clone());
+    let config = settings.into_config()?;
+    let bound = bind(listen, "the controller", "--listen").await?;
+    let metrics = bind_metrics(metrics).await?;
+    make_folder(&folder)?;
+    let data_dir = folder.display().to_string();
     started(
         output,
         &Started::Controller { endpoint: bound.endpoint().to_string(), data_dir, metrics: told(metrics.as_ref()) },
     );
     let shutdown = CancellationToken::new();
-    let telemetry = settings.config.telemetry.clone();
-    let role = Box::pin(nigh_controller::run(bound.listener, settings.config, shutdown.clone()));
+    let telemetry = config.telemetry.clone();
+    let role = Box::pin(nigh_controller::run(bound.listener, config, shutdown.clone()));
     let role = serve_while(metrics.map(|bound| bound.listener), telemetry, role);
     signals.run(async { Ok(role.await?) }, shutdown).await
 }

@@ -1,5 +1,7 @@
 //! Who is alive and what they offer, as announced and as watched.
 
+use std::sync::Arc;
+
 use crate::name::{Digest, Endpoint, FunctionName, NodeName};
 use crate::status::{PlatformError, Reason};
 use crate::{Deployment, PROTOCOL, v1};
@@ -19,6 +21,10 @@ pub struct Computer {
     pub workers: u32,
     /// Names of the directories that its operator offers to functions.
     pub directories: Vec<String>,
+    /// Functions that it brings itself, without a deployment.
+    pub own_functions: Vec<FunctionName>,
+    /// It speaks the [older system's protocol](crate::older) only.
+    pub older: bool,
 }
 
 /// Why a computer cannot run a version.
@@ -43,10 +49,23 @@ pub struct Broker {
     pub table_endpoint: Option<Endpoint>,
     /// Where it takes calls over HTTP.
     pub http_endpoint: Option<Endpoint>,
+    /// It speaks the [older system's protocol](crate::older) only.
+    pub older: bool,
+}
+
+/// Who is how far from whom, where every computer has one home broker and only that one calls it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Hierarchy {
+    /// The hosts of computers and brokers.
+    pub addresses: Vec<String>,
+    /// From each to each of them, row by row.
+    pub distances: Vec<f64>,
+    /// What a home is chosen by: `min-max` or `min-avg`.
+    pub objective: String,
 }
 
 /// What a watcher is told.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum WatchEvent {
     /// A function was deployed or has a new version.
     Function(Deployment),
@@ -60,6 +79,8 @@ pub enum WatchEvent {
     Broker(Broker),
     /// A broker withdrew or its lease ran out.
     BrokerRemoved(NodeName),
+    /// Computers are to be known by this hierarchy.
+    Hierarchy(Arc<Hierarchy>),
     /// Everything known when the stream began has been told.
     Synced,
 }
@@ -86,7 +107,7 @@ impl Computer {
     /// # Errors
     /// [`Reason::Malformed`] or [`Reason::TooLarge`].
     pub fn from_wire(wire: v1::ComputerInfo) -> Result<Self, PlatformError> {
-        if wire.ready.len() + wire.problems.len() > Self::READY_MAX {
+        if wire.ready.len() + wire.problems.len() + wire.own_functions.len() > Self::READY_MAX {
             return Err(PlatformError::new(
                 Reason::TooLarge,
                 format!("a computer with over {} functions", Self::READY_MAX),
@@ -107,6 +128,12 @@ impl Computer {
             problems: wire.problems.into_iter().map(problem).collect::<Result<_, PlatformError>>()?,
             workers: wire.workers,
             directories: wire.directories,
+            own_functions: wire
+                .own_functions
+                .iter()
+                .map(|name| Ok(name.parse()?))
+                .collect::<Result<_, PlatformError>>()?,
+            older: wire.older,
         })
     }
 
@@ -128,6 +155,8 @@ impl Computer {
             problems: self.problems.iter().map(problem).collect(),
             workers: self.workers,
             directories: self.directories.clone(),
+            own_functions: self.own_functions.iter().map(ToString::to_string).collect(),
+            older: self.older,
         }
     }
 }
@@ -144,6 +173,7 @@ impl Broker {
             endpoint: wire.endpoint.parse()?,
             table_endpoint: optional(wire.table_endpoint)?,
             http_endpoint: optional(wire.http_endpoint)?,
+            older: wire.older,
         })
     }
 
@@ -155,7 +185,29 @@ impl Broker {
             endpoint: self.endpoint.as_str().to_owned(),
             table_endpoint: optional(&self.table_endpoint),
             http_endpoint: optional(&self.http_endpoint),
+            older: self.older,
         }
+    }
+}
+
+impl Hierarchy {
+    /// Checks a message as it arrives.
+    ///
+    /// # Errors
+    /// [`Reason::Malformed`] where there is not one distance from each address to each.
+    pub fn from_wire(wire: v1::Hierarchy) -> Result<Self, PlatformError> {
+        let v1::Hierarchy { addresses, distances, objective } = wire;
+        if addresses.len().checked_mul(addresses.len()) != Some(distances.len()) {
+            let message = format!("a hierarchy of {} addresses with {} distances", addresses.len(), distances.len());
+            return Err(PlatformError::malformed(message));
+        }
+        Ok(Self { addresses, distances, objective })
+    }
+
+    /// The hierarchy as its message.
+    pub fn to_wire(&self) -> v1::Hierarchy {
+        let Self { addresses, distances, objective } = self.clone();
+        v1::Hierarchy { addresses, distances, objective }
     }
 }
 
@@ -175,6 +227,7 @@ impl WatchEvent {
             Event::Broker(broker) => Self::Broker(Broker::from_wire(broker)?),
             Event::BrokerRemoved(name) => Self::BrokerRemoved(name.parse()?),
             Event::Synced(v1::Synced {}) => Self::Synced,
+            Event::Hierarchy(hierarchy) => Self::Hierarchy(Arc::new(Hierarchy::from_wire(hierarchy)?)),
         }))
     }
 
@@ -189,6 +242,7 @@ impl WatchEvent {
             Self::Broker(broker) => Event::Broker(broker.to_wire()),
             Self::BrokerRemoved(name) => Event::BrokerRemoved(name.to_string()),
             Self::Synced => Event::Synced(v1::Synced {}),
+            Self::Hierarchy(hierarchy) => Event::Hierarchy(hierarchy.to_wire()),
         };
         v1::WatchEvent { event: Some(event) }
     }
@@ -211,17 +265,22 @@ mod tests {
             }],
             workers: 4,
             directories: vec!["data".into()],
+            own_functions: vec!["clambda0".parse().unwrap()],
+            older: true,
         };
         let broker = Broker {
             name: "broker-1".parse().unwrap(),
             endpoint: "127.0.0.1:6473".parse().unwrap(),
             table_endpoint: None,
             http_endpoint: Some("127.0.0.1:8080".parse().unwrap()),
+            older: false,
         };
+        let hierarchy = Hierarchy { addresses: vec!["a".into()], distances: vec![0.0], objective: "min-max".into() };
         for event in [
             WatchEvent::Computer(computer),
             WatchEvent::ComputerRemoved("computer-1".parse().unwrap()),
             WatchEvent::Broker(broker),
+            WatchEvent::Hierarchy(Arc::new(hierarchy)),
             WatchEvent::FunctionRemoved("echo".parse().unwrap()),
             WatchEvent::Synced,
         ] {

@@ -89,7 +89,7 @@ pub struct Topics {
 }
 
 /// What a watcher learns.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Knowledge {
     /// All there is, in place of everything learnt before: a stream to the controller was (re)opened and is in step.
     /// Holds no `Synced` and no removals.

@@ -3,6 +3,7 @@
 //! say goes through as it is; a payload travels in one of two fields, which [`INPUT`] remembers.
 
 mod ingress;
+mod membership;
 mod message;
 
 /// The generated messages, clients and servers of package `uiiit.rpc`.
@@ -18,7 +19,8 @@ pub mod rpc {
 }
 
 pub use ingress::EdgeIngress;
-pub use message::{INPUT, OUTPUT, call, reply, request, response};
+pub use membership::keep_announced;
+pub use message::{INPUT, OUTPUT, call, name_of, reply, request, response};
 
 /// What a response says when all went well.
 pub const OK: &str = "OK";

@@ -20,6 +20,7 @@
 //! ```
 
 mod health;
+pub mod install;
 mod latency;
 mod outcome;
 mod policy;

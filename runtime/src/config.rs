@@ -20,6 +20,8 @@ pub struct Config {
     ///
     /// [`Computer::deploy`]: crate::Computer::deploy
     pub controller: Option<Endpoint>,
+    /// A controller of the older system that is to know of this computer too.
+    pub older_controller: Option<Endpoint>,
     /// Folder for compiled modules, made if missing; without one each start compiles anew.
     pub cache: Option<PathBuf>,
     /// Bytes of that folder's files, at most; the oldest are removed first.
@@ -65,6 +67,7 @@ impl Config {
             name,
             advertise: None,
             controller: None,
+            older_controller: None,
             cache: None,
             cache_bytes_max: 1 << 30,
             directories: Vec::new(),

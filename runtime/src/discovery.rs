@@ -10,7 +10,7 @@ use futures_util::StreamExt as _;
 use nigh_proto::discovery::WatchEvent;
 use nigh_proto::membership::{self, Knowledge, Node, Topics};
 use nigh_proto::v1::controller_client::ControllerClient;
-use nigh_proto::{Deployment, Digest, Endpoint, FunctionName, PlatformError, Reason, channel, v1};
+use nigh_proto::{Deployment, Digest, Endpoint, FunctionName, PlatformError, Reason, channel, older, v1};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -58,16 +58,25 @@ pub(crate) async fn follow(computer: Arc<Computer>, controller: Endpoint, shutdo
     watching.abort();
 }
 
+/// Where a computer announces itself.
+#[derive(Debug)]
+pub(crate) enum At {
+    /// A controller.
+    Current(Endpoint),
+    /// A controller of the older system.
+    Older(Endpoint),
+}
+
 /// Announces what the computer can run until `shutdown`, then withdraws it.
-pub(crate) async fn announce(
-    computer: Arc<Computer>,
-    endpoint: Endpoint,
-    controller: Endpoint,
-    shutdown: CancellationToken,
-) {
+pub(crate) async fn announce(computer: Arc<Computer>, endpoint: Endpoint, controller: At, shutdown: CancellationToken) {
     let mut changes = computer.changes();
     let (sender, node) = watch::channel(node(&computer, &endpoint));
-    let announcing = membership::keep_announced(controller, node, shutdown.clone());
+    let announcing = async {
+        match controller {
+            At::Current(controller) => membership::keep_announced(controller, node, shutdown.clone()).await,
+            At::Older(controller) => older::keep_announced(controller, node, shutdown.clone()).await,
+        }
+    };
     let updating = async {
         while changes.changed().await.is_ok() {
             sender.send_replace(self::node(&computer, &endpoint));
@@ -90,6 +99,8 @@ fn node(computer: &Computer, endpoint: &Endpoint) -> Node {
         problems,
         workers: computer.load().workers,
         directories: computer.directory_names(),
+        own_functions: Vec::new(),
+        older: false,
     })
 }
 
@@ -151,6 +162,7 @@ impl Follower {
             | WatchEvent::ComputerRemoved(_)
             | WatchEvent::Broker(_)
             | WatchEvent::BrokerRemoved(_)
+            | WatchEvent::Hierarchy(_)
             | WatchEvent::Synced => {}
         }
     }

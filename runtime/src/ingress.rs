@@ -8,8 +8,10 @@ use std::time::Duration;
 use futures_util::{Stream, StreamExt as _, stream};
 use nigh_proto::ingress::Ingress;
 use nigh_proto::older::EdgeIngress;
+use nigh_proto::older::rpc;
+use nigh_proto::older::rpc::edge_computer_server::{EdgeComputer, EdgeComputerServer};
 use nigh_proto::v1::computer_server::{Computer as ComputerService, ComputerServer};
-use nigh_proto::{CallLimits, FunctionName, PlatformError, channel, v1};
+use nigh_proto::{CallLimits, FunctionName, Load, PlatformError, channel, v1};
 use tokio::net::TcpListener;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::MissedTickBehavior;
@@ -34,7 +36,8 @@ pub(crate) async fn serve(
     let inside = Inside { computer: computer.clone(), shutdown: shutdown.clone() };
     let services = channel::server()
         .add_service(Ingress::service(computer.clone(), limits.clone()))
-        .add_service(EdgeIngress::service(computer, limits))
+        .add_service(EdgeIngress::service(computer.clone(), limits))
+        .add_service(EdgeComputerServer::new(OlderInside { computer, shutdown: shutdown.clone() }))
         .add_service(ComputerServer::new(inside));
     channel::serve(services, listener, shutdown).await.map_err(|error| Error::Server(error.to_string()))
 }
@@ -55,13 +58,8 @@ impl ComputerService for Inside {
         &self,
         _: Request<v1::UtilisationRequest>,
     ) -> Result<Response<Self::StreamUtilisationStream>, Status> {
-        let mut ticks = tokio::time::interval(SAMPLE_INTERVAL);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let samples = stream::unfold((self.computer.clone(), ticks), |(computer, mut ticks)| async move {
-            ticks.tick().await;
-            let sample = v1::UtilisationSample { load: Some(computer.load().to_wire()) };
-            Some((Ok(sample), (computer, ticks)))
-        });
+        let samples =
+            samples(self.computer.clone()).map(|load| Ok(v1::UtilisationSample { load: Some(load.to_wire()) }));
         Ok(Response::new(Box::pin(samples.take_until(self.shutdown.clone().cancelled_owned()))))
     }
 
@@ -80,6 +78,35 @@ impl ComputerService for Inside {
     async fn status(&self, _: Request<v1::StatusRequest>) -> Result<Response<v1::StatusResponse>, Status> {
         Ok(Response::new(status(&self.computer)))
     }
+}
+
+/// The same for clients of the older system: its utilisation alone.
+struct OlderInside {
+    computer: Arc<Computer>,
+    shutdown: CancellationToken,
+}
+
+#[tonic::async_trait]
+impl EdgeComputer for OlderInside {
+    type StreamUtilStream = Outgoing<rpc::Utilization>;
+
+    async fn stream_util(&self, _: Request<rpc::Void>) -> Result<Response<Self::StreamUtilStream>, Status> {
+        let samples = samples(self.computer.clone()).map(|load| {
+            let values = [(std::env::consts::ARCH.to_owned(), load.utilisation[0])];
+            Ok(rpc::Utilization { values: values.into() })
+        });
+        Ok(Response::new(Box::pin(samples.take_until(self.shutdown.clone().cancelled_owned()))))
+    }
+}
+
+/// How busy the computer is, once a second from now on.
+fn samples(computer: Arc<Computer>) -> impl Stream<Item = Load> {
+    let mut ticks = tokio::time::interval(SAMPLE_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    stream::unfold((computer, ticks), |(computer, mut ticks)| async move {
+        ticks.tick().await;
+        Some((computer.load(), (computer, ticks)))
+    })
 }
 
 fn status(computer: &Computer) -> v1::StatusResponse {

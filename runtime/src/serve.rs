@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::computer::Computer;
 use crate::config::Config;
+use crate::discovery::At;
 use crate::error::Error;
 use crate::{discovery, ingress};
 
@@ -28,6 +29,8 @@ const CLOSE_MAX: Duration = Duration::from_secs(1);
 pub async fn run(listener: TcpListener, config: Config, shutdown: CancellationToken) -> Result<(), Error> {
     let limits = config.limits.clone();
     let (controller, drain, telemetry) = (config.controller.clone(), config.drain, config.telemetry.clone());
+    let older_controller = config.older_controller.clone();
+    let is_announced = controller.is_some() || older_controller.is_some();
     let own = listener.local_addr().map_err(Error::Listen)?;
     let endpoint = config.advertise.clone().unwrap_or_else(|| Endpoint::from(own));
     // Starting the engine reserves address space and makes threads: not for an async thread.
@@ -44,7 +47,11 @@ pub async fn run(listener: TcpListener, config: Config, shutdown: CancellationTo
     let mut relations = tokio::task::JoinSet::new();
     if let Some(controller) = &controller {
         relations.spawn(discovery::follow(computer.clone(), controller.clone(), shutdown.clone()));
-        relations.spawn(discovery::announce(computer.clone(), endpoint, controller.clone(), shutdown.clone()));
+        let at = At::Current(controller.clone());
+        relations.spawn(discovery::announce(computer.clone(), endpoint.clone(), at, shutdown.clone()));
+    }
+    if let Some(controller) = older_controller {
+        relations.spawn(discovery::announce(computer.clone(), endpoint, At::Older(controller), shutdown.clone()));
     }
     tokio::select! {
         () = shutdown.cancelled() => {}
@@ -54,7 +61,7 @@ pub async fn run(listener: TcpListener, config: Config, shutdown: CancellationTo
         }
     }
     telemetry.not_ready("the computer is stopping");
-    if controller.is_some() {
+    if is_announced {
         tokio::time::sleep(WITHDRAWAL_GRACE).await;
     }
     finish_calls(&computer, drain).await;

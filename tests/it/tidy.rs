@@ -16,7 +16,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("client", &["nigh-proto"]),
     ("broker", &["nigh-proto", "nigh-routing", "nigh-telemetry"]),
     ("runtime", &["nigh-proto", "nigh-routing", "nigh-telemetry"]),
-    ("controller", &["nigh-proto", "nigh-telemetry"]),
+    ("controller", &["nigh-proto", "nigh-routing", "nigh-telemetry"]),
     (
         "nigh",
         &[

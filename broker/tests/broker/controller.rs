@@ -106,6 +106,8 @@ pub(crate) fn alive(name: &str, endpoint: &Endpoint, ready: &[&str]) -> WatchEve
         problems: Vec::new(),
         workers: 4,
         directories: Vec::new(),
+        own_functions: Vec::new(),
+        older: false,
     })
 }
 

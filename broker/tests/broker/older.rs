@@ -12,12 +12,12 @@ use nigh_proto::older::rpc::{LambdaRequest, LambdaResponse, State};
 use super::computer::{FakeComputer, reply};
 use super::*;
 
-/// A computer of the older system: upper-cases its input, fails for the lambda `bomb`, and counts.
-#[derive(Default)]
-struct OlderComputer(AtomicUsize);
+/// A computer of the older system: upper-cases its input, fails for the input `bomb`, and counts.
+#[derive(Clone, Default)]
+struct OlderComputer(Arc<AtomicUsize>);
 
 #[tonic::async_trait]
-impl EdgeServer for Arc<OlderComputer> {
+impl EdgeServer for OlderComputer {
     async fn run_lambda(
         &self,
         request: tonic::Request<LambdaRequest>,
@@ -38,8 +38,8 @@ impl EdgeServer for Arc<OlderComputer> {
     }
 }
 
-async fn older_computer() -> (Endpoint, Arc<OlderComputer>) {
-    let computer = Arc::new(OlderComputer::default());
+async fn older_computer() -> (Endpoint, OlderComputer) {
+    let computer = OlderComputer::default();
     let listener = listen().await;
     let endpoint = Endpoint::from(listener.local_addr().unwrap());
     let service = channel::server().add_service(EdgeServerServer::new(computer.clone()));
@@ -118,7 +118,7 @@ async fn a_destination_may_change_to_the_other_protocol() {
     assert_eq!(payload(&broker.invoke(&call("abc")).await.unwrap()), b"abc");
     current.stop().await;
     let listener = TcpListener::bind(current.endpoint.to_string()).await.unwrap();
-    let service = channel::server().add_service(EdgeServerServer::new(Arc::new(OlderComputer::default())));
+    let service = channel::server().add_service(EdgeServerServer::new(OlderComputer::default()));
     let stop = CancellationToken::new();
     let older = tokio::spawn(channel::serve(service, listener, stop.clone()));
     eventually("the older computer answers", || async {

@@ -171,6 +171,8 @@ fn computer(name: &str, version: Result<Option<&Deployment>, &Deployment>) -> Wa
         problems: problem.into_iter().collect(),
         workers: 1,
         directories: Vec::new(),
+        own_functions: Vec::new(),
+        older: false,
     })
 }
 

@@ -4,6 +4,7 @@
 
 mod deploy;
 mod nodes;
+mod older;
 
 use std::time::Duration;
 

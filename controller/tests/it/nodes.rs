@@ -17,12 +17,15 @@ fn computer(name: &str, ready: Vec<(FunctionName, Digest)>) -> Node {
         problems: Vec::new(),
         workers: 4,
         directories: vec!["data".into()],
+        own_functions: Vec::new(),
+        older: false,
     })
 }
 
 fn broker(name: &str) -> Node {
     let endpoint = "127.0.0.1:6473".parse().unwrap();
-    Node::Broker(Broker { name: name.parse().unwrap(), endpoint, table_endpoint: None, http_endpoint: None })
+    let name = name.parse().unwrap();
+    Node::Broker(Broker { name, endpoint, table_endpoint: None, http_endpoint: None, older: false })
 }
 
 async fn next(learnt: &mut mpsc::Receiver<Knowledge>) -> Knowledge {

@@ -198,6 +198,8 @@ mod tests {
             }],
             workers: 4,
             directories: Vec::new(),
+            own_functions: Vec::new(),
+            older: false,
         };
         Listing { computers: (1..=5).map(computer).collect(), functions, brokers: Vec::new() }
     }

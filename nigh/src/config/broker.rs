@@ -38,6 +38,9 @@ pub struct BrokerOptions {
     /// Where others reach it for calls; needed when it listens at 0.0.0.0
     #[arg(long, value_name = "HOST:PORT")]
     pub advertise: Option<Endpoint>,
+    /// A controller of ServerlessOnEdge that is to know of this broker too
+    #[arg(long, value_name = "HOST:PORT")]
+    pub older_controller: Option<Endpoint>,
     /// How a destination is chosen: random, round-robin or least-latency [default: least-latency]
     #[arg(long)]
     pub policy: Option<PolicyKind>,
@@ -80,6 +83,7 @@ keys! {
         }
         config {
             advertise: Text<Endpoint>,
+            older_controller: Text<Endpoint>,
             policy: Text<PolicyKind>,
             calls_max: NonZeroUsize,
             drain: Time,
@@ -118,8 +122,9 @@ impl BrokerSettings {
         };
         keys.fill(&mut config);
         config.advertise = options.advertise.clone().or(config.advertise);
+        config.older_controller = options.older_controller.clone().or(config.older_controller);
         config.policy = options.policy.unwrap_or(config.policy);
-        if config.controller.is_none() && config.routes.is_empty() {
+        if config.controller.is_none() && config.older_controller.is_none() && config.routes.is_empty() {
             let message = "a broker without a controller and without routes could answer nothing; add --route FUNCTION=HOST:PORT or a controller";
             return Err(ConfigError::Contradiction(message.into()));
         }

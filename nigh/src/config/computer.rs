@@ -34,6 +34,9 @@ pub struct ComputerOptions {
     /// Where others reach it; needed when it listens at 0.0.0.0
     #[arg(long, value_name = "HOST:PORT")]
     pub advertise: Option<Endpoint>,
+    /// A controller of ServerlessOnEdge that is to know of this computer too
+    #[arg(long, value_name = "HOST:PORT")]
+    pub older_controller: Option<Endpoint>,
     /// Folder for compiled modules, made if missing, for this computer alone [default: nigh/NAME in the user's data folder]
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
@@ -76,6 +79,7 @@ keys! {
         }
         config {
             advertise: Text<Endpoint>,
+            older_controller: Text<Endpoint>,
             cache_bytes_max: Size,
             workers: NonZeroUsize,
             instances_max: NonZeroU32,
@@ -120,6 +124,7 @@ impl ComputerSettings {
         config.directories.extend(options.dir.iter().cloned());
         keys.fill(&mut config);
         config.advertise = options.advertise.clone().or(config.advertise);
+        config.older_controller = options.older_controller.clone().or(config.older_controller);
         config.workers = options.workers.map_or(config.workers, NonZeroUsize::get);
         config.memory_bytes_max = options.memory.map_or(config.memory_bytes_max, Size::bytes);
         check_advertise("computer", listen, config.advertise.as_ref())?;

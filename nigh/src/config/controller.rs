@@ -5,6 +5,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use nigh_controller::Config;
+use nigh_routing::install::{Hierarchy, Objective, Topology};
 
 use super::keys::{Fill as _, ModuleLimitKeys, OrNone, Text, keys};
 use super::node::{Listen, metrics_at, or_none};
@@ -29,6 +30,12 @@ pub struct ControllerOptions {
     /// Folder for what is deployed, made if missing [default: nigh/controller in the user's data folder]
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
+    /// Distances between hosts: each computer then has a home broker, the only one that calls it
+    #[arg(long, value_name = "FILE")]
+    pub topology: Option<PathBuf>,
+    /// What homes are chosen by: min-max or min-avg [default: min-max]
+    #[arg(long, requires = "topology")]
+    pub objective: Option<Objective>,
 }
 
 /// How a controller is started.
@@ -40,7 +47,9 @@ pub struct ControllerSettings {
     pub metrics: Option<SocketAddr>,
     /// The folder that must be there for its store.
     pub data_dir: PathBuf,
-    /// The rest.
+    /// The file of the topology, and what homes are chosen by.
+    pub hierarchy: Option<(PathBuf, Objective)>,
+    /// The rest; see [`ControllerSettings::into_config`].
     pub config: Config,
 }
 
@@ -51,6 +60,8 @@ keys! {
             listen: Text<SocketAddr>,
             listen_metrics: Text<OrNone<SocketAddr>>,
             data_dir: PathBuf,
+            topology: PathBuf,
+            objective: Text<Objective>,
         }
         config {
             lease: Time,
@@ -93,10 +104,34 @@ impl ControllerSettings {
             None => default_data_dir("controller")?,
         };
         let mut config = Config::new(data_dir.join(STORE));
+        let objective = options.objective.or(keys.objective.take().map(|objective| objective.0));
+        let topology = options.topology.clone().or(keys.topology.take());
+        if topology.is_none() && objective.is_some() {
+            let message = "`objective` chooses homes by a topology; add `topology = \"FILE\"`";
+            return Err(ConfigError::Contradiction(message.into()));
+        }
+        let hierarchy = topology.map(|file| (file, objective.unwrap_or(Objective::MinMax)));
         keys.fill(&mut config);
         for listen in std::iter::once(listen).chain(metrics) {
             warn_if_exposed("controller", listen);
         }
-        Ok(Self { listen, metrics, data_dir, config })
+        Ok(Self { listen, metrics, data_dir, hierarchy, config })
+    }
+
+    /// The configuration, with the topology read.
+    ///
+    /// # Errors
+    /// [`ConfigError`] where the topology's file cannot be read or is none.
+    pub fn into_config(self) -> Result<Config, ConfigError> {
+        let mut config = self.config;
+        if let Some((file, objective)) = self.hierarchy {
+            let text =
+                std::fs::read_to_string(&file).map_err(|source| ConfigError::Read { path: file.clone(), source })?;
+            let topology = text.parse::<Topology>();
+            let topology =
+                topology.map_err(|error| ConfigError::Contradiction(format!("{}: {error}", file.display())))?;
+            config.hierarchy = Some(Hierarchy { topology, objective });
+        }
+        Ok(config)
     }
 }

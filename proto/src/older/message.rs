@@ -259,7 +259,10 @@ mod tests {
     #[test]
     fn an_error_is_told_in_the_retcode_and_read_from_it() {
         let outcome = Outcome::Error { kind: "bad-input".into(), message: "no name".into() };
-        let told = response(Reply { outcome, ..replied(LambdaResponse { retcode: OK.into(), ..LambdaResponse::default() }).unwrap() });
+        let told = response(Reply {
+            outcome,
+            ..replied(LambdaResponse { retcode: OK.into(), ..LambdaResponse::default() }).unwrap()
+        });
         assert_eq!(told.retcode, "bad-input: no name");
         let read = replied(told).unwrap();
         assert_eq!(read.outcome, Outcome::Error { kind: FAILED.into(), message: "bad-input: no name".into() });
