@@ -4,7 +4,7 @@
 
 mod ingress;
 mod nodes;
-mod tables;
+mod table;
 
 pub(crate) use ingress::EdgeIngress;
 pub(crate) use nodes::Nodes;

@@ -203,9 +203,7 @@ fn only_doors_name_tonic() {
             || name.starts_with("client/")
             || name.starts_with("tests/")
             || name.contains("/benches/")
-            || rooms
-                .iter()
-                .any(|room| name.ends_with(&format!("/src/{room}.rs")) || name.contains(&format!("/src/{room}/")))
+            || rooms.iter().any(|room| name.ends_with(&format!("/{room}.rs")) || name.contains(&format!("/{room}/")))
     };
     let offenders = sources()
         .into_iter()

@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
-use super::tables::{Table, Tables};
+use super::table::{Table, Tables};
 use crate::registry::Registry;
 
 /// Visits within one lease, as many as others announce themselves.
