@@ -48,6 +48,8 @@ pub struct Limits {
     pub reuse: u32,
     /// Bytes of log text of one call; more is cut, with a note.
     pub log_bytes: u64,
+    /// How long an instance kept for a later call is kept without one.
+    pub idle: Duration,
 }
 
 impl Default for Limits {
@@ -60,6 +62,7 @@ impl Default for Limits {
             payload_bytes: 16 << 20,
             reuse: 1,
             log_bytes: 64 << 10,
+            idle: Duration::from_secs(30),
         }
     }
 }
@@ -74,6 +77,7 @@ impl Limits {
         payload_bytes: 64 << 20,
         reuse: 1_000_000,
         log_bytes: 16 << 20,
+        idle: Duration::from_secs(3600),
     };
     /// One page of Wasm memory: no instance has less.
     const MEMORY_BYTES_MIN: u64 = 64 << 10;
@@ -92,7 +96,6 @@ impl Limits {
         let count = |given: u32, default: u32, most: u32, what: &str| {
             pick(given.into(), default.into(), 1, most.into(), what).map(|count| u32::try_from(count).unwrap_or(most))
         };
-        let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         Ok(Self {
             memory_bytes: pick(
                 wire.memory_bytes,
@@ -119,6 +122,7 @@ impl Limits {
             )?,
             reuse: count(wire.reuse, default.reuse, Self::MAX.reuse, "reuse")?,
             log_bytes: pick(wire.log_bytes, default.log_bytes, 1, Self::MAX.log_bytes, "log (bytes)")?,
+            idle: Duration::from_millis(pick(wire.idle_ms, ms(default.idle), 1, ms(Self::MAX.idle), "idle (ms)")?),
         })
     }
 
@@ -126,12 +130,14 @@ impl Limits {
     pub fn to_wire(&self) -> v1::Limits {
         v1::Limits {
             memory_bytes: self.memory_bytes,
-            timeout_ms: u64::try_from(self.timeout.as_millis()).unwrap_or(u64::MAX),
+            timeout_ms: ms(self.timeout),
             concurrency: self.concurrency,
             queue: self.queue,
             payload_bytes: self.payload_bytes,
             reuse: self.reuse,
             log_bytes: self.log_bytes,
+            // Versions made before there was this limit stay what they are.
+            idle_ms: if self.idle == Self::default().idle { 0 } else { ms(self.idle) },
         }
     }
 }
@@ -270,6 +276,10 @@ impl Deployment {
     }
 }
 
+fn ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
 fn grants(wire: Vec<v1::DirectoryGrant>) -> Result<Vec<DirectoryGrant>, PlatformError> {
     if wire.len() > DirectoryGrant::MAX {
         return Err(PlatformError::malformed(format!(
@@ -308,6 +318,9 @@ mod tests {
         let error = Limits::from_wire(&v1::Limits { memory_bytes: 2 << 30, ..Default::default() }).unwrap_err();
         assert!(error.message.contains("memory"), "{error}");
         assert!(Limits::from_wire(&v1::Limits { concurrency: 100_000, ..Default::default() }).is_err());
+        let idle = |idle_ms| Limits::from_wire(&v1::Limits { idle_ms, ..Default::default() }).map(|limits| limits.idle);
+        assert_eq!(idle(1500).unwrap(), Duration::from_millis(1500));
+        assert!(idle(3_600_001).unwrap_err().message.contains("idle"));
     }
 
     #[test]

@@ -92,7 +92,8 @@ pub struct Timing {
     pub init: Duration,
     /// In the function.
     pub run: Duration,
-    /// Bringing the instance back to where it was before its first call, so that it can serve another.
+    /// Making the instance as new after the call before it; zero where it was newly made. Spent before this call came, so
+    /// no part of its total.
     pub reset: Duration,
 }
 
@@ -104,7 +105,7 @@ impl Timing {
 
     /// What was spent at the computer, from the call's arrival to its answer.
     pub fn at_computer(&self) -> Duration {
-        self.queue + self.init + self.run + self.reset
+        self.queue + self.init + self.run
     }
 }
 
@@ -230,7 +231,7 @@ mod tests {
             call: CallId::random(),
             hops: 1,
             load: Load { running: 1, queued: 2, workers: 3, utilisation: [0.5, 0.25, 0.125] },
-            timing: Timing { run: Duration::from_micros(7), ..Timing::default() },
+            timing: Timing { run: Duration::from_micros(7), reset: Duration::from_micros(2), ..Timing::default() },
         }
     }
 

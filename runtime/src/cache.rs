@@ -14,7 +14,7 @@ use nigh_proto::Digest;
 use sha2::{Digest as _, Sha256};
 
 /// The first bytes of a file; the last is the format's version.
-const MAGIC: &[u8; 8] = b"nighcwm\x01";
+const MAGIC: &[u8; 8] = b"nighcwm\x02";
 const MAC_BYTES: usize = 32;
 const HEADER_BYTES: usize = MAGIC.len() + MAC_BYTES;
 const KEY_BYTES: usize = 32;

@@ -81,7 +81,7 @@ impl Computer {
             payload_bytes_max: config.payload_bytes_total_max,
             memory_bytes_max: config.memory_bytes_max,
         };
-        let crew = Crew::start(config.name.clone(), engine.clone(), functions.clone(), budgets)?;
+        let crew = Crew::start(config.name.clone(), engine.clone(), budgets)?;
         let computer = Arc::new(Self {
             name: config.name,
             directories,

@@ -4,23 +4,23 @@
 
 use std::cell::Cell;
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use async_task::{Runnable, ScheduleInfo, Task, WithInfo};
 use nigh_proto::{Load, NodeName};
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::{Job, Refusal};
 use crate::epoch::Ticker;
 use crate::error::Error;
-use crate::function::Functions;
+use crate::function::Version;
 use crate::instance::Instance;
-use crate::pool::{self, Pool};
+use crate::pool::Pool;
 use crate::probe;
 use crate::run;
 use crate::schedule::{Budgets, Claim, Demand, LONG, LaneId, Next, Number, Schedule};
@@ -57,8 +57,13 @@ pub(crate) type Ready = Runnable<Number>;
 pub(crate) struct Crew {
     pub(crate) computer: NodeName,
     pub(crate) engine: wasmtime::Engine,
-    functions: Arc<Functions>,
     pub(crate) pool: Pool,
+    /// Memory of kept instances that were taken or dropped, of which the schedule is still to learn.
+    released_bytes: AtomicU64,
+    /// A call waits for the memory of kept instances, and there were none to drop.
+    is_memory_wanted: AtomicBool,
+    /// A task looks after what is kept.
+    is_looked_after: AtomicBool,
     ticker: Ticker,
     desk: Mutex<Desk>,
     work: Condvar,
@@ -67,6 +72,7 @@ pub(crate) struct Crew {
     /// Guests are to end.
     pub(crate) stopping: CancellationToken,
     runtime: Handle,
+    this: Weak<Self>,
 }
 
 #[derive(Debug)]
@@ -86,26 +92,27 @@ pub(crate) struct Taken {
 
 impl Crew {
     /// Starts so many threads as the budgets allow calls to compute at once.
-    pub(crate) fn start(
-        computer: NodeName,
-        engine: wasmtime::Engine,
-        functions: Arc<Functions>,
-        budgets: Budgets,
-    ) -> Result<Arc<Self>, Error> {
+    pub(crate) fn start(computer: NodeName, engine: wasmtime::Engine, budgets: Budgets) -> Result<Arc<Self>, Error> {
         let workers = budgets.workers;
         let kept_max = budgets.instances_max.saturating_sub(workers);
         let schedule = Schedule::new(budgets, probe::cores(), Instant::now());
-        let crew = Arc::new(Self {
+        let ticker = Ticker::start(engine.clone())?;
+        let runtime = Handle::try_current().map_err(|_| Error::Runtime)?;
+        let crew = Arc::new_cyclic(|this| Self {
             computer,
-            ticker: Ticker::start(engine.clone())?,
+            ticker,
             engine,
-            functions,
-            pool: Pool::new(kept_max),
+            // Calls compute on these threads, and on those that bring them.
+            pool: Pool::new(kept_max, workers + probe::cores()),
+            released_bytes: AtomicU64::new(0),
+            is_memory_wanted: AtomicBool::new(false),
+            is_looked_after: AtomicBool::new(false),
             desk: Mutex::new(Desk { schedule, resting: 0, is_closed: false, is_over: false }),
             work: Condvar::new(),
             demand: AtomicU8::new(0),
             stopping: CancellationToken::new(),
-            runtime: Handle::try_current().map_err(|_| Error::Runtime)?,
+            runtime,
+            this: this.clone(),
         });
         for number in 0..workers {
             let worker = crew.clone();
@@ -127,7 +134,7 @@ impl Crew {
         patience: Duration,
         is_known: bool,
     ) -> Result<Taken, Refusal> {
-        let mut desk = self.desk.lock();
+        let mut desk = self.desk();
         if desk.is_closed {
             return Err(Refusal::Stopping);
         }
@@ -195,7 +202,7 @@ impl Crew {
     }
 
     /// Drops the instances kept of a version no longer in use.
-    pub(crate) fn retire(&self, version: &crate::function::Version) {
+    pub(crate) fn retire(&self, version: &Version) {
         self.drop_kept(self.pool.retire(version));
     }
 
@@ -222,29 +229,37 @@ impl Crew {
         drop(waiting);
     }
 
-    /// Whether calls still go to the instance's version.
-    pub(crate) fn is_in_use(&self, instance: &Instance) -> bool {
-        let version = instance.version();
-        let known = self.functions.get(&version.deployment.name);
-        known.and_then(|known| known.version).is_some_and(|used| used.id == version.id)
+    /// A kept instance of this version, if there is one.
+    pub(crate) fn take_kept(&self, version: &Version, now: Instant) -> Option<Instance> {
+        let instance = self.pool.take(version, now)?;
+        self.released_bytes.fetch_add(instance.memory_bytes(), Ordering::Relaxed);
+        Some(instance)
     }
 
-    /// A kept instance with this memory limit has been taken.
-    pub(crate) fn release_kept(&self, memory_bytes: u64) {
-        self.desk.lock().schedule.release_kept(memory_bytes);
+    /// Drops a kept instance, the one idle for longest; says whether there was one.
+    pub(crate) fn evict(&self) -> bool {
+        let evicted = self.pool.evict();
+        let is_one = evicted.is_some();
+        self.drop_kept(evicted);
+        is_one
     }
 
-    /// Keeps an instance for a later call, if there is room.
-    pub(crate) fn keep(&self, instance: Instance) {
-        let memory_bytes = instance.version().deployment.limits.memory_bytes;
-        if self.desk.lock().schedule.keep(memory_bytes) {
-            self.drop_kept(self.pool.keep(instance, Instant::now()));
+    /// Keeps an instance for a later call, for which the schedule has found room.
+    fn keep(&self, instance: Instance) {
+        self.drop_kept(self.pool.keep(instance, Instant::now()));
+        // Sequentially consistent with `next`: either that sees the instance, or this sees that memory is wanted.
+        if self.is_memory_wanted.load(Ordering::SeqCst) && self.is_memory_wanted.swap(false, Ordering::SeqCst) {
+            drop(self.desk.lock());
+            self.work.notify_one();
+        }
+        if !self.is_looked_after.load(Ordering::SeqCst) && !self.is_looked_after.swap(true, Ordering::SeqCst) {
+            self.runtime.spawn(look_after(self.this.clone()));
         }
     }
 
     /// Makes a call the task that it will be; nothing of it runs yet.
     fn spawn(self: &Arc<Self>, number: Number, job: Job) -> (Ready, Task<(), Number>) {
-        let turn = Turn { crew: self.clone(), number, is_long: false };
+        let turn = Turn { crew: self.clone(), number, is_long: false, is_over: false };
         let crew = self.clone();
         let wake = WithInfo(move |ready: Ready, info: ScheduleInfo| crew.wake(ready, info));
         let call = move |_: &Number| run::call(turn, job);
@@ -268,8 +283,22 @@ impl Crew {
         }
     }
 
+    /// Goes to the desk, where the schedule lies.
+    fn desk(&self) -> MutexGuard<'_, Desk> {
+        let mut desk = self.desk.lock();
+        self.settle(&mut desk);
+        desk
+    }
+
+    /// Tells the schedule of memory released meanwhile.
+    fn settle(&self, desk: &mut Desk) {
+        if self.released_bytes.load(Ordering::Relaxed) > 0 {
+            desk.schedule.release_kept(self.released_bytes.swap(0, Ordering::Relaxed));
+        }
+    }
+
     /// Leaves the desk, having changed the schedule.
-    fn leave(&self, desk: parking_lot::MutexGuard<'_, Desk>) {
+    fn leave(&self, desk: MutexGuard<'_, Desk>) {
         self.demand.store(desk.schedule.demand() as u8, Ordering::Relaxed);
         drop(desk);
     }
@@ -304,7 +333,7 @@ impl Crew {
 
     /// The next slice to run, waiting for it; nothing when all is over.
     fn next(&self) -> Option<(Number, Ready, u32)> {
-        let mut desk = self.desk.lock();
+        let mut desk = self.desk();
         loop {
             match desk.schedule.next(Instant::now()) {
                 Next::Run(number, ready) => {
@@ -317,10 +346,10 @@ impl Crew {
                     }
                     return Some((number, ready, slice));
                 }
-                Next::Evict if !self.pool.is_empty() => {
+                Next::Evict if self.may_evict() => {
                     drop(desk);
-                    self.drop_kept(self.pool.evict());
-                    desk = self.desk.lock();
+                    self.evict();
+                    desk = self.desk();
                 }
                 Next::Evict | Next::Nothing if desk.is_over && desk.schedule.begun() == 0 => {
                     self.work.notify_all();
@@ -329,29 +358,29 @@ impl Crew {
                 Next::Evict | Next::Nothing => {
                     self.demand.store(Demand::None as u8, Ordering::Relaxed);
                     desk.resting += 1;
-                    let timed_out = if self.pool.is_empty() {
-                        self.work.wait(&mut desk);
-                        false
-                    } else {
-                        self.work.wait_for(&mut desk, pool::IDLE_MAX / 4).timed_out()
-                    };
+                    self.work.wait(&mut desk);
                     desk.resting -= 1;
-                    if timed_out {
-                        drop(desk);
-                        self.drop_kept(self.pool.expire(Instant::now()));
-                        desk = self.desk.lock();
-                    }
+                    self.settle(&mut desk);
                 }
             }
         }
     }
 
+    /// Whether there may be a kept instance to drop for the memory that a call waits for. Where there is none, whoever
+    /// keeps the next one will say so.
+    fn may_evict(&self) -> bool {
+        self.is_memory_wanted.store(true, Ordering::SeqCst);
+        let may_evict = !self.pool.is_empty();
+        self.is_memory_wanted.store(!may_evict, Ordering::SeqCst);
+        may_evict
+    }
+
     /// Drops instances that the schedule counts as kept.
     fn drop_kept(&self, instances: impl IntoIterator<Item = Instance>) {
         for instance in instances {
-            let memory_bytes = instance.version().deployment.limits.memory_bytes;
+            let memory_bytes = instance.memory_bytes();
             drop(instance);
-            self.release_kept(memory_bytes);
+            self.released_bytes.fetch_add(memory_bytes, Ordering::Relaxed);
         }
     }
 }
@@ -363,6 +392,8 @@ pub(crate) struct Turn {
     pub(crate) number: Number,
     /// It has computed for so long in one slice that the schedule had to learn of it.
     is_long: bool,
+    /// The schedule knows that the call has ended.
+    is_over: bool,
 }
 
 impl Turn {
@@ -387,16 +418,52 @@ pub(crate) fn has_yielded() -> bool {
     SLICE.get().is_some_and(|slice| slice.has_yielded)
 }
 
-impl Drop for Turn {
-    fn drop(&mut self) {
-        let mut desk = self.crew.desk.lock();
+impl Turn {
+    /// Ends the call and keeps its instance for a later one, if there is room.
+    pub(crate) fn end_and_keep(mut self, idle: Instance) {
+        if self.end(Some(idle.memory_bytes())) {
+            self.crew.keep(idle);
+        }
+    }
+
+    /// Tells the schedule that the call has ended, and says whether there is room to keep an instance with so much memory.
+    fn end(&mut self, kept_bytes: Option<u64>) -> bool {
+        self.is_over = true;
+        let mut desk = self.crew.desk();
         desk.schedule.finish(self.number);
+        let may_keep = kept_bytes.is_some_and(|bytes| desk.schedule.keep(bytes));
         // A thread of the crew looks for more to do anyway.
         let is_of_crew = SLICE.get().is_some_and(|slice| !slice.is_lent);
         let must_wake = desk.resting > 0 && !is_of_crew && (desk.is_over || desk.schedule.demand() > Demand::None);
         self.crew.leave(desk);
         if must_wake {
             self.crew.work.notify_one();
+        }
+        may_keep
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.end(None);
+        }
+    }
+}
+
+/// Drops instances that were kept for too long without a call, until none is kept.
+async fn look_after(crew: Weak<Crew>) {
+    loop {
+        let Some(interval) = crew.upgrade().map(|crew| crew.pool.look_interval()) else { return };
+        tokio::time::sleep(interval).await;
+        let Some(crew) = crew.upgrade() else { return };
+        crew.drop_kept(crew.pool.expire(Instant::now()));
+        if crew.pool.is_empty() {
+            // Whoever keeps one from now on starts another of these; whoever did so just before relied on this one.
+            crew.is_looked_after.store(false, Ordering::SeqCst);
+            if crew.pool.is_empty() || crew.is_looked_after.swap(true, Ordering::SeqCst) {
+                return;
+            }
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use nigh_proto::{ComputerProblem, Deployment, Digest, FunctionName};
 use nigh_telemetry::PerFunction;
@@ -26,6 +26,7 @@ pub(crate) struct Version {
     pub(crate) deployment: Deployment,
     pub(crate) code: Code,
     pub(crate) grants: Vec<Grant>,
+    is_retired: AtomicBool,
     /// Held so that another version of the same module finds it compiled.
     _compiled: Arc<Compiled>,
 }
@@ -51,7 +52,18 @@ impl Version {
     /// Puts a version together.
     pub(crate) fn new(deployment: Deployment, code: Code, grants: Vec<Grant>, compiled: Arc<Compiled>) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        Self { id: NEXT.fetch_add(1, Ordering::Relaxed), deployment, code, grants, _compiled: compiled }
+        let id = NEXT.fetch_add(1, Ordering::Relaxed);
+        Self { id, deployment, code, grants, is_retired: AtomicBool::new(false), _compiled: compiled }
+    }
+
+    /// No more calls go to it.
+    pub(crate) fn retire(&self) {
+        self.is_retired.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether no more calls go to it.
+    pub(crate) fn is_retired(&self) -> bool {
+        self.is_retired.load(Ordering::SeqCst)
     }
 }
 

@@ -89,6 +89,12 @@ impl Guest {
         self.service = Some(service);
     }
 
+    /// Whatever the host holds for the calls so far is let go: streams, open files, what was told to the guest of them.
+    pub(crate) fn forget(&mut self) {
+        self.streams = None;
+        self.wasi = None;
+    }
+
     /// The call has ended.
     pub(crate) fn end(&mut self) -> Option<Service> {
         self.drain_streams(true);

@@ -1,10 +1,24 @@
-//! The life of an instance: idle, busy with one call, then idle again or spent.
+//! The life of an instance.
+//!
+//! ```text
+//!            made                    call                      outcome, and calls left of those deployed
+//!  (nothing) ────► busy (first call)      idle ────► busy ─────────────────────────────────────────────► idle
+//!                                                     │ │
+//!                                                     │ └── outcome, none left ──► worn ── as new again ──► idle
+//!                                                     │                             │
+//!                                                     └── trap, time-out, …         └── not to be reset
+//!                                                          ▼                        ▼
+//!                                                        spent                    spent
+//! ```
+//!
+//! By default a function is deployed for one call, so every call finds an instance that is as new: one newly made, or one
+//! that was worn and then reset. Nothing leads out of spent.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nigh_proto::{Call, Outcome, PlatformError};
-use wasmtime::{Store, TypedFunc};
+use wasmtime::{PoolConcurrencyLimitError, Store, TypedFunc};
 
 use crate::function::{Code, Version};
 use crate::host::{self, Guest, Service, Streams, wait};
@@ -21,6 +35,8 @@ pub(crate) enum Life {
     Idle,
     /// In a call.
     Busy,
+    /// Has served as many calls as it may; sound, and to be made as new before the next.
+    Worn,
     /// Never to be used again.
     Spent,
 }
@@ -30,7 +46,10 @@ pub(crate) struct Instance {
     store: Store<Guest>,
     entry: Entry,
     life: Life,
+    /// Calls served since it was as new.
     calls: u32,
+    /// How long it took to make it as new; nothing where it was newly made.
+    reset: Duration,
 }
 
 enum Entry {
@@ -45,16 +64,20 @@ pub(crate) struct Ended {
     pub(crate) service: Option<Service>,
     /// When the instance was ready to run the call; nothing where it never was.
     pub(crate) entered: Option<Instant>,
-    /// The instance, idle or spent; nothing where none could be made.
+    /// How long it took, before the call, to make the instance as new; nothing where it was newly made.
+    pub(crate) reset: Duration,
+    /// The instance, no longer busy; nothing where none could be made.
     pub(crate) instance: Option<Instance>,
 }
 
-/// Makes an instance for this call and runs the call in it. Its making is under the call's limits too.
+/// Makes an instance for this call and runs the call in it. Where there is no place for it, `make_place` is asked for one
+/// as long as it has any.
 pub(crate) async fn run_fresh(
     engine: &wasmtime::Engine,
     version: &Arc<Version>,
     call: &Call,
     service: Service,
+    make_place: impl Fn() -> bool,
 ) -> Ended {
     let streams = match version.code {
         Code::Native(_) => None,
@@ -69,23 +92,30 @@ pub(crate) async fn run_fresh(
     store.limiter(|guest| guest);
     store.epoch_deadline_callback(|mut context| host::on_tick(context.data_mut()));
     store.set_epoch_deadline(1);
-    let entry = match &version.code {
-        Code::Native(native) => native.instantiate(&mut store).await.map(Entry::Native),
-        Code::Command(command) => command.instantiate(&mut store).await.map(Entry::Command),
-    };
-    match entry {
-        Ok(entry) => Instance { store, entry, life: Life::Busy, calls: 0 }.run(call).await,
-        Err(failure) => {
-            let outcome = outcome::of_failure(&failure, store.data());
-            Ended { outcome, service: store.data_mut().end(), entered: None, instance: None }
+    loop {
+        let entry = match &version.code {
+            Code::Native(native) => native.instantiate(&mut store).await.map(Entry::Native),
+            Code::Command(command) => command.instantiate(&mut store).await.map(Entry::Command),
+        };
+        match entry {
+            Ok(entry) => {
+                let instance = Instance { store, entry, life: Life::Busy, calls: 0, reset: Duration::ZERO };
+                return instance.run(call).await;
+            }
+            Err(failure) if failure.is::<PoolConcurrencyLimitError>() && make_place() => {}
+            Err(failure) => {
+                let outcome = outcome::of_failure(&failure, store.data());
+                let service = store.data_mut().end();
+                return Ended { outcome, service, entered: None, reset: Duration::ZERO, instance: None };
+            }
         }
     }
 }
 
 impl Instance {
-    /// Runs another call in an instance kept from one before.
+    /// Runs another call in an idle instance.
     pub(crate) async fn run_again(mut self, call: &Call, service: Service) -> Ended {
-        debug_assert_eq!(self.life, Life::Idle, "a busy or spent instance is never kept");
+        debug_assert_eq!(self.life, Life::Idle, "only idle instances are kept");
         self.life = Life::Busy;
         self.store.data_mut().begin(service);
         self.store.set_epoch_deadline(1);
@@ -102,16 +132,50 @@ impl Instance {
         self.store.data().version()
     }
 
+    /// Makes a worn instance as new, and so idle. One that cannot be is spent.
+    pub(crate) fn reset(&mut self) {
+        debug_assert_eq!(self.life, Life::Worn, "an idle instance needs no reset, a spent one gets none");
+        let began = Instant::now();
+        let is_as_new = match (&self.version().clone().code, &self.entry) {
+            (Code::Native(native), Entry::Native(entry)) => native.reset(entry, &mut self.store),
+            _ => false,
+        };
+        self.store.data_mut().forget();
+        self.calls = 0;
+        self.life = if is_as_new { Life::Idle } else { Life::Spent };
+        self.reset = began.elapsed();
+    }
+
+    /// Bytes of its memory.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        match &self.entry {
+            Entry::Native(entry) => entry.memory_bytes(&self.store) as u64,
+            Entry::Command(_) => 0,
+        }
+    }
+
     async fn run(mut self, call: &Call) -> Ended {
-        let entered = Instant::now();
         let limits = self.store.data().waiting_limits();
-        let result = wait::within(limits, self.enter(call)).await;
+        let mut entered = None;
+        let result = wait::within(limits, async {
+            self.initialize().await?;
+            entered = Some(Instant::now());
+            self.enter(call).await
+        });
+        let result = result.await;
         let is_sound = result.is_ok();
         let outcome = result.or_else(|failure| outcome::of_failure(&failure, self.store.data()));
         let service = self.store.data_mut().end();
         self.calls += 1;
-        self.life = if is_sound && self.may_serve_again() { Life::Idle } else { Life::Spent };
-        Ended { outcome, service, entered: Some(entered), instance: Some(self) }
+        self.life = if is_sound { self.life_after_call() } else { Life::Spent };
+        Ended { outcome, service, entered, reset: self.reset, instance: Some(self) }
+    }
+
+    async fn initialize(&mut self) -> wasmtime::Result<()> {
+        match &self.entry {
+            Entry::Native(entry) if self.calls == 0 => entry.initialize(&mut self.store).await,
+            _ => Ok(()),
+        }
     }
 
     async fn enter(&mut self, call: &Call) -> Result<Outcome, Failure> {
@@ -124,13 +188,18 @@ impl Instance {
         }
     }
 
-    /// Only after a call that came to its own outcome, within the number of calls that the deployment allows, and
-    /// without more memory than is good to keep. A program has only one run in it.
-    fn may_serve_again(&self) -> bool {
-        let Entry::Native(entry) = &self.entry else { return false };
-        self.calls < self.version().deployment.limits.reuse
-            && !self.store.data().is_out_of_memory
-            && entry.memory_bytes(&self.store) <= KEPT_MEMORY_BYTES_MAX
+    /// What it is at after a call that came to its own outcome. A program has only one run in it.
+    fn life_after_call(&self) -> Life {
+        let Entry::Native(entry) = &self.entry else { return Life::Spent };
+        let is_good_to_keep =
+            !self.store.data().is_out_of_memory && entry.memory_bytes(&self.store) <= KEPT_MEMORY_BYTES_MAX;
+        if is_good_to_keep && self.calls < self.version().deployment.limits.reuse {
+            Life::Idle
+        } else if is_good_to_keep && entry.can_be_reset() {
+            Life::Worn
+        } else {
+            Life::Spent
+        }
     }
 }
 

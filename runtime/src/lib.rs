@@ -8,12 +8,13 @@
 //! | `admission` | is the function ready, is there room, can the deadline be met? If not, a typed refusal at once |
 //! | `schedule` | calls wait: first come first served within a function, functions in turn, all within the budgets |
 //! | `crew` | the call computes in slices: a brief one where it arrived, others on threads of their own |
-//! | `run`, `pool`, `instance` | a fresh instance (or, where deployed so, one kept from an earlier call of the same version) |
+//! | `run`, `pool`, `instance` | a fresh instance: newly made, or one kept that was made as new (or, where deployed so, left as it was) |
 //! | `native`, `command` | the two ways into a guest |
 //! | `host` | what the guest may touch |
 //! | `outcome`, `measure`, `metrics`, `logs`, `utilisation` | what is said and remembered of it |
 //!
-//! Beside them: `engine`, `epoch`, `module` and `cache` make code ready to run; `discovery` learns from the controller
+//! Beside them: `engine`, `epoch`, `module`, `expose` and `cache` make code ready to run; `reset` and `pages` make an instance
+//! as new; `discovery` learns from the controller
 //! what to run, and announces what can be run; `serve` is the computer's life as a role.
 //!
 //! A guest is hostile from its first instruction: every number that it hands over is checked, every resource is
@@ -30,6 +31,7 @@ mod discovery;
 mod engine;
 mod epoch;
 mod error;
+mod expose;
 mod function;
 mod host;
 mod ingress;
@@ -40,8 +42,10 @@ mod metrics;
 mod module;
 mod native;
 mod outcome;
+mod pages;
 mod pool;
 mod probe;
+mod reset;
 mod run;
 mod schedule;
 mod serve;

@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::cache::{Cache, Verified};
 use crate::error::{Error, PrepareError};
+use crate::expose::expose;
 
 /// Modules that wait to be compiled; whoever brings one more waits for a place.
 const QUEUE_MAX: usize = 16;
@@ -132,8 +133,9 @@ impl Compiler {
     fn compile(&self, digest: &Digest, bytes: &[u8]) -> Result<wasmtime::Module, PrepareError> {
         module::inspect(bytes, &self.limits)?;
         let started = std::time::Instant::now();
-        let module =
-            wasmtime::Module::new(&self.engine, bytes).map_err(|error| PrepareError::Compile(format!("{error:#}")))?;
+        let exposed = expose(bytes).map_err(|error| PrepareError::Compile(error.to_string()))?;
+        let module = wasmtime::Module::new(&self.engine, exposed)
+            .map_err(|error| PrepareError::Compile(format!("{error:#}")))?;
         let took = started.elapsed();
         self.compile_times.record(took);
         tracing::info!(module = %digest.short(), ms = took.as_millis(), "compiled");

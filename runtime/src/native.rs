@@ -10,6 +10,7 @@ use wasmtime::{AsContextMut as _, Extern, InstancePre, Linker, Memory, Module, M
 use crate::error::PrepareError;
 use crate::host::{Guest, range};
 use crate::outcome::{self, Failure};
+use crate::reset::{Pristine, State};
 
 /// Bytes of the descriptor that a handler returns the address of: five `u32`.
 const DESCRIPTOR_BYTES: u32 = 20;
@@ -25,10 +26,14 @@ pub(crate) struct Native {
     alloc: ModuleExport,
     handle: ModuleExport,
     initialize: Option<ModuleExport>,
+    /// What a new instance is like, where instances can be reset.
+    pristine: Option<Pristine>,
 }
 
 /// One instance's entry.
 pub(crate) struct Entry {
+    state: Option<State>,
+    initialize: Option<TypedFunc<(), ()>>,
     memory: Memory,
     alloc: TypedFunc<u32, u32>,
     handle: TypedFunc<(u32, u32), u32>,
@@ -60,23 +65,29 @@ impl Native {
             alloc: function(abi::ALLOC, 1, 1, "a function (i32) -> i32")?,
             handle: function(abi::HANDLE, 2, 1, "a function (i32, i32) -> i32")?,
             initialize,
+            pristine: Pristine::of(module),
         })
     }
 
-    /// Makes an instance and initialises it.
+    /// Makes an instance, still to be initialised.
     pub(crate) async fn instantiate(&self, store: &mut Store<Guest>) -> wasmtime::Result<Entry> {
         let instance = self.pre.instantiate_async(&mut *store).await?;
         let mut export = |export: &ModuleExport| instance.get_module_export(&mut *store, export);
         let (memory, alloc, handle) = (export(&self.memory), export(&self.alloc), export(&self.handle));
-        let initialize = self.initialize.as_ref().and_then(export);
+        let initialize = self.initialize.as_ref().and_then(export).and_then(Extern::into_func);
         let missing = || wasmtime::Error::msg("an export found when the module was prepared is gone");
         let memory = memory.and_then(Extern::into_memory).ok_or_else(missing)?;
         let alloc = alloc.and_then(Extern::into_func).ok_or_else(missing)?.typed(&mut *store)?;
         let handle = handle.and_then(Extern::into_func).ok_or_else(missing)?.typed(&mut *store)?;
-        if let Some(initialize) = initialize.and_then(Extern::into_func) {
-            initialize.typed::<(), ()>(&mut *store)?.call_async(&mut *store, ()).await?;
-        }
-        Ok(Entry { memory, alloc, handle })
+        let initialize = initialize.map(|initialize| initialize.typed(&mut *store)).transpose()?;
+        let state = self.pristine.as_ref().and_then(|pristine| pristine.state_of(&mut *store, instance));
+        Ok(Entry { state, initialize, memory, alloc, handle })
+    }
+
+    /// Makes an instance as new, still to be initialised; says whether it is. One that is not must not be used again.
+    pub(crate) fn reset(&self, entry: &Entry, store: &mut Store<Guest>) -> bool {
+        let (Some(pristine), Some(state)) = (&self.pristine, &entry.state) else { return false };
+        pristine.restore(state, store)
     }
 }
 
@@ -87,6 +98,19 @@ impl std::fmt::Debug for Native {
 }
 
 impl Entry {
+    /// Initialises the instance, once before its first call.
+    pub(crate) async fn initialize(&self, store: &mut Store<Guest>) -> wasmtime::Result<()> {
+        match &self.initialize {
+            Some(initialize) => initialize.call_async(store, ()).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Whether the instance can be reset.
+    pub(crate) fn can_be_reset(&self) -> bool {
+        self.state.is_some()
+    }
+
     /// Runs the handler on one request.
     pub(crate) async fn call(
         &self,

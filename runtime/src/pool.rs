@@ -1,7 +1,10 @@
-//! Instances kept between calls, for functions deployed with reuse. Fresh instances come straight from the engine's own
-//! pool and never pass here.
+//! Instances kept between calls: as new, or, for functions deployed with reuse, as the call before left them. Each thread
+//! has a shelf of its own, so that an instance mostly goes on where the caches know it, and looks at those of others
+//! only when its own has none.
 
+use std::cell::Cell;
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -9,20 +12,23 @@ use parking_lot::Mutex;
 use crate::function::Version;
 use crate::instance::Instance;
 
-/// How long an instance is kept without a call.
-pub(crate) const IDLE_MAX: Duration = Duration::from_secs(30);
+/// Bounds for the time between two looks at what has been idle for too long.
+const LOOK_INTERVAL: std::ops::RangeInclusive<Duration> = Duration::from_millis(50)..=Duration::from_secs(10);
 
 /// Idle instances by version: one of one version never serves another.
 #[derive(Debug)]
 pub(crate) struct Pool {
-    kept: Mutex<Kept>,
+    shelves: Box<[Mutex<Shelf>]>,
+    count: AtomicUsize,
     instances_max: usize,
+    /// The shortest time that any instance kept so far may be idle.
+    shortest_idle_ms: AtomicU64,
 }
 
 #[derive(Debug, Default)]
-struct Kept {
+struct Shelf {
+    /// Those used last stand last.
     by_version: HashMap<u64, Vec<Idle>>,
-    count: usize,
 }
 
 #[derive(Debug)]
@@ -31,78 +37,112 @@ struct Idle {
     since: Instant,
 }
 
+impl Idle {
+    fn is_expired(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.since) >= self.instance.version().deployment.limits.idle
+    }
+}
+
 impl Pool {
-    /// Keeps at most so many.
-    pub(crate) fn new(instances_max: usize) -> Self {
-        Self { kept: Mutex::default(), instances_max }
+    /// Keeps at most so many, on so many shelves.
+    pub(crate) fn new(instances_max: usize, shelves: usize) -> Self {
+        let shelves = (0..shelves.max(1)).map(|_| Mutex::default()).collect();
+        Self { shelves, count: AtomicUsize::new(0), instances_max, shortest_idle_ms: AtomicU64::new(u64::MAX) }
     }
 
-    /// The instance of this version that was used last.
-    pub(crate) fn take(&self, version: &Version) -> Option<Instance> {
-        if version.deployment.limits.reuse <= 1 {
+    /// The instance of this version that was used last, on this thread if there is one.
+    pub(crate) fn take(&self, version: &Version, now: Instant) -> Option<Instance> {
+        if self.is_empty() {
             return None;
         }
-        let mut kept = self.kept.lock();
-        let idle = kept.by_version.get_mut(&version.id)?.pop()?;
-        kept.count -= 1;
-        Some(idle.instance)
+        let own = self.own();
+        (own..self.shelves.len()).chain(0..own).find_map(|shelf| {
+            let mut shelf = self.shelves[shelf].lock();
+            // One that is expired stays for the next look; those before it have been idle for longer.
+            let idle = shelf.by_version.get_mut(&version.id)?.pop_if(|idle| !idle.is_expired(now))?;
+            self.count.fetch_sub(1, Ordering::Relaxed);
+            Some(idle.instance)
+        })
     }
 
-    /// Keeps an instance for a later call; gives it back where there is no room.
+    /// Keeps an instance for a later call; gives it back where there is no room, or its version is no longer in use.
     pub(crate) fn keep(&self, instance: Instance, now: Instant) -> Option<Instance> {
-        let mut kept = self.kept.lock();
-        let (version, concurrency) = {
-            let version = instance.version();
-            (version.id, version.deployment.limits.concurrency as usize)
-        };
-        let of_version = kept.by_version.get(&version).map_or(0, Vec::len);
-        if kept.count >= self.instances_max || of_version >= concurrency {
+        let mut shelf = self.shelves[self.own()].lock();
+        // Read with the shelf locked: a version is first retired, and then taken from each shelf.
+        if instance.version().is_retired() || self.count.fetch_add(1, Ordering::SeqCst) >= self.instances_max {
+            self.count.fetch_sub(1, Ordering::Relaxed);
             return Some(instance);
         }
-        kept.by_version.entry(version).or_default().push(Idle { instance, since: now });
-        kept.count += 1;
+        let idle_max = instance.version().deployment.limits.idle;
+        self.shortest_idle_ms.fetch_min(u64::try_from(idle_max.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        let version = instance.version().id;
+        shelf.by_version.entry(version).or_default().push(Idle { instance, since: now });
         None
     }
 
     /// Takes out the instance that has been idle for longest.
     pub(crate) fn evict(&self) -> Option<Instance> {
-        let mut kept = self.kept.lock();
-        let oldest = |idle: &Vec<Idle>| idle.first().map(|idle| idle.since);
-        let version =
-            *kept.by_version.iter().filter(|(_, idle)| !idle.is_empty()).min_by_key(|(_, idle)| oldest(idle))?.0;
-        let idle = kept.by_version.get_mut(&version)?.remove(0);
-        kept.count -= 1;
-        Some(idle.instance)
+        let oldest = |shelf: &Mutex<Shelf>| {
+            let shelf = shelf.lock();
+            let first = shelf.by_version.iter().filter_map(|(version, idle)| Some((idle.first()?.since, *version)));
+            first.min()
+        };
+        let found = self.shelves.iter().filter_map(|shelf| Some((oldest(shelf)?, shelf)));
+        let ((_, version), shelf) = found.min_by_key(|(oldest, _)| *oldest)?;
+        let mut shelf = shelf.lock();
+        let idle = shelf.by_version.get_mut(&version)?;
+        // It may have been taken meanwhile.
+        let oldest = if idle.is_empty() { None } else { Some(idle.remove(0)) }?;
+        self.count.fetch_sub(1, Ordering::Relaxed);
+        Some(oldest.instance)
     }
 
     /// Takes out those idle for too long.
     pub(crate) fn expire(&self, now: Instant) -> Vec<Instance> {
-        self.take_out(|_, idle| now.saturating_duration_since(idle.since) >= IDLE_MAX)
+        self.take_out(|_, idle| idle.is_expired(now))
     }
 
-    /// Takes out all of a version that is no longer in use.
+    /// Takes out all of a version, which is no longer in use.
     pub(crate) fn retire(&self, version: &Version) -> Vec<Instance> {
+        version.retire();
         self.take_out(|id, _| id == version.id)
     }
 
     /// How many are kept.
     pub(crate) fn kept(&self) -> usize {
-        self.kept.lock().count
+        self.count.load(Ordering::Relaxed)
     }
 
     /// Whether none is kept.
     pub(crate) fn is_empty(&self) -> bool {
-        self.kept.lock().count == 0
+        self.count.load(Ordering::SeqCst) == 0
+    }
+
+    /// How long to wait until the next look at what has been idle for too long.
+    pub(crate) fn look_interval(&self) -> Duration {
+        let shortest = Duration::from_millis(self.shortest_idle_ms.load(Ordering::Relaxed));
+        (shortest / 4).clamp(*LOOK_INTERVAL.start(), *LOOK_INTERVAL.end())
+    }
+
+    /// The number of this thread's shelf.
+    fn own(&self) -> usize {
+        static THREADS: AtomicUsize = AtomicUsize::new(0);
+        thread_local! {
+            static NUMBER: Cell<usize> = Cell::new(THREADS.fetch_add(1, Ordering::Relaxed));
+        }
+        NUMBER.get() % self.shelves.len()
     }
 
     fn take_out(&self, is_due: impl Fn(u64, &Idle) -> bool) -> Vec<Instance> {
-        let mut kept = self.kept.lock();
         let mut out = Vec::new();
-        for (&id, idle) in &mut kept.by_version {
-            out.extend(idle.extract_if(.., |idle| is_due(id, idle)).map(|idle| idle.instance));
+        for shelf in &self.shelves {
+            let mut shelf = shelf.lock();
+            for (&id, idle) in &mut shelf.by_version {
+                out.extend(idle.extract_if(.., |idle| is_due(id, idle)).map(|idle| idle.instance));
+            }
+            shelf.by_version.retain(|_, idle| !idle.is_empty());
         }
-        kept.by_version.retain(|_, idle| !idle.is_empty());
-        kept.count -= out.len();
+        self.count.fetch_sub(out.len(), Ordering::Relaxed);
         out
     }
 }

@@ -1,4 +1,5 @@
-//! One call, from its first slice to its answer: take an instance, run the guest in it, measure, answer, keep or drop it.
+//! One call, from its first slice to its answer: take an instance, run the guest in it, measure, answer, make the instance
+//! as new and keep it, or drop it.
 
 use std::time::Instant;
 
@@ -7,7 +8,7 @@ use nigh_proto::{Reason, Reply, Timing};
 use crate::admission::{self, Job};
 use crate::crew::Turn;
 use crate::host::Service;
-use crate::instance::{self, Ended, Instance, Life};
+use crate::instance::{self, Ended, Life};
 use crate::logs::CallLog;
 use crate::metrics::Counted;
 
@@ -35,12 +36,9 @@ pub(crate) async fn call(turn: Turn, job: Job) {
         log: CallLog::new(function.log.clone(), call.id.clone(), limits.log_bytes),
         turn,
     };
-    let Ended { outcome, service, entered, instance } = match crew.pool.take(&version) {
-        Some(kept) => {
-            crew.release_kept(limits.memory_bytes);
-            kept.run_again(&call, service).await
-        }
-        None => instance::run_fresh(&crew.engine, &version, &call, service).await,
+    let Ended { outcome, service, entered, reset, mut instance } = match crew.take_kept(&version, began) {
+        Some(kept) => kept.run_again(&call, service).await,
+        None => instance::run_fresh(&crew.engine, &version, &call, service, || crew.evict()).await,
     };
     let ended = Instant::now();
     let entered = entered.unwrap_or(ended);
@@ -48,6 +46,7 @@ pub(crate) async fn call(turn: Turn, job: Job) {
         queue: began.saturating_duration_since(arrived),
         init: entered.saturating_duration_since(began),
         run: ended.saturating_duration_since(entered),
+        reset,
         ..Timing::default()
     };
     let (load, computed) = crew.report(number, ended);
@@ -66,20 +65,21 @@ pub(crate) async fn call(turn: Turn, job: Job) {
         timing,
     });
     let Some(Service { answer, turn, .. }) = service else { return };
-    let may_keep = |instance: &Instance| limits.reuse > 1 && instance.life() == Life::Idle && crew.is_in_use(instance);
-    match instance {
-        // One that is kept is there before the caller's next call.
-        Some(instance) if may_keep(&instance) => {
-            drop(turn);
-            crew.keep(instance);
-            // Fails only where the caller is gone.
-            let _ = answer.send(reply);
-        }
-        // One that is not is taken down only after the caller has its answer.
-        spent => {
-            let _ = answer.send(reply);
-            drop(spent);
-            drop(turn);
-        }
+    if let Some(idle) = instance.take_if(|instance| instance.life() == Life::Idle) {
+        // One that is kept as it is is there before the caller's next call.
+        turn.end_and_keep(idle);
+        // Fails only where the caller is gone.
+        let _ = answer.send(reply);
+        return;
     }
+    // One that is made as new, or taken down, does not keep its caller waiting.
+    let _ = answer.send(reply);
+    let Some(mut used) = instance else { return };
+    if used.life() == Life::Worn && !version.is_retired() {
+        used.reset();
+    }
+    if used.life() == Life::Idle {
+        turn.end_and_keep(used);
+    }
+    // What is not kept is dropped before the call's place is given up.
 }

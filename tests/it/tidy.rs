@@ -46,6 +46,7 @@ const UNSAFE: &[(&str, &str)] = &[
         "loads four neighbouring sums at once, offsets checked once per scale",
     ),
     ("runtime/src/module.rs", "loads compiled code"),
+    ("runtime/src/pages.rs", "asks the kernel which pages were written to"),
 ];
 
 fn root() -> PathBuf {

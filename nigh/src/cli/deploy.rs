@@ -27,7 +27,7 @@ const BROKERS_INTERVAL: Duration = Duration::from_millis(10);
   nigh deploy hello.wasm                                     as `hello`
   nigh deploy face_detect.wasm --name faces --memory 64MiB --timeout 5s
   nigh deploy gallery.wasm --dir pictures=/data              may read a directory that computers offer
-  nigh deploy counter.wasm --reuse 1000                      instances serve many calls
+  nigh deploy counter.wasm --reuse 1000 --idle 5m            instances serve many calls
 
 Deploying under a name that is taken replaces that version without failing a call.")]
 pub(super) struct DeployCommand {

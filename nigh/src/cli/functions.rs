@@ -172,6 +172,7 @@ fn limits_as_json(limits: &Limits) -> Value {
         "payload_bytes": limits.payload_bytes,
         "reuse": limits.reuse,
         "log_bytes": limits.log_bytes,
+        "idle_ms": u64::try_from(limits.idle.as_millis()).unwrap_or(u64::MAX),
     })
 }
 

@@ -30,6 +30,9 @@ pub(super) struct LimitOptions {
     /// Log text of one call, up to 16MiB [default: 64KiB]
     #[arg(long, value_name = "SIZE")]
     log: Option<Size>,
+    /// How long an instance kept for a later call is kept without one, up to 1h [default: 30s]
+    #[arg(long, value_name = "TIME")]
+    idle: Option<Time>,
 }
 
 impl LimitOptions {
@@ -45,6 +48,7 @@ impl LimitOptions {
             payload_bytes: bytes(self.payload, default.payload_bytes),
             reuse: self.reuse.unwrap_or(default.reuse),
             log_bytes: bytes(self.log, default.log_bytes),
+            idle: self.idle.map_or(default.idle, Time::duration),
         };
         // The controller's own check, made before anything is uploaded.
         Limits::from_wire(&limits.to_wire())
@@ -77,10 +81,12 @@ mod tests {
         let options = LimitOptions {
             memory: Some("64MiB".parse().unwrap()),
             timeout: Some("1500ms".parse().unwrap()),
+            idle: Some("2m".parse().unwrap()),
             ..Default::default()
         };
         let limits = options.limits().unwrap();
         assert_eq!((limits.memory_bytes, limits.timeout), (64 << 20, Duration::from_millis(1500)));
+        assert_eq!(limits.idle, Duration::from_secs(120));
         let greedy = LimitOptions { memory: Some("2GiB".parse().unwrap()), ..Default::default() };
         assert!(greedy.limits().unwrap_err().message.contains("memory"));
     }

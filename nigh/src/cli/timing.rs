@@ -119,8 +119,7 @@ mod tests {
     #[test]
     fn parts_are_told_in_the_order_of_the_walk_with_their_share() {
         let ms = Duration::from_millis;
-        let timing =
-            Timing { network: ms(1), broker: Duration::ZERO, queue: ms(0), init: ms(1), run: ms(6), reset: ms(0) };
+        let timing = Timing { network: ms(1), init: ms(1), run: ms(6), ..Timing::default() };
         let table = Breakdown(&reply(timing)).to_string();
         let expected = "  network      1.000 ms  12.5 %  ████
   broker       0.000 ms   0.0 %

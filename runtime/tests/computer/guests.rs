@@ -99,6 +99,39 @@ pub(crate) fn leaves_traces() -> String {
     )
 }
 
+/// Answers with whether it finds anything of an earlier call in its memory, where nothing should be but zeros, or its
+/// globals (1), or a memory of another size (2). Then leaves canaries in all of them; a payload says what else it does:
+/// `s` writes here and there only, `g` takes more memory and writes there too, `t` traps, `l` loops.
+pub(crate) fn plants_canaries() -> String {
+    native(
+        r#"(global $a (mut i32) (i32.const 0)) (global $b (mut i64) (i64.const 0)) (global $c (mut f64) (f64.const 0))
+        (global $d (mut v128) (v128.const i64x2 0 0))
+        (func $end (result i32) (i32.mul (memory.size) (i32.const 65536)))
+        (func $initialize (export "_initialize") (i32.store (i32.const 2048) (i32.add (i32.load (i32.const 2048)) (i32.const 1))))
+        (func $is (param $letter i32) (result i32) (i32.eq (i32.load8_u (i32.const 1024)) (local.get $letter)))"#,
+        "(local $at i32) (local $found i64) (local.set $at (i32.const 4096))
+        (loop $next
+            (local.set $found (i64.or (local.get $found) (i64.load (local.get $at))))
+            (br_if $next (i32.lt_u (local.tee $at (i32.add (local.get $at) (i32.const 8))) (call $end))))
+        (local.set $found (i64.or (local.get $found) (i64.extend_i32_u (i32.xor (i32.load (i32.const 2048)) (i32.const 1)))))
+        (local.set $found (i64.or (local.get $found) (i64.or (i64.extend_i32_u (global.get $a)) (global.get $b))))
+        (local.set $found (i64.or (local.get $found) (i64.reinterpret_f64 (global.get $c))))
+        (local.set $found (i64.or (local.get $found) (i64x2.extract_lane 1 (global.get $d))))
+        (i32.store8 (i32.const 64) (i32.or (i64.ne (local.get $found) (i64.const 0))
+            (i32.shl (i32.ne (memory.size) (i32.const 2)) (i32.const 1))))
+        (if (call $is (i32.const 103)) (then (drop (memory.grow (i32.const 1)))))
+        (if (call $is (i32.const 115))
+            (then (i32.store (i32.const 5000) (i32.const -1)) (i32.store (i32.const 70000) (i32.const -1))
+                (i32.store (i32.sub (call $end) (i32.const 4)) (i32.const -1)))
+            (else (memory.fill (i32.const 4096) (i32.const 0x5a) (i32.sub (call $end) (i32.const 4096)))))
+        (global.set $a (i32.const -1)) (global.set $b (i64.const -1)) (global.set $c (f64.const 1))
+        (global.set $d (v128.const i64x2 -1 -1))
+        (if (call $is (i32.const 116)) (then unreachable))
+        (if (call $is (i32.const 108)) (then (loop $again (br $again))))
+        (call $answer (i32.const 0) (i32.const 32) (i32.const 4) (i32.const 64) (i32.const 1))",
+    )
+}
+
 /// Answers with the number of calls that its instance has served; traps where the payload is `t`, takes 80 MiB where it
 /// is `g`.
 pub(crate) fn counts() -> String {
