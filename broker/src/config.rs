@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use nigh_proto::{CallLimits, Endpoint, FunctionName, NodeName};
+use nigh_proto::tls::HttpClients;
+use nigh_proto::{CallLimits, Endpoint, FunctionName, NodeName, Remote, Tls};
 use nigh_routing::PolicyKind;
 use nigh_telemetry::Telemetry;
 
@@ -13,6 +14,10 @@ pub struct Config {
     pub name: NodeName,
     /// Where others reach it for calls, if not at the calls listener's own address.
     pub advertise: Option<Endpoint>,
+    /// What it proves itself with, to those who call and those it calls; without it the wire is plain.
+    pub tls: Option<Tls>,
+    /// Over TLS, whether callers over HTTP have to show a certificate.
+    pub http_clients: HttpClients,
     /// The controller that tells it of functions and computers; without one it has only `routes`.
     pub controller: Option<Endpoint>,
     /// A controller of the older system that is to know of this broker too, and then writes into its table.
@@ -42,6 +47,8 @@ impl Config {
         Self {
             name,
             advertise: None,
+            tls: None,
+            http_clients: HttpClients::default(),
             controller: None,
             older_controller: None,
             policy: PolicyKind::default(),
@@ -51,5 +58,10 @@ impl Config {
             routes: Vec::new(),
             telemetry: Telemetry::new(),
         }
+    }
+
+    /// The controller, as it is connected to.
+    pub(crate) fn controller_remote(&self) -> Option<Remote> {
+        Some(Remote::new(self.controller.clone()?, self.tls.clone()))
     }
 }

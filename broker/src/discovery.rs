@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use nigh_proto::discovery::WatchEvent;
 use nigh_proto::membership::{Knowledge, Topics, keep_watching};
-use nigh_proto::{Computer, Endpoint, FunctionName, NodeName};
+use nigh_proto::{Computer, FunctionName, NodeName, Remote};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -16,7 +16,7 @@ use crate::routes::{Announced, Routes};
 const CHANGES_WAITING_MAX: usize = 1024;
 
 /// Follows the controller for as long as the future is polled.
-pub(crate) async fn follow(controller: Endpoint, routes: Arc<Routes>) {
+pub(crate) async fn follow(controller: Remote, routes: Arc<Routes>) {
     let (tell, mut learnt) = mpsc::channel(CHANGES_WAITING_MAX);
     let topics = Topics { functions: true, computers: true, brokers: false };
     let watching = keep_watching(controller, topics, tell, CancellationToken::new());

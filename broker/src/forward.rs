@@ -8,10 +8,13 @@ use std::time::Instant;
 
 use nigh_proto::older::{self, rpc};
 use nigh_proto::v1::functions_client::FunctionsClient;
-use nigh_proto::{Call, CallLimits, Endpoint, PlatformError, Reason, Reply, channel, status};
+use nigh_proto::{Call, CallLimits, Endpoint, PlatformError, Reason, Remote, Reply, Role, channel, status};
 use tonic::transport::Channel;
 
 use crate::metrics::Meters;
+
+/// What a destination must prove to be, over TLS.
+const CALLEES: &[Role] = &[Role::Computer, Role::Broker];
 
 /// A computer or broker that calls of one function can be passed on to. All of one endpoint share one connection, which is
 /// made when first used, made again when lost, and closed when the last of them is gone. Two are equal if their endpoints
@@ -71,8 +74,9 @@ pub(crate) enum Origin {
 
 impl Destination {
     /// A destination whose connection is yet to be made. Must be called from within a runtime.
-    pub(crate) fn new(endpoint: Endpoint, limits: &CallLimits, meters: Arc<Meters>) -> Self {
-        let channel = channel::connect_lazy(&endpoint);
+    pub(crate) fn new(remote: Remote, limits: &CallLimits, meters: Arc<Meters>) -> Self {
+        let endpoint = remote.endpoint.clone();
+        let channel = channel::connect_lazy(remote.expecting(CALLEES));
         let bytes_max = channel::message_bytes_max(limits.payload_bytes_max);
         let client = FunctionsClient::new(channel.clone())
             .max_decoding_message_size(bytes_max)
@@ -146,9 +150,17 @@ impl Destination {
     /// Tells the peer's own verdict from a connection's.
     fn failure(&self, answer: tonic::Status) -> Failure {
         if status::names_reason(&answer) {
-            return Failure { error: answer.into(), origin: Origin::Peer };
+            let error = PlatformError::from(answer);
+            if error.reason == Reason::Unauthenticated {
+                // It is this broker that could not prove itself: of the destination that makes one out of reach, and the
+                // caller can do nothing about it.
+                let message = format!("{} does not take this broker's calls: {}", self.endpoint(), error.message);
+                let error = PlatformError::new(Reason::Unreachable, message);
+                return Failure { error, origin: Origin::Connection };
+            }
+            return Failure { error, origin: Origin::Peer };
         }
-        let cause = cause(&answer);
+        let cause = status::innermost_cause(&answer).unwrap_or_else(|| answer.message().to_owned());
         let mut error = PlatformError::from(answer);
         let endpoint = self.endpoint();
         error.message = match error.reason {
@@ -172,17 +184,6 @@ impl Destination {
         let message = format!("{}: {}", self.endpoint(), error.message);
         Failure { error: PlatformError { message, ..error }, origin: Origin::Here }
     }
-}
-
-/// What is at the bottom of a failed connection; the layers above it say no more than that there is one.
-fn cause(answer: &tonic::Status) -> String {
-    let mut deepest: Option<&dyn std::error::Error> = None;
-    let mut source = std::error::Error::source(answer);
-    while let Some(error) = source {
-        deepest = Some(error);
-        source = error.source();
-    }
-    deepest.map_or_else(|| answer.message().to_owned(), ToString::to_string)
 }
 
 impl WeakConnection {

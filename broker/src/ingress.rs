@@ -6,9 +6,10 @@ mod table;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use nigh_proto::channel::{self, Door};
 use nigh_proto::ingress::Ingress;
 use nigh_proto::older::EdgeIngress;
-use nigh_proto::{Broker as Announcement, Endpoint, channel};
+use nigh_proto::{Broker as Announcement, Endpoint};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -54,21 +55,24 @@ fn reached_at(endpoint: &Endpoint, address: SocketAddr) -> Endpoint {
 /// [`Error::Serve`] where a door fails for good.
 pub(crate) async fn serve(
     listeners: Listeners,
+    config: &Config,
     broker: &Arc<Broker>,
     routes: &Arc<Routes>,
     stop: &CancellationToken,
 ) -> Result<(), Error> {
     let calls = Ingress::service(broker.clone(), broker.limits().clone());
     let older = EdgeIngress::service(broker.clone(), broker.limits().clone());
-    let calls = channel::serve(channel::server().add_service(calls).add_service(older), listeners.calls, stop.clone());
+    let door = |listener| Door::new(listener, config.tls.clone());
+    let services = channel::server().add_service(calls).add_service(older);
+    let calls = channel::serve(services, door(listeners.calls), stop.clone());
     let table = async {
         let Some(listener) = listeners.table else { return Ok(()) };
         let table = table::service(routes.clone());
-        channel::serve(channel::server().add_service(table), listener, stop.clone()).await
+        channel::serve(channel::server().add_service(table), door(listener), stop.clone()).await
     };
     let http = async {
         let Some(listener) = listeners.http else { return Ok(()) };
-        ingress::http::serve(listener, broker.clone(), routes.clone(), stop.clone()).await
+        ingress::http::serve(door(listener), config.http_clients, broker.clone(), routes.clone(), stop.clone()).await
     };
     let failed = |door| move |source| Error::Serve { door, source };
     tokio::try_join!(

@@ -52,18 +52,17 @@ pub struct Listeners {
 /// [`Error`], where the broker cannot start or a door fails for good.
 pub async fn run(listeners: Listeners, config: Config, shutdown: CancellationToken) -> Result<(), Error> {
     let announcement = ingress::announcement(&listeners, &config)?;
-    let routes = Arc::new(Routes::new(config.policy, &config.limits, config.controller.clone()));
+    let routes = Arc::new(Routes::new(&config));
     for (function, endpoint) in &config.routes {
         routes.set_by_hand(function, endpoint, None)?;
     }
     let (cut, leave, stop) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
     let broker = Arc::new(Broker::new(routes.clone(), &config, cut.clone()));
-    let _discovery = config.controller.clone().map(|controller| spawn(discovery::follow(controller, routes.clone())));
+    let _discovery = config.controller_remote().map(|controller| spawn(discovery::follow(controller, routes.clone())));
     let (_node, announced) = watch::channel(Node::Broker(announcement));
     let announced_there = announced.clone();
     let announcer = config
-        .controller
-        .clone()
+        .controller_remote()
         .map(|controller| spawn(membership::keep_announced(controller, announced, leave.clone())));
     metrics::describe(&config.telemetry, &config.name, &broker);
     let watched = routes.clone();
@@ -74,7 +73,7 @@ pub async fn run(listeners: Listeners, config: Config, shutdown: CancellationTok
         .map(|controller| spawn(older::keep_announced(controller, announced_there, leave.clone())));
     tracing::info!(broker = %config.name, policy = %config.policy, "serving");
 
-    let serving = ingress::serve(listeners, &broker, &routes, &stop);
+    let serving = ingress::serve(listeners, &config, &broker, &routes, &stop);
     tokio::pin!(serving);
     tokio::select! {
         ended = &mut serving => return ended,

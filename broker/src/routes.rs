@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use nigh_proto::{CallLimits, Endpoint, FunctionName, PlatformError, Reason};
+use nigh_proto::{CallLimits, Endpoint, FunctionName, PlatformError, Reason, Remote, Tls};
 use nigh_routing::{Cause, Observation, Pick, PickError, PolicyKind, State, Table};
 use nigh_telemetry::PerFunction;
 use parking_lot::Mutex;
 
+use crate::config::Config;
 use crate::forward::{Destination, WeakConnection};
 use crate::metrics::Meters;
 
@@ -26,11 +27,18 @@ pub(crate) struct Routes {
     table: Mutex<Table<FunctionName, Destination>>,
     plan: Mutex<Plan>,
     meters: PerFunction<Meters>,
-    limits: CallLimits,
+    links: Links,
     controller: Option<Endpoint>,
     /// The controller has told what there is, or there is none to wait for.
     in_step: AtomicBool,
     started: Instant,
+}
+
+/// How destinations are connected to.
+#[derive(Debug)]
+struct Links {
+    limits: CallLimits,
+    tls: Option<Tls>,
 }
 
 /// What the table is made of. Its lock is taken before the table's.
@@ -65,14 +73,14 @@ pub(crate) struct Census {
 
 impl Routes {
     /// An empty table.
-    pub(crate) fn new(policy: PolicyKind, limits: &CallLimits, controller: Option<Endpoint>) -> Self {
+    pub(crate) fn new(config: &Config) -> Self {
         Self {
-            table: Mutex::new(Table::new(policy)),
+            table: Mutex::new(Table::new(config.policy)),
             plan: Mutex::default(),
             meters: PerFunction::default(),
-            limits: limits.clone(),
-            in_step: AtomicBool::new(controller.is_none()),
-            controller,
+            links: Links { limits: config.limits.clone(), tls: config.tls.clone() },
+            in_step: AtomicBool::new(config.controller.is_none()),
+            controller: config.controller.clone(),
             started: Instant::now(),
         }
     }
@@ -235,7 +243,7 @@ impl Routes {
     /// Brings the table up to date with the plan for these functions.
     fn apply<'a>(&self, plan: &mut Plan, functions: impl Iterator<Item = &'a FunctionName>) {
         let changes: Vec<_> = functions
-            .map(|function| (function.clone(), plan.destinations(function, &self.limits, &self.meters)))
+            .map(|function| (function.clone(), plan.destinations(function, &self.links, &self.meters)))
             .collect();
         let now = self.started.elapsed();
         let mut table = self.table.lock();
@@ -279,7 +287,7 @@ impl Plan {
     fn destinations(
         &mut self,
         function: &FunctionName,
-        limits: &CallLimits,
+        links: &Links,
         meters: &PerFunction<Meters>,
     ) -> Option<Vec<Destination>> {
         let (announced, by_hand) = (self.announced.get(function), self.by_hand.get(function));
@@ -292,7 +300,8 @@ impl Plan {
         let known = &mut self.known;
         let destination = |endpoint: &Endpoint| {
             known.get(endpoint).and_then(|known| known.upgrade(&meters)).unwrap_or_else(|| {
-                let destination = Destination::new(endpoint.clone(), limits, meters.clone());
+                let remote = Remote::new(endpoint.clone(), links.tls.clone());
+                let destination = Destination::new(remote, &links.limits, meters.clone());
                 known.insert(endpoint.clone(), destination.downgrade());
                 destination
             })

@@ -7,12 +7,13 @@ use nigh_proto::v1::controller_client::ControllerClient;
 use nigh_proto::v1::deploy_request::Part;
 use nigh_proto::{
     Broker, Computer, Deployment, Digest, DirectoryGrant, Endpoint, FunctionName, Limits, PlatformError, Reason,
-    channel, v1,
+    Remote, Role, channel, v1,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 
+use crate::inspect::Inspect;
 use crate::peer::Peer;
 use crate::ready::{self, Readiness, ReadyError};
 
@@ -70,11 +71,19 @@ impl Admin {
     ///
     /// # Panics
     /// Outside a tokio runtime.
-    pub fn new(controller: Endpoint) -> Self {
-        let peer = Peer::new("controller", controller);
+    pub fn new(controller: impl Into<Remote>) -> Self {
+        let peer = Peer::new("controller", controller.into(), &[Role::Controller]);
         let client = ControllerClient::new(peer.channel())
             .max_decoding_message_size(channel::message_bytes_max(LISTING_BYTES_MAX));
         Self { peer, client }
+    }
+
+    /// Looks into a node of the same edge, proving itself in the same way.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn inspect(&self, node: Endpoint) -> Inspect {
+        Inspect::new(Remote::new(node, self.peer.remote().tls.clone()))
     }
 
     /// Uploads a module and deploys it under a name; `progress` is told the bytes handed to the connection so far.
@@ -143,7 +152,7 @@ impl Admin {
         timeout: Duration,
         on_change: impl FnMut(&Readiness),
     ) -> Result<Readiness, ReadyError> {
-        ready::await_ready(self.peer.endpoint().clone(), name, version, timeout, on_change).await
+        ready::await_ready(self.peer.remote().clone(), name, version, timeout, on_change).await
     }
 
     async fn upload(

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use nigh_proto::v1::functions_client::FunctionsClient;
-use nigh_proto::{Call, Endpoint, PlatformError, Reason, Reply, channel};
+use nigh_proto::{Call, Endpoint, PlatformError, Reason, Remote, Reply, Role, channel};
 use tonic::transport::Channel;
 
 use crate::peer::Peer;
@@ -46,8 +46,8 @@ impl Caller {
     ///
     /// # Panics
     /// Outside a tokio runtime.
-    pub fn new(broker: Endpoint, limits: CallerLimits) -> Self {
-        let peer = Peer::new("broker", broker);
+    pub fn new(broker: impl Into<Remote>, limits: CallerLimits) -> Self {
+        let peer = Peer::new("broker", broker.into(), &[Role::Broker, Role::Computer]);
         let client = FunctionsClient::new(peer.channel())
             .max_decoding_message_size(channel::message_bytes_max(limits.answer_bytes_max));
         Self { peer, client, limits }

@@ -3,7 +3,7 @@
 use futures_util::{Stream, StreamExt as _};
 use nigh_proto::v1::broker_client::BrokerClient;
 use nigh_proto::v1::computer_client::ComputerClient;
-use nigh_proto::{Endpoint, FunctionName, Load, PlatformError, channel, v1};
+use nigh_proto::{Endpoint, FunctionName, Load, PlatformError, Remote, Role, channel, v1};
 use tonic::transport::Channel;
 
 use crate::computer::{ComputerStatus, LogLine, LogQuery};
@@ -25,8 +25,8 @@ impl Inspect {
     ///
     /// # Panics
     /// Outside a tokio runtime.
-    pub fn new(node: Endpoint) -> Self {
-        Self { peer: Peer::new("node", node) }
+    pub fn new(node: impl Into<Remote>) -> Self {
+        Self { peer: Peer::new("node", node.into(), &[Role::Computer, Role::Broker]) }
     }
 
     /// How the computer is.

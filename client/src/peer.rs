@@ -1,10 +1,9 @@
 //! Whom a request goes to, and what its failures mean to a person.
 
-use std::error::Error as _;
 use std::future::Future;
 use std::time::Duration;
 
-use nigh_proto::{Endpoint, PlatformError, Reason, channel};
+use nigh_proto::{Endpoint, PlatformError, Reason, Remote, Role, channel, status};
 use tonic::transport::Channel;
 use tonic::{Code, Response, Status};
 
@@ -16,19 +15,25 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) struct Peer {
     /// What it should be: `broker`, `controller`, `node`.
     role: &'static str,
-    endpoint: Endpoint,
+    remote: Remote,
     channel: Channel,
 }
 
 impl Peer {
     /// Connects with the first request, and again whenever the connection is lost.
-    pub(crate) fn new(role: &'static str, endpoint: Endpoint) -> Self {
-        let channel = channel::connect_lazy(&endpoint);
-        Self { role, endpoint, channel }
+    pub(crate) fn new(role: &'static str, remote: Remote, roles: &'static [Role]) -> Self {
+        let remote = remote.expecting(roles);
+        let channel = channel::connect_lazy(remote.clone());
+        Self { role, remote, channel }
     }
 
     pub(crate) fn endpoint(&self) -> &Endpoint {
-        &self.endpoint
+        &self.remote.endpoint
+    }
+
+    /// Where it is and how it is connected to.
+    pub(crate) fn remote(&self) -> &Remote {
+        &self.remote
     }
 
     pub(crate) fn channel(&self) -> Channel {
@@ -56,15 +61,19 @@ impl Peer {
 
     /// No answer came in this time.
     pub(crate) fn silent(&self, limit: Duration) -> PlatformError {
-        let Self { role, endpoint, .. } = self;
+        let (role, endpoint) = (self.role, self.endpoint());
         PlatformError::new(Reason::Late, format!("no answer from the {role} at {endpoint} within {limit:?}"))
     }
 
     /// What a status means. One that comes from the peer says so itself; one that the connection made needs the names of
     /// those who should be connected.
     pub(crate) fn explain(&self, status: Status) -> PlatformError {
-        let Self { role, endpoint, .. } = self;
-        let cause = innermost(&status);
+        let (role, endpoint) = (self.role, self.endpoint());
+        if let Some(why) = status::refused_by_tls(&status) {
+            let message = format!("no connection to the {role} at {endpoint}: {why}");
+            return PlatformError::new(Reason::Unauthenticated, message);
+        }
+        let cause = status::innermost_cause(&status);
         let is_foreign = status.code() == Code::Unimplemented;
         let mut error = PlatformError::from(status);
         if is_foreign {
@@ -88,13 +97,4 @@ impl Peer {
         }
         error
     }
-}
-
-/// The first cause of a status that was made on this side; `None` for one that came over the wire.
-fn innermost(status: &Status) -> Option<String> {
-    let mut cause = status.source()?;
-    while let Some(deeper) = cause.source() {
-        cause = deeper;
-    }
-    Some(cause.to_string())
 }

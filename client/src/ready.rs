@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use nigh_proto::discovery::WatchEvent;
 use nigh_proto::membership::{Knowledge, Topics, keep_watching};
-use nigh_proto::{Computer, Digest, Endpoint, FunctionName, NodeName};
+use nigh_proto::{Computer, Digest, Endpoint, FunctionName, NodeName, Remote};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -69,7 +69,7 @@ pub enum ReadyError {
 
 /// See [`Admin::await_ready`](crate::Admin::await_ready).
 pub(crate) async fn await_ready(
-    controller: Endpoint,
+    controller: Remote,
     name: &FunctionName,
     version: Digest,
     timeout: Duration,
@@ -99,7 +99,7 @@ pub(crate) async fn await_ready(
     match tokio::time::timeout(timeout, settled).await {
         Ok(settled) => settled,
         Err(_) => Err(match last {
-            None => ReadyError::Unreachable { controller, timeout },
+            None => ReadyError::Unreachable { controller: controller.endpoint, timeout },
             Some(readiness) if readiness == Readiness::default() => ReadyError::NoComputer,
             Some(readiness) => ReadyError::Late { readiness, timeout },
         }),

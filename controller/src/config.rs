@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use nigh_proto::Tls;
 use nigh_proto::module::ModuleLimits;
 use nigh_routing::install::Hierarchy;
 use nigh_telemetry::Telemetry;
@@ -14,6 +15,8 @@ use crate::error::Error;
 pub struct Config {
     /// The file that holds what is deployed; made if missing, its folder must exist.
     pub store: PathBuf,
+    /// What it proves itself with; without it the wire is plain.
+    pub tls: Option<Tls>,
     /// Time that a computer or broker counts as alive after it announced itself.
     pub lease: Duration,
     /// Time after a start that the computers and brokers known before still count as alive; longer than a node takes to
@@ -62,6 +65,7 @@ impl Config {
     pub fn new(store: PathBuf) -> Self {
         Self {
             store,
+            tls: None,
             lease: Duration::from_secs(3),
             grace: Duration::from_secs(5),
             module_limits: ModuleLimits::default(),

@@ -4,11 +4,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use futures_util::{Stream, StreamExt as _, stream};
+use nigh_proto::channel::{self, Door};
 use nigh_proto::discovery::{WatchEvent, check_protocol};
 use nigh_proto::membership::{Node, Topics};
 use nigh_proto::v1::controller_server::{Controller, ControllerServer};
 use nigh_proto::v1::deploy_request;
-use nigh_proto::{Deployment, PlatformError, Reason, channel, v1};
+use nigh_proto::{Deployment, PlatformError, Reason, Role, access, v1};
 use prost::Message as _;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -49,7 +50,9 @@ impl Ingress {
             .max_decoding_message_size(channel::message_bytes_max(message_bytes_max))
             .max_encoding_message_size(channel::message_bytes_max(LISTING_BYTES_MAX));
         let services = channel::server().add_service(service).add_service(older);
-        channel::serve(services, listener, shutdown).await.map_err(|error| Error::Server(error.into()))
+        channel::serve(services, Door::new(listener, config.tls.clone()), shutdown)
+            .await
+            .map_err(|error| Error::Server(error.into()))
     }
 }
 
@@ -113,15 +116,18 @@ impl Controller for Ingress {
     }
 
     async fn announce(&self, request: Request<v1::AnnounceRequest>) -> Result<Response<v1::AnnounceResponse>, Status> {
-        let node = Node::from_wire(request.into_inner())?;
+        let (_, extensions, request) = request.into_parts();
+        let node = Node::from_wire(request)?;
+        access::allow_only(&extensions, Some(role_of(&node)), node.name())?;
         let lease = self.registry.announce(node).map_err(PlatformError::from)?;
         let lease_ms = u64::try_from(lease.as_millis()).unwrap_or(u64::MAX);
         Ok(Response::new(v1::AnnounceResponse { lease_ms }))
     }
 
     async fn withdraw(&self, request: Request<v1::WithdrawRequest>) -> Result<Response<v1::WithdrawResponse>, Status> {
-        let v1::WithdrawRequest { name, endpoint } = request.into_inner();
+        let (_, extensions, v1::WithdrawRequest { name, endpoint }) = request.into_parts();
         let name = name.parse().map_err(PlatformError::from)?;
+        access::allow_only(&extensions, None, &name)?;
         let endpoint = if endpoint.is_empty() { None } else { Some(endpoint.parse().map_err(PlatformError::from)?) };
         self.registry.withdraw(&name, endpoint.as_ref());
         Ok(Response::new(v1::WithdrawResponse {}))
@@ -140,6 +146,13 @@ impl Controller for Ingress {
             Some((event, subscription))
         });
         Ok(Response::new(Box::pin(events)))
+    }
+}
+
+fn role_of(node: &Node) -> Role {
+    match node {
+        Node::Computer(_) => Role::Computer,
+        Node::Broker(_) => Role::Broker,
     }
 }
 

@@ -1,5 +1,6 @@
 //! The command line: what may be said, and who does it.
 
+mod ca;
 mod deploy;
 mod failure;
 mod functions;
@@ -15,14 +16,15 @@ mod up;
 
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use nigh_client::{Admin, Caller, CallerLimits, Inspect};
-use nigh_proto::Endpoint;
+use nigh_proto::{Endpoint, Remote};
 
-use crate::config::{default_controller, ports};
+use crate::config::{TlsFiles, default_controller, ports};
 use crate::output::Output;
 use crate::telemetry::{self, LogFormat};
 
@@ -61,6 +63,9 @@ struct Global {
     /// The broker's forwarding table [default: 127.0.0.1:6474]
     #[arg(long, global = true, env = "NIGH_TABLE", value_name = "HOST:PORT", hide_env_values = true)]
     table: Option<Endpoint>,
+    /// Folder of the own certificate, as `nigh ca issue` writes it: all connections are over TLS then
+    #[arg(long, global = true, env = "NIGH_TLS_DIR", value_name = "DIR", hide_env_values = true)]
+    tls_dir: Option<PathBuf>,
     /// Results and errors as JSON, for programs
     #[arg(long, global = true)]
     json: bool,
@@ -83,6 +88,9 @@ enum Command {
     /// Be a computer: run functions
     #[command(display_order = 22)]
     Computer(role::ComputerCommand),
+    /// Make certificates for TLS between machines
+    #[command(display_order = 23)]
+    Ca(ca::CaCommand),
     /// Write a new function's project
     #[command(display_order = 2)]
     New(project::NewCommand),
@@ -126,21 +134,22 @@ impl Cli {
     fn run(self, output: Output) -> anyhow::Result<()> {
         let Self { global, command } = self;
         telemetry::start(global.log_format, if command.is_role() { "info" } else { "error" })?;
-        let controller = global.controller.as_ref();
+        let (controller, tls_dir) = (global.controller.as_ref(), global.tls_dir.clone());
         match command {
             Command::Up(options) => in_runtime(options.run(output)),
-            Command::Controller(command) => in_runtime(command.run(output)),
-            Command::Broker(command) => in_runtime(command.run(controller, output)),
-            Command::Computer(command) => in_runtime(command.run(controller, output)),
+            Command::Controller(command) => in_runtime(command.run(tls_dir, output)),
+            Command::Broker(command) => in_runtime(command.run(controller, tls_dir, output)),
+            Command::Computer(command) => in_runtime(command.run(controller, tls_dir, output)),
+            Command::Ca(command) => command.run(output),
             Command::New(command) => command.run(output),
             Command::Build(command) => command.run(output),
-            Command::Deploy(command) => in_runtime(async { command.run(&global.admin(), output).await }),
-            Command::Invoke(command) => in_runtime(async { command.run(&global.caller(), output).await }),
-            Command::Ls(command) => in_runtime(async { command.run(&global.admin(), output).await }),
-            Command::Rm(command) => in_runtime(async { command.run(&global.admin(), output).await }),
-            Command::Logs(command) => in_runtime(async { command.run(&global.admin(), output).await }),
-            Command::Top(command) => in_runtime(async { command.run(&global.admin(), output).await }),
-            Command::Routes(command) => in_runtime(async { command.run(&global.table(), output).await }),
+            Command::Deploy(command) => in_runtime(async { command.run(&global.admin()?, output).await }),
+            Command::Invoke(command) => in_runtime(async { command.run(&global.caller()?, output).await }),
+            Command::Ls(command) => in_runtime(async { command.run(&global.admin()?, output).await }),
+            Command::Rm(command) => in_runtime(async { command.run(&global.admin()?, output).await }),
+            Command::Logs(command) => in_runtime(async { command.run(&global.admin()?, output).await }),
+            Command::Top(command) => in_runtime(async { command.run(&global.admin()?, output).await }),
+            Command::Routes(command) => in_runtime(async { command.run(&global.table()?, output).await }),
         }
     }
 }
@@ -153,16 +162,23 @@ impl Command {
 }
 
 impl Global {
-    fn admin(&self) -> Admin {
-        Admin::new(self.controller.clone().unwrap_or_else(default_controller))
+    fn admin(&self) -> anyhow::Result<Admin> {
+        Ok(Admin::new(self.remote(self.controller.clone().unwrap_or_else(default_controller))?))
     }
 
-    fn caller(&self) -> Caller {
-        Caller::new(self.broker.clone().unwrap_or_else(|| local(ports::CALLS)), CallerLimits::default())
+    fn caller(&self) -> anyhow::Result<Caller> {
+        let broker = self.broker.clone().unwrap_or_else(|| local(ports::CALLS));
+        Ok(Caller::new(self.remote(broker)?, CallerLimits::default()))
     }
 
-    fn table(&self) -> Inspect {
-        Inspect::new(self.table.clone().unwrap_or_else(|| local(ports::TABLE)))
+    fn table(&self) -> anyhow::Result<Inspect> {
+        Ok(Inspect::new(self.remote(self.table.clone().unwrap_or_else(|| local(ports::TABLE)))?))
+    }
+
+    /// How this command connects: over TLS where there is a certificate for it.
+    fn remote(&self, endpoint: Endpoint) -> anyhow::Result<Remote> {
+        let files = self.tls_dir.as_deref().map(TlsFiles::in_folder);
+        Ok(Remote::new(endpoint, files.map(|files| files.load()).transpose()?))
     }
 }
 

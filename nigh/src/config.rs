@@ -6,12 +6,14 @@ mod computer;
 mod controller;
 mod keys;
 mod node;
+mod tls;
 
 use std::io;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use nigh_proto::Role;
 use serde::de::DeserializeOwned;
 
 pub use broker::{BrokerOptions, BrokerSettings};
@@ -21,6 +23,7 @@ pub(crate) use controller::STORE;
 pub use controller::{ControllerOptions, ControllerSettings};
 pub use node::{Listen, default_name};
 pub(crate) use node::{default_controller, metrics_port};
+pub use tls::TlsFiles;
 
 /// Ports by convention.
 pub mod ports {
@@ -82,6 +85,24 @@ pub enum ConfigError {
         /// Where it would listen.
         listen: SocketAddr,
     },
+    /// A certificate that cannot be used.
+    #[error("certificate {}: {problem}", .path.display())]
+    Certificate {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong and what to do.
+        problem: String,
+    },
+    /// A socket would be open to others without TLS.
+    #[error(
+        "{listen} can be reached from other machines, and without TLS whoever is on that network could read every payload, call, deploy and remove. Either give this {role} a certificate (`nigh ca init`, `nigh ca issue --role {role} --name NAME --host HOST`, then --tls-dir DIR or [tls] in its file), or take that risk with --insecure-plaintext (`insecure_plaintext = true`)"
+    )]
+    Plaintext {
+        /// Which role.
+        role: Role,
+        /// Where it would listen.
+        listen: SocketAddr,
+    },
     /// No place for what must be kept.
     #[error("there is no home folder to keep data in; say where with `data_dir = \"DIR\"` or --data-dir DIR")]
     NoHome,
@@ -117,13 +138,6 @@ pub fn default_data_dir(role: &str) -> Result<PathBuf, ConfigError> {
     let home = || std::env::home_dir().filter(|home| !home.as_os_str().is_empty());
     let data = set.or_else(|| Some(home()?.join(".local/share"))).ok_or(ConfigError::NoHome)?;
     Ok(data.join("nigh").join(role))
-}
-
-/// Warns of a socket that others could reach.
-fn warn_if_exposed(role: &str, listen: SocketAddr) {
-    if !listen.ip().is_loopback() {
-        tracing::warn!(%listen, role, "reachable from other machines, and the wire is not encrypted: use it in a trusted network only");
-    }
 }
 
 #[cfg(test)]

@@ -1,20 +1,26 @@
 //! A whole edge in one process: a controller, a broker and computers, each on sockets of its own, so that a caller cannot
 //! tell it from one on several machines. Behind `nigh up` and the tests.
 
+mod certificates;
+
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use nigh_broker::Listeners;
-use nigh_proto::{Endpoint, NodeName};
+use nigh_proto::channel::Door;
+use nigh_proto::{Endpoint, NodeName, Role as Kind, Tls};
 use nigh_telemetry::{Telemetry, serve_while};
-use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::ca::Authority;
 use crate::config::{self, ports};
+use crate::local::certificates::Certificates;
 use crate::sockets::{Bound, bind};
 
+pub use crate::local::certificates::CertificateError;
 pub use crate::sockets::BindError;
 
 /// Computers in one process, at most: each reserves address space for its instances.
@@ -35,6 +41,8 @@ pub struct EdgeConfig {
     pub advertise: Option<String>,
     /// Computers, from 1 to [`COMPUTERS_MAX`].
     pub computers: usize,
+    /// The authority that issues a certificate to each role; without one the wire is plain.
+    pub authority: Option<Arc<Authority>>,
     /// The controller's settings. Its store is put into `data_dir`.
     pub controller: nigh_controller::Config,
     /// The broker's settings. Name, addresses and controller are put in.
@@ -87,6 +95,9 @@ pub enum EdgeError {
         /// Why.
         source: io::Error,
     },
+    /// A role has no certificate.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
     /// A socket cannot be opened.
     #[error(transparent)]
     Bind(#[from] BindError),
@@ -116,13 +127,14 @@ pub struct Edge {
     http: Endpoint,
     computers: Vec<(NodeName, Endpoint)>,
     metrics: Vec<(String, Endpoint)>,
+    certificates: Option<Certificates>,
     // In the order in which they are stopped.
     roles: Vec<Role>,
 }
 
 /// Where a role tells of itself.
-struct Door {
-    listener: Option<TcpListener>,
+struct Telling {
+    door: Option<Door>,
     telemetry: Telemetry,
 }
 
@@ -151,13 +163,17 @@ impl Edge {
             http: endpoint(&sockets.http)?,
             computers: Vec::with_capacity(config.computers),
             metrics: Vec::with_capacity(config.computers + 2),
+            certificates: config.authority.clone().map(|authority| Certificates::new(authority, config.hosts())),
             roles: Vec::with_capacity(config.computers + 2),
         };
-        edge.start_broker(&config, sockets.calls, sockets.table, sockets.http, sockets.broker_metrics);
+        edge.start_broker(&config, sockets.calls, sockets.table, sockets.http, sockets.broker_metrics)?;
         for (bound, metrics) in sockets.computers {
             edge.start_computer(&config, bound, metrics)?;
         }
-        edge.start_controller(&config, sockets.controller, sockets.controller_metrics);
+        edge.start_controller(&config, sockets.controller, sockets.controller_metrics)?;
+        if let Some(certificates) = &mut edge.certificates {
+            certificates.keep_renewing();
+        }
         Ok(edge)
     }
 
@@ -189,6 +205,15 @@ impl Edge {
     /// Who serves metrics and health, and where.
     pub fn metrics(&self) -> &[(String, Endpoint)] {
         &self.metrics
+    }
+
+    /// Issues new certificates to all roles, as happens by itself long before the old ones end. Connections made from now on
+    /// use them.
+    ///
+    /// # Errors
+    /// [`CertificateError`]; those before stay in use.
+    pub fn renew_certificates(&self) -> Result<(), CertificateError> {
+        self.certificates.as_ref().map_or(Ok(()), Certificates::renew)
     }
 
     /// Runs until `shutdown`, then stops all roles; or until one of them fails, then stops the others.
@@ -239,15 +264,29 @@ impl Edge {
         }
     }
 
-    fn start_broker(&mut self, config: &EdgeConfig, calls: Bound, table: Bound, http: Bound, metrics: Option<Bound>) {
+    /// What a role proves itself with, where there is an authority.
+    fn certify(&self, role: Kind, name: &NodeName) -> Result<Option<Tls>, CertificateError> {
+        self.certificates.as_ref().map(|certificates| certificates.issue(role, name)).transpose()
+    }
+
+    fn start_broker(
+        &mut self,
+        config: &EdgeConfig,
+        calls: Bound,
+        table: Bound,
+        http: Bound,
+        metrics: Option<Bound>,
+    ) -> Result<(), CertificateError> {
         let mut broker = config.broker.clone();
         broker.telemetry = Telemetry::new();
         broker.name = config::default_name("broker", calls.address.port());
+        broker.tls = self.certify(Kind::Broker, &broker.name)?;
         broker.advertise = Some(self.broker.clone());
         broker.controller = Some(self.controller.clone());
         let listeners = Listeners { calls: calls.listener, table: Some(table.listener), http: Some(http.listener) };
-        let door = self.door(broker.name.as_str(), metrics, &broker.telemetry);
-        self.spawn("broker", door, async move |shutdown| Ok(nigh_broker::run(listeners, broker, shutdown).await?));
+        let telling = self.telling(broker.name.as_str(), metrics, &broker.telemetry, broker.tls.as_ref());
+        self.spawn("broker", telling, async move |shutdown| Ok(nigh_broker::run(listeners, broker, shutdown).await?));
+        Ok(())
     }
 
     fn start_computer(&mut self, config: &EdgeConfig, bound: Bound, metrics: Option<Bound>) -> Result<(), EdgeError> {
@@ -255,43 +294,51 @@ impl Edge {
         computer.telemetry = Telemetry::new();
         let endpoint = config.endpoint(bound.address)?;
         computer.name = config::default_name("computer", bound.address.port());
+        computer.tls = self.certify(Kind::Computer, &computer.name)?;
         computer.advertise = Some(endpoint.clone());
         computer.controller = Some(self.controller.clone());
         computer.cache =
             Some(config.data_dir.join(format!("computer-{}", self.computers.len() + 1)).join(config::COMPILED));
         computer.memory_bytes_max = (computer.memory_bytes_max / config.computers as u64).max(1);
         self.computers.push((computer.name.clone(), endpoint));
-        let door = self.door(computer.name.as_str(), metrics, &computer.telemetry);
-        self.spawn("computer", door, async move |shutdown| {
+        let telling = self.telling(computer.name.as_str(), metrics, &computer.telemetry, computer.tls.as_ref());
+        self.spawn("computer", telling, async move |shutdown| {
             Ok(nigh_runtime::run(bound.listener, computer, shutdown).await?)
         });
         Ok(())
     }
 
-    fn start_controller(&mut self, config: &EdgeConfig, bound: Bound, metrics: Option<Bound>) {
+    fn start_controller(
+        &mut self,
+        config: &EdgeConfig,
+        bound: Bound,
+        metrics: Option<Bound>,
+    ) -> Result<(), CertificateError> {
         let mut controller = config.controller.clone();
         controller.telemetry = Telemetry::new();
+        controller.tls = self.certify(Kind::Controller, &config::default_name("controller", bound.address.port()))?;
         controller.store = config.data_dir.join(config::STORE);
-        let door = self.door("controller", metrics, &controller.telemetry);
-        self.spawn("controller", door, async move |shutdown| {
+        let telling = self.telling("controller", metrics, &controller.telemetry, controller.tls.as_ref());
+        self.spawn("controller", telling, async move |shutdown| {
             Ok(nigh_controller::run(bound.listener, controller, shutdown).await?)
         });
+        Ok(())
     }
 
     /// Notes where a role will tell of itself.
-    fn door(&mut self, name: &str, metrics: Option<Bound>, telemetry: &Telemetry) -> Door {
+    fn telling(&mut self, name: &str, metrics: Option<Bound>, telemetry: &Telemetry, tls: Option<&Tls>) -> Telling {
         if let Some(bound) = &metrics {
             self.metrics.push((name.to_owned(), bound.endpoint()));
         }
-        Door { listener: metrics.map(|bound| bound.listener), telemetry: telemetry.clone() }
+        Telling { door: metrics.map(|bound| bound.into_metrics_door(tls)), telemetry: telemetry.clone() }
     }
 
-    fn spawn<Run>(&mut self, name: &'static str, door: Door, run: impl FnOnce(CancellationToken) -> Run)
+    fn spawn<Run>(&mut self, name: &'static str, telling: Telling, run: impl FnOnce(CancellationToken) -> Run)
     where
         Run: Future<Output = Result<(), EdgeError>> + Send + 'static,
     {
         let shutdown = CancellationToken::new();
-        let task = tokio::spawn(serve_while(door.listener, door.telemetry, run(shutdown.clone())));
+        let task = tokio::spawn(serve_while(telling.door, telling.telemetry, run(shutdown.clone())));
         self.roles.push(Role { name, shutdown, task });
     }
 }
@@ -313,6 +360,7 @@ impl EdgeConfig {
             listen_metrics: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
             ports: EdgePorts::CONVENTIONAL,
             advertise: None,
+            authority: None,
             computers: 1,
             controller: nigh_controller::Config::new(data_dir.join(config::STORE)),
             broker: nigh_broker::Config::new(config::default_name("broker", ports::CALLS)),
@@ -337,6 +385,12 @@ impl EdgeConfig {
             return Err(EdgeError::Advertise { listen: self.listen });
         }
         self.endpoint(SocketAddr::new(self.listen, ports::CALLS)).map(drop)
+    }
+
+    /// The hosts by which others reach this machine.
+    fn hosts(&self) -> Vec<String> {
+        let own = (!self.listen.is_unspecified()).then(|| self.listen.to_string());
+        own.into_iter().chain(self.advertise.clone()).collect()
     }
 
     /// Where others reach a socket.

@@ -9,6 +9,7 @@ use nigh_broker::Listeners;
 use nigh_telemetry::serve_while;
 use tokio_util::sync::CancellationToken;
 
+use crate::certificates;
 use crate::config::{BrokerSettings, ComputerSettings, ControllerSettings};
 use crate::output::Output;
 use crate::signals::StopSignals;
@@ -18,10 +19,12 @@ use crate::sockets::{BindError, Bound, bind};
 pub(crate) async fn controller(settings: ControllerSettings, output: Output) -> anyhow::Result<()> {
     let signals = StopSignals::listen()?;
     let (listen, metrics, folder) = (settings.listen, settings.metrics, settings.data_dir.clone());
+    let files = settings.tls.clone();
     let config = settings.into_config()?;
     let bound = bind(listen, "the controller", "--listen").await?;
     let metrics = bind_metrics(metrics).await?;
     make_folder(&folder)?;
+    let _certificate = certificates::keep(config.tls.as_ref(), files)?;
     let data_dir = folder.display().to_string();
     started(
         output,
@@ -29,8 +32,9 @@ pub(crate) async fn controller(settings: ControllerSettings, output: Output) -> 
     );
     let shutdown = CancellationToken::new();
     let telemetry = config.telemetry.clone();
+    let metrics = metrics.map(|bound| bound.into_metrics_door(config.tls.as_ref()));
     let role = Box::pin(nigh_controller::run(bound.listener, config, shutdown.clone()));
-    let role = serve_while(metrics.map(|bound| bound.listener), telemetry, role);
+    let role = serve_while(metrics, telemetry, role);
     signals.run(async { Ok(role.await?) }, shutdown).await
 }
 
@@ -47,6 +51,7 @@ pub(crate) async fn broker(settings: BrokerSettings, output: Output) -> anyhow::
         None => None,
     };
     let metrics = bind_metrics(settings.metrics).await?;
+    let _certificate = certificates::keep(settings.config.tls.as_ref(), settings.tls.clone())?;
     let config = settings.into_config(calls.address.port());
     started(
         output,
@@ -63,8 +68,9 @@ pub(crate) async fn broker(settings: BrokerSettings, output: Output) -> anyhow::
     let listeners = Listeners { calls: calls.listener, table: listener(table), http: listener(http) };
     let shutdown = CancellationToken::new();
     let telemetry = config.telemetry.clone();
+    let metrics = metrics.map(|bound| bound.into_metrics_door(config.tls.as_ref()));
     let role = Box::pin(nigh_broker::run(listeners, config, shutdown.clone()));
-    let role = serve_while(metrics.map(|bound| bound.listener), telemetry, role);
+    let role = serve_while(metrics, telemetry, role);
     signals.run(async { Ok(role.await?) }, shutdown).await
 }
 
@@ -73,6 +79,7 @@ pub(crate) async fn computer(settings: ComputerSettings, output: Output) -> anyh
     let signals = StopSignals::listen()?;
     let bound = bind(settings.listen, "calls", "--listen").await?;
     let metrics = bind_metrics(settings.metrics).await?;
+    let _certificate = certificates::keep(settings.config.tls.as_ref(), settings.tls.clone())?;
     let config = settings.into_config(bound.address.port())?;
     started(
         output,
@@ -85,8 +92,9 @@ pub(crate) async fn computer(settings: ComputerSettings, output: Output) -> anyh
     );
     let shutdown = CancellationToken::new();
     let telemetry = config.telemetry.clone();
+    let metrics = metrics.map(|bound| bound.into_metrics_door(config.tls.as_ref()));
     let role = Box::pin(nigh_runtime::run(bound.listener, config, shutdown.clone()));
-    let role = serve_while(metrics.map(|bound| bound.listener), telemetry, role);
+    let role = serve_while(metrics, telemetry, role);
     signals.run(async { Ok(role.await?) }, shutdown).await
 }
 

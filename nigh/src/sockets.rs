@@ -3,7 +3,8 @@
 use std::io;
 use std::net::SocketAddr;
 
-use nigh_proto::Endpoint;
+use nigh_proto::channel::Door;
+use nigh_proto::{Endpoint, Tls};
 use tokio::net::TcpListener;
 
 /// A socket that cannot be opened.
@@ -32,6 +33,13 @@ impl Bound {
     /// Where others reach it, if at its own address.
     pub(crate) fn endpoint(&self) -> Endpoint {
         self.address.into()
+    }
+
+    /// A door for metrics and health: over TLS like every other where other machines can reach it. On the machine itself
+    /// whoever watches it needs no certificate.
+    pub(crate) fn into_metrics_door(self, tls: Option<&Tls>) -> Door {
+        let tls = tls.filter(|_| !self.address.ip().is_loopback());
+        Door::new(self.listener, tls.cloned())
     }
 }
 

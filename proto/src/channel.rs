@@ -1,17 +1,22 @@
 //! Channels and servers with the platform's settings: no waiting for more bytes, dead peers noticed, messages bounded.
 
 use std::future::Future as _;
+use std::net::SocketAddr;
 use std::pin::pin;
-use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::server::{Router, TcpIncoming};
-use tonic::transport::{Channel, Server};
+use tonic::transport::{Channel, server};
+use tower::layer::util::{Identity as NoLayer, Stack};
 
+use crate::access::Rules;
+use crate::identity::Role;
 use crate::name::Endpoint;
+use crate::tls::accept::Incoming;
+use crate::tls::connect::Connector;
+use crate::tls::{Admission, HttpClients, Tls};
 
 /// Time to make a connection.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -30,33 +35,116 @@ pub const CLOSED_BEFORE_LEAVING: Duration = Duration::from_millis(50);
 /// Room in a message beside the payload: headers, names, ids.
 const MESSAGE_OVERHEAD_BYTES: usize = 64 << 10;
 
+/// What every request passes before it meets a service.
+type Layers = Stack<Rules, NoLayer>;
+/// A server to add services to.
+pub type Server = server::Server<Layers>;
+/// A server and its services.
+pub type Services = server::Router<Layers>;
+
+/// Whom to connect to, and how. An [`Endpoint`] alone is one to connect to plainly.
+#[derive(Debug, Clone)]
+pub struct Remote {
+    /// Where it is.
+    pub endpoint: Endpoint,
+    /// What to prove oneself with; without it the connection is plain.
+    pub tls: Option<Tls>,
+    roles: &'static [Role],
+}
+
+impl Remote {
+    /// One to connect to over TLS, if there is any.
+    pub fn new(endpoint: Endpoint, tls: Option<Tls>) -> Self {
+        Self { endpoint, tls, roles: &[] }
+    }
+
+    /// The same, which over TLS must prove to be one of these.
+    #[must_use]
+    pub fn expecting(self, roles: &'static [Role]) -> Self {
+        Self { roles, ..self }
+    }
+}
+
+impl From<Endpoint> for Remote {
+    fn from(endpoint: Endpoint) -> Self {
+        Self::new(endpoint, None)
+    }
+}
+
+impl From<&Endpoint> for Remote {
+    fn from(endpoint: &Endpoint) -> Self {
+        endpoint.clone().into()
+    }
+}
+
 /// A channel that connects when first used, and again whenever the connection is lost.
-pub fn connect_lazy(endpoint: &Endpoint) -> Channel {
-    let uri = format!("http://{endpoint}")
+pub fn connect_lazy(remote: impl Into<Remote>) -> Channel {
+    let Remote { endpoint, tls, roles } = remote.into();
+    let uri = |scheme| format!("{scheme}://{endpoint}");
+    let settings = uri("http")
         .parse::<tonic::transport::Endpoint>()
-        .expect("an endpoint's form is a valid authority");
-    uri.tcp_nodelay(true)
+        .expect("an endpoint's form is a valid authority")
+        .tcp_nodelay(true)
         .connect_timeout(CONNECT_TIMEOUT)
         .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
         .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .connect_lazy()
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
+    let Some(tls) = tls else { return settings.connect_lazy() };
+    // Requests say https, while the connector is asked for the bare address: TLS is its own doing.
+    let origin = uri("https").parse().expect("an endpoint's form is a valid authority");
+    settings.origin(origin).connect_with_connector_lazy(Connector::new(endpoint, tls, roles))
 }
 
-/// A server to add services to. Its listener must have `TCP_NODELAY` set: see [`incoming`].
+/// A server to add services to. Its connections must come from [`incoming`], which tells whose they are.
 pub fn server() -> Server {
-    Server::builder()
+    server::Server::builder()
         .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
+        .layer(Rules::default())
 }
 
-/// A listener's connections, each with `TCP_NODELAY`.
-pub fn incoming(listener: TcpListener) -> TcpIncoming {
-    TcpIncoming::from(listener).with_nodelay(Some(true))
+/// A listener, and how connections are let in there. A [`TcpListener`] alone is a plain one.
+#[derive(Debug)]
+pub struct Door {
+    listener: TcpListener,
+    tls: Option<Tls>,
+}
+
+impl Door {
+    /// One that takes TLS only, if there is any.
+    pub fn new(listener: TcpListener, tls: Option<Tls>) -> Self {
+        Self { listener, tls }
+    }
+
+    /// Where it is.
+    ///
+    /// # Errors
+    /// Where the system does not say.
+    pub fn address(&self) -> std::io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+}
+
+impl From<TcpListener> for Door {
+    fn from(listener: TcpListener) -> Self {
+        Self::new(listener, None)
+    }
+}
+
+/// A door's connections for gRPC, each with `TCP_NODELAY`.
+pub fn incoming(door: impl Into<Door>) -> Incoming {
+    let Door { listener, tls } = door.into();
+    Incoming::new(listener, tls, Admission::Grpc)
+}
+
+/// A door's connections for HTTP/1.1 and HTTP/2, each with `TCP_NODELAY`.
+pub fn incoming_http(door: impl Into<Door>, clients: HttpClients) -> Incoming {
+    let Door { listener, tls } = door.into();
+    Incoming::new(listener, tls, Admission::Http(clients))
 }
 
 /// Serves until `stop`, and then until the calls under way have ended.
@@ -67,21 +155,21 @@ pub fn incoming(listener: TcpListener) -> TcpIncoming {
 /// # Errors
 /// Where the transport fails for good.
 pub async fn serve(
-    services: Router,
-    listener: TcpListener,
+    services: Services,
+    door: impl Into<Door>,
     stop: CancellationToken,
 ) -> Result<(), tonic::transport::Error> {
-    let mut open = Some(incoming(listener));
-    let mut stopping = Box::pin(stop.clone().cancelled_owned());
-    let connections = futures_util::stream::poll_fn(move |context| match &mut open {
-        Some(_) if pin!(&mut stopping).poll(context).is_ready() => {
-            open = None;
-            Poll::Pending
+    let mut incoming = incoming(door);
+    let mut stopping = Some(Box::pin(stop.clone().cancelled_owned()));
+    let connections = futures_util::stream::poll_fn(move |context| {
+        if stopping.as_mut().is_some_and(|stopping| pin!(stopping).poll(context).is_ready()) {
+            stopping = None;
+            incoming.close();
         }
-        Some(incoming) => incoming.poll_next_unpin(context),
-        // Not the end: it comes with the signal below.
-        None => Poll::Pending,
+        incoming.poll_next_unpin(context)
     });
+    // Not the end when nobody comes any more: that is the signal below.
+    let connections = connections.chain(futures_util::stream::pending());
     let leave = async move {
         stop.cancelled().await;
         tokio::time::sleep(CLOSED_BEFORE_LEAVING).await;

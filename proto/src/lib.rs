@@ -1,13 +1,15 @@
 //! Every contract between Nigh's roles, on both sides of each boundary: the messages on the wire ([`v1`]), the checked
-//! values they become ([`Call`], [`Reply`], [`Deployment`], …), channels and servers with the platform's settings, the one
-//! mapping between errors and gRPC statuses ([`PlatformError`]), and what a module must look like ([`module`]).
+//! values they become ([`Call`], [`Reply`], [`Deployment`], …), channels and servers with the platform's settings, TLS and who
+//! may ask for what over it ([`tls`], [`access`]), the one mapping between errors and gRPC statuses ([`PlatformError`]), and what a module must look like ([`module`]).
 //!
 //! Wire types stop here: a role turns a message into a checked value once, at its ingress.
 
+pub mod access;
 pub mod call;
 pub mod channel;
 pub mod deployment;
 pub mod discovery;
+pub mod identity;
 pub mod ingress;
 pub mod membership;
 pub mod module;
@@ -16,6 +18,7 @@ pub mod older;
 pub mod reply;
 pub mod status;
 mod stream;
+pub mod tls;
 
 /// The generated messages, clients and servers of package `nigh.v1`.
 #[expect(
@@ -30,12 +33,15 @@ pub mod v1 {
 }
 
 pub use call::{Call, CallId, CallLimits, Headers};
+pub use channel::Remote;
 pub use deployment::{Deployment, DirectoryGrant, Kind, Limits};
 pub use discovery::{Broker, Computer, ComputerProblem};
+pub use identity::{Identity, Role};
 pub use name::{Digest, Endpoint, FunctionName, NodeName};
 pub use reply::{Estimate, Load, Outcome, Reply, Timing};
 pub use status::{PlatformError, Reason};
 pub use stream::parts;
+pub use tls::Tls;
 
 /// The version of the protocol between roles; a peer that speaks another is refused with [`Reason::Protocol`].
 pub const PROTOCOL: u32 = 1;

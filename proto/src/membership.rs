@@ -9,8 +9,9 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
-use crate::channel;
+use crate::channel::{self, Remote};
 use crate::discovery::{Broker, Computer, WatchEvent, check_protocol};
+use crate::identity::Role;
 use crate::name::{Endpoint, NodeName};
 use crate::status::PlatformError;
 use crate::v1::controller_client::ControllerClient;
@@ -26,6 +27,8 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 const ANNOUNCEMENTS_PER_LEASE: u32 = 3;
 /// Events of one snapshot, at most: functions, computers and brokers together.
 const SNAPSHOT_EVENTS_MAX: usize = 1_000_000;
+/// What the other end must prove to be, over TLS.
+const CONTROLLERS: &[Role] = &[Role::Controller];
 
 /// Who announces itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,8 +102,14 @@ pub enum Knowledge {
 }
 
 /// Keeps a node announced until `shutdown`, then withdraws it. Announces at once whenever `node` changes.
-pub async fn keep_announced(controller: Endpoint, mut node: watch::Receiver<Node>, shutdown: CancellationToken) {
-    let mut client = ControllerClient::new(channel::connect_lazy(&controller));
+pub async fn keep_announced(
+    controller: impl Into<Remote>,
+    mut node: watch::Receiver<Node>,
+    shutdown: CancellationToken,
+) {
+    let remote = controller.into().expecting(CONTROLLERS);
+    let controller = remote.endpoint.clone();
+    let mut client = ControllerClient::new(channel::connect_lazy(remote));
     let mut wait = RETRY_MIN;
     let mut reached = false;
     loop {
@@ -156,12 +165,14 @@ async fn within<T>(
 
 /// Tells `learnt` all that the controller knows and every change, until `shutdown` or until nobody listens.
 pub async fn keep_watching(
-    controller: Endpoint,
+    controller: impl Into<Remote>,
     topics: Topics,
     learnt: mpsc::Sender<Knowledge>,
     shutdown: CancellationToken,
 ) {
-    let mut client = ControllerClient::new(channel::connect_lazy(&controller))
+    let remote = controller.into().expecting(CONTROLLERS);
+    let controller = remote.endpoint.clone();
+    let mut client = ControllerClient::new(channel::connect_lazy(remote))
         .max_decoding_message_size(channel::message_bytes_max(16 << 20));
     let mut wait = RETRY_MIN;
     loop {

@@ -162,6 +162,12 @@ impl Endpoint {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The host: a name or an address, IPv6 without its brackets.
+    pub fn host(&self) -> &str {
+        let host = self.0.rsplit_once(':').map_or(&*self.0, |(host, _)| host);
+        host.trim_start_matches('[').trim_end_matches(']')
+    }
 }
 
 impl FromStr for Endpoint {
@@ -169,7 +175,8 @@ impl FromStr for Endpoint {
 
     fn from_str(given: &str) -> Result<Self, NameError> {
         let malformed = || NameError::Endpoint(given.chars().take(300).collect());
-        let given = given.strip_prefix("http://").unwrap_or(given).trim_end_matches('/');
+        let given = given.strip_prefix("http://").or_else(|| given.strip_prefix("https://")).unwrap_or(given);
+        let given = given.trim_end_matches('/');
         let (host, port) = given.rsplit_once(':').ok_or_else(malformed)?;
         let host_is_plain = !host.is_empty()
             && host.len() <= 255

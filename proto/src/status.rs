@@ -6,6 +6,8 @@ use std::time::Duration;
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 
+use crate::tls::refusal;
+
 const REASON_KEY: &str = "nigh-reason";
 const RETRY_AFTER_KEY: &str = "nigh-retry-after-ms";
 /// Bytes of a message on the wire, at most; a header block has little room.
@@ -174,6 +176,11 @@ impl From<Status> for PlatformError {
         let text = |key| status.metadata().get(key).and_then(|value| value.to_str().ok());
         let named = text(REASON_KEY).and_then(reason_of_word);
         let retry_after = text(RETRY_AFTER_KEY).and_then(|ms| ms.parse().ok()).map(Duration::from_millis);
+        if named.is_none()
+            && let Some(why) = refusal::in_status(&status)
+        {
+            return Self { reason: Reason::Unreachable, message: why, retry_after };
+        }
         let reason = named.unwrap_or_else(|| reason_of_code(&status));
         Self { reason, message: status.message().to_owned(), retry_after }
     }
@@ -182,6 +189,21 @@ impl From<Status> for PlatformError {
 /// Whether a status was made by a role of the platform, and not by the connection to it.
 pub fn names_reason(status: &Status) -> bool {
     status.metadata().contains_key(REASON_KEY)
+}
+
+/// Why a request never reached its peer, where TLS kept it from doing so: the words say what to do.
+pub fn refused_by_tls(status: &Status) -> Option<String> {
+    refusal::in_status(status)
+}
+
+/// What is at the bottom of a status that was made on this side; the layers above say no more than that there is one.
+/// `None` for one that came over the wire.
+pub fn innermost_cause(status: &Status) -> Option<String> {
+    let mut cause = std::error::Error::source(status)?;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    Some(refusal::in_status(status).unwrap_or_else(|| cause.to_string()))
 }
 
 /// The reason that a word stands for.

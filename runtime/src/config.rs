@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use nigh_proto::module::ModuleLimits;
-use nigh_proto::{CallLimits, Endpoint, NodeName};
+use nigh_proto::{CallLimits, Endpoint, NodeName, Tls};
 use nigh_telemetry::Telemetry;
 
 use crate::probe;
@@ -16,6 +16,8 @@ pub struct Config {
     pub name: NodeName,
     /// Where others reach it, if not at its listener's own address.
     pub advertise: Option<Endpoint>,
+    /// What it proves itself with, to those who call and to its controller; without it the wire is plain.
+    pub tls: Option<Tls>,
     /// Where it learns what is deployed and announces itself; without one it runs what [`Computer::deploy`] is given.
     ///
     /// [`Computer::deploy`]: crate::Computer::deploy
@@ -66,6 +68,7 @@ impl Config {
         Self {
             name,
             advertise: None,
+            tls: None,
             controller: None,
             older_controller: None,
             cache: None,

@@ -10,7 +10,7 @@ use futures_util::StreamExt as _;
 use nigh_proto::discovery::WatchEvent;
 use nigh_proto::membership::{self, Knowledge, Node, Topics};
 use nigh_proto::v1::controller_client::ControllerClient;
-use nigh_proto::{Deployment, Digest, Endpoint, FunctionName, PlatformError, Reason, channel, older, v1};
+use nigh_proto::{Deployment, Digest, Endpoint, FunctionName, PlatformError, Reason, Remote, Role, channel, older, v1};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -31,7 +31,7 @@ const KNOWLEDGE_QUEUE: usize = 64;
 const ANNOUNCE_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Follows the controller until `shutdown`.
-pub(crate) async fn follow(computer: Arc<Computer>, controller: Endpoint, shutdown: CancellationToken) {
+pub(crate) async fn follow(computer: Arc<Computer>, controller: Remote, shutdown: CancellationToken) {
     let (sender, mut knowledge) = mpsc::channel(KNOWLEDGE_QUEUE);
     let topics = Topics { functions: true, ..Topics::default() };
     let watching = tokio::spawn(membership::keep_watching(controller.clone(), topics, sender, shutdown.clone()));
@@ -62,7 +62,7 @@ pub(crate) async fn follow(computer: Arc<Computer>, controller: Endpoint, shutdo
 #[derive(Debug)]
 pub(crate) enum At {
     /// A controller.
-    Current(Endpoint),
+    Current(Remote),
     /// A controller of the older system.
     Older(Endpoint),
 }
@@ -106,7 +106,7 @@ fn node(computer: &Computer, endpoint: &Endpoint) -> Node {
 
 struct Follower {
     computer: Arc<Computer>,
-    controller: Endpoint,
+    controller: Remote,
     /// What the controller wants to run.
     wanted: HashMap<FunctionName, Deployment>,
     /// Functions whose wanted version is to be prepared.
@@ -205,7 +205,7 @@ impl Follower {
     }
 }
 
-async fn prepare(computer: Arc<Computer>, controller: Endpoint, deployment: Deployment) -> Prepared {
+async fn prepare(computer: Arc<Computer>, controller: Remote, deployment: Deployment) -> Prepared {
     let (name, version) = (deployment.name.clone(), deployment.version);
     let result = prepare_version(&computer, &controller, deployment).await;
     Prepared { name, version, result }
@@ -213,7 +213,7 @@ async fn prepare(computer: Arc<Computer>, controller: Endpoint, deployment: Depl
 
 async fn prepare_version(
     computer: &Computer,
-    controller: &Endpoint,
+    controller: &Remote,
     deployment: Deployment,
 ) -> Result<Arc<Version>, Trouble> {
     computer.check(&deployment).map_err(Trouble::Prepare)?;
@@ -236,8 +236,8 @@ async fn prepare_version(
 }
 
 /// A module by its digest. Its bytes are checked against the digest before they are used.
-async fn fetch(controller: &Endpoint, deployment: &Deployment) -> Result<Bytes, PlatformError> {
-    let mut client = ControllerClient::new(channel::connect_lazy(controller));
+async fn fetch(controller: &Remote, deployment: &Deployment) -> Result<Bytes, PlatformError> {
+    let mut client = ControllerClient::new(channel::connect_lazy(controller.clone().expecting(&[Role::Controller])));
     let request = v1::FetchModuleRequest { digest: deployment.module.to_string() };
     let mut chunks = within(client.fetch_module(request)).await??.into_inner();
     let expected = usize::try_from(deployment.module_bytes).unwrap_or(usize::MAX);

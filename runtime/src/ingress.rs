@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt as _, stream};
+use nigh_proto::channel::{self, Door};
 use nigh_proto::ingress::Ingress;
 use nigh_proto::older::EdgeIngress;
 use nigh_proto::older::rpc;
 use nigh_proto::older::rpc::edge_computer_server::{EdgeComputer, EdgeComputerServer};
 use nigh_proto::v1::computer_server::{Computer as ComputerService, ComputerServer};
-use nigh_proto::{CallLimits, FunctionName, Load, PlatformError, channel, v1};
-use tokio::net::TcpListener;
+use nigh_proto::{CallLimits, FunctionName, Load, PlatformError, v1};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
@@ -29,7 +29,7 @@ const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 /// Serves the port until `shutdown`, and then until all calls under way have been answered.
 pub(crate) async fn serve(
     computer: Arc<Computer>,
-    listener: TcpListener,
+    door: Door,
     limits: CallLimits,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
@@ -39,7 +39,7 @@ pub(crate) async fn serve(
         .add_service(EdgeIngress::service(computer.clone(), limits))
         .add_service(EdgeComputerServer::new(OlderInside { computer, shutdown: shutdown.clone() }))
         .add_service(ComputerServer::new(inside));
-    channel::serve(services, listener, shutdown).await.map_err(|error| Error::Server(error.to_string()))
+    channel::serve(services, door, shutdown).await.map_err(|error| Error::Server(error.to_string()))
 }
 
 /// A look inside the computer.

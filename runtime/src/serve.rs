@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use nigh_proto::Endpoint;
+use nigh_proto::channel::Door;
+use nigh_proto::{Endpoint, Remote};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -28,10 +29,12 @@ const CLOSE_MAX: Duration = Duration::from_secs(1);
 /// Where it cannot start, or its server breaks; the operator has to act.
 pub async fn run(listener: TcpListener, config: Config, shutdown: CancellationToken) -> Result<(), Error> {
     let limits = config.limits.clone();
-    let (controller, drain, telemetry) = (config.controller.clone(), config.drain, config.telemetry.clone());
+    let controller = config.controller.clone().map(|controller| Remote::new(controller, config.tls.clone()));
+    let (drain, telemetry) = (config.drain, config.telemetry.clone());
     let older_controller = config.older_controller.clone();
     let is_announced = controller.is_some() || older_controller.is_some();
     let own = listener.local_addr().map_err(Error::Listen)?;
+    let door = Door::new(listener, config.tls.clone());
     let endpoint = config.advertise.clone().unwrap_or_else(|| Endpoint::from(own));
     // Starting the engine reserves address space and makes threads: not for an async thread.
     let computer = tokio::task::spawn_blocking(move || Computer::new(config))
@@ -43,7 +46,7 @@ pub async fn run(listener: TcpListener, config: Config, shutdown: CancellationTo
     tracing::info!(name = %computer.name(), %endpoint, "computer ready");
 
     let close_port = CancellationToken::new();
-    let mut port = tokio::spawn(ingress::serve(computer.clone(), listener, limits, close_port.clone()));
+    let mut port = tokio::spawn(ingress::serve(computer.clone(), door, limits, close_port.clone()));
     let mut relations = tokio::task::JoinSet::new();
     if let Some(controller) = &controller {
         relations.spawn(discovery::follow(computer.clone(), controller.clone(), shutdown.clone()));

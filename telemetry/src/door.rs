@@ -9,10 +9,13 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use futures_util::StreamExt as _;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
-use tokio::net::{TcpListener, TcpStream};
+use nigh_proto::channel::{self, Door};
+use nigh_proto::tls::HttpClients;
+use nigh_proto::tls::connection::Connection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::Telemetry;
@@ -28,11 +31,11 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// What OpenMetrics calls its text format.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Runs a role and, if there is a listener, tells of it there until it ends: also while it drains.
-pub async fn serve_while<T>(listener: Option<TcpListener>, telemetry: Telemetry, role: impl Future<Output = T>) -> T {
-    let Some(listener) = listener else { return role.await };
+/// Runs a role and, if there is a door, tells of it there until it ends: also while it drains.
+pub async fn serve_while<T>(door: Option<impl Into<Door>>, telemetry: Telemetry, role: impl Future<Output = T>) -> T {
+    let Some(door) = door else { return role.await };
     // A task, so that it answers also while the role's own future is busy; it ends with this future.
-    let door = AbortOnDrop(tokio::spawn(serve(listener, telemetry)));
+    let door = AbortOnDrop(tokio::spawn(serve(door.into(), telemetry)));
     let ended = role.await;
     drop(door);
     ended
@@ -46,7 +49,8 @@ impl Drop for AbortOnDrop {
     }
 }
 
-async fn serve(listener: TcpListener, telemetry: Telemetry) {
+async fn serve(door: Door, telemetry: Telemetry) {
+    let mut incoming = channel::incoming_http(door, HttpClients::Certified);
     let router = Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
@@ -55,9 +59,9 @@ async fn serve(listener: TcpListener, telemetry: Telemetry) {
         .with_state(telemetry);
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut connections = tokio::task::JoinSet::new();
-    loop {
-        match listener.accept().await {
-            Ok((connection, _)) => {
+    while let Some(connection) = incoming.next().await {
+        match connection {
+            Ok(connection) => {
                 while connections.try_join_next().is_some() {}
                 match places.clone().try_acquire_owned() {
                     Ok(place) => drop(connections.spawn(answer(connection, router.clone(), place))),
@@ -72,9 +76,9 @@ async fn serve(listener: TcpListener, telemetry: Telemetry) {
     }
 }
 
-async fn answer(connection: TcpStream, router: Router, _place: OwnedSemaphorePermit) {
-    let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(REQUEST_MAX);
+async fn answer(connection: Connection, router: Router, _place: OwnedSemaphorePermit) {
+    let mut http = auto::Builder::new(TokioExecutor::new());
+    http.http1().timer(TokioTimer::new()).header_read_timeout(REQUEST_MAX);
     let serving = pin!(http.serve_connection(TokioIo::new(connection), TowerToHyperService::new(router)));
     // What went wrong with a connection is for its peer to know.
     let _ = tokio::time::timeout(CONNECTION_MAX, serving).await;

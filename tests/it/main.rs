@@ -6,3 +6,4 @@ mod edge;
 mod hostile;
 mod processes;
 mod tidy;
+mod tls;

@@ -197,6 +197,14 @@ fn only_the_runtime_names_wasmtime() {
 }
 
 #[test]
+fn only_one_room_names_rustls() {
+    let may = |name: &str| name.starts_with("proto/src/tls") || name.starts_with("tests/");
+    let offenders = sources().into_iter().filter(|(name, _)| !may(name));
+    let offenders = offenders.filter(|(_, text)| names(text, "rustls") || names(text, "tokio_rustls"));
+    assert_none("files beyond proto/tls that name rustls", offenders.map(|(name, _)| name).collect());
+}
+
+#[test]
 fn only_doors_name_tonic() {
     let may = |name: &str| {
         let rooms = ["ingress", "forward", "discovery", "table"];

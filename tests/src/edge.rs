@@ -1,12 +1,16 @@
 //! An edge in one process, on ports that the system picks, with what tests ask of it.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use nigh::ca::Authority;
 use nigh::local::{Edge as Local, EdgeConfig};
 use nigh_client::{Admin, Caller, CallerLimits, DeployRequest, Listing};
 use nigh_proto::v1::functions_client::FunctionsClient;
-use nigh_proto::{Call, Deployment, Endpoint, Limits, Outcome, PlatformError, Reply, channel, v1};
+use nigh_proto::{
+    Call, Deployment, Endpoint, Identity, Limits, Outcome, PlatformError, Remote, Reply, Role, Tls, channel, v1,
+};
 use tempfile::TempDir;
 
 /// Time for anything that a test waits for.
@@ -19,6 +23,8 @@ pub struct Edge {
     pub caller: Caller,
     /// Asks the controller.
     pub admin: Admin,
+    /// Who issues certificates, where the edge is over TLS.
+    authority: Option<Arc<Authority>>,
     _data: TempDir,
 }
 
@@ -35,16 +41,39 @@ impl Edge {
         Self::start_with(computers, |_| {}).await
     }
 
+    /// The same with everything over TLS; its `caller` and `admin` are an operator's.
+    pub async fn start_secured(computers: usize) -> Self {
+        let authority = Arc::new(Authority::new().expect("an authority"));
+        Self::start_with(computers, |config| config.authority = Some(authority)).await
+    }
+
+    /// What somebody of this role proves itself with, in an edge over TLS.
+    pub fn certificate(&self, role: Role, name: &str) -> Tls {
+        certificate(self.authority(), role, name)
+    }
+
+    /// Who issues certificates in an edge over TLS.
+    pub fn authority(&self) -> &Authority {
+        self.authority.as_ref().expect("the edge is over TLS")
+    }
+
+    /// The edge itself.
+    pub fn local(&self) -> &Local {
+        &self.local
+    }
+
     /// An edge with so many computers and changes to its configuration.
     pub async fn start_with(computers: usize, change: impl FnOnce(&mut EdgeConfig)) -> Self {
         let data = TempDir::new().expect("a folder for the test");
         let mut config = EdgeConfig::ephemeral(data.path());
         config.computers = computers;
         change(&mut config);
+        let authority = config.authority.clone();
+        let tls = authority.as_ref().map(|authority| certificate(authority, Role::Operator, "tester"));
         let local = Local::start(config).await.expect("an edge starts");
-        let caller = Caller::new(local.broker().clone(), CallerLimits::default());
-        let admin = Admin::new(local.controller().clone());
-        let edge = Self { local, caller, admin, _data: data };
+        let caller = Caller::new(Remote::new(local.broker().clone(), tls.clone()), CallerLimits::default());
+        let admin = Admin::new(Remote::new(local.controller().clone(), tls));
+        let edge = Self { local, caller, admin, authority, _data: data };
         edge.until("all computers are announced", async || edge.listing().await.computers.len() == computers).await;
         edge
     }
@@ -108,13 +137,13 @@ impl Edge {
         if let Some(timeout) = timeout {
             request.set_timeout(timeout);
         }
-        let mut client = FunctionsClient::new(channel::connect_lazy(&self.broker()));
+        let mut client = FunctionsClient::new(channel::connect_lazy(self.broker()));
         client.invoke(request).await.map(drop).map_err(PlatformError::from)
     }
 
     /// What a call of a protocol that does not exist comes to.
     pub async fn call_of_another_protocol(&self) -> PlatformError {
-        let mut client = tonic::client::Grpc::new(channel::connect_lazy(&self.broker()));
+        let mut client = tonic::client::Grpc::new(channel::connect_lazy(self.broker()));
         client.ready().await.expect("the broker takes connections");
         let codec = tonic_prost::ProstCodec::<v1::InvokeRequest, v1::InvokeResponse>::default();
         let path = "/nigh.v2.Functions/Invoke".parse().expect("a path");
@@ -133,6 +162,16 @@ impl Edge {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
+}
+
+/// What somebody of this role, on this machine, proves itself with.
+///
+/// # Panics
+/// Where the authority cannot issue it.
+pub fn certificate(authority: &Authority, role: Role, name: &str) -> Tls {
+    let identity = Identity { role, name: name.parse().expect("the test's name is well formed") };
+    let pem = authority.issue(&identity, &["localhost".to_owned()], 1).expect("it is issued");
+    Tls::new(&pem).expect("what is issued is good")
 }
 
 /// The text of an answer.

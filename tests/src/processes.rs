@@ -24,7 +24,7 @@ pub fn nigh() -> Command {
     let test = std::env::current_exe().expect("a test is a program");
     let folder = test.ancestors().nth(2).expect("target/debug/deps/test");
     let mut command = Command::new(folder.join("nigh-under-test"));
-    command.env_remove("NIGH_CONTROLLER").env_remove("NIGH_BROKER").env("NIGH_LOG", "warn");
+    command.env_remove("NIGH_CONTROLLER").env_remove("NIGH_BROKER").env_remove("NIGH_TLS_DIR").env("NIGH_LOG", "warn");
     command
 }
 
@@ -40,7 +40,7 @@ pub struct Role {
 #[expect(clippy::missing_panics_doc, reason = "helpers of tests panic where a test has failed")]
 impl Role {
     /// Starts a role with these arguments on a port that the system picks, and waits until it says where it listens.
-    fn start(role: &str, key: &str, arguments: &[&str]) -> Self {
+    pub fn start(role: &str, key: &str, arguments: &[&str]) -> Self {
         let arguments: Vec<String> = [role, "--json"].iter().chain(arguments).map(ToString::to_string).collect();
         let (child, started) = spawn(&arguments, "127.0.0.1:0");
         let endpoint = started[key].as_str().and_then(|endpoint| endpoint.parse().ok());
@@ -54,10 +54,15 @@ impl Role {
         self.child.wait().expect("the process is ours");
     }
 
+    /// Sends it a signal, by the name that `kill` knows.
+    pub fn signal(&self, name: &str) {
+        let arguments = [format!("-{name}"), self.child.id().to_string()];
+        assert!(Command::new("kill").args(arguments).status().expect("kill runs").success());
+    }
+
     /// Asks it to stop and waits until it has.
     pub async fn terminate(&mut self) -> ExitStatus {
-        let status = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().expect("kill runs");
-        assert!(status.success());
+        self.signal("TERM");
         let began = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().expect("the process is ours") {

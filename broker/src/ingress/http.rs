@@ -5,6 +5,7 @@
 //! which status in [`problem`].
 
 mod answer;
+mod connections;
 mod problem;
 mod request;
 
@@ -14,21 +15,24 @@ use std::time::Instant;
 
 use axum::Router;
 use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, Request, State};
+use axum::extract::{ConnectInfo, Path, Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use axum::routing::{get, post};
-use axum::serve::ListenerExt as _;
-use nigh_proto::{FunctionName, PlatformError, Reason};
-use tokio::net::TcpListener;
+use nigh_proto::channel::Door as TcpDoor;
+use nigh_proto::tls::HttpClients;
+use nigh_proto::tls::connection::{Peer, Proof};
+use nigh_proto::{FunctionName, PlatformError, Reason, access};
 use tokio_util::sync::CancellationToken;
 
 use crate::call::Broker;
+use crate::ingress::http::connections::{Caller, Connections};
 use crate::ingress::http::problem::Problem;
 use crate::ingress::http::request::Head;
 use crate::routes::Routes;
 
 struct Door {
+    clients: HttpClients,
     broker: Arc<Broker>,
     routes: Arc<Routes>,
     stop: CancellationToken,
@@ -36,13 +40,15 @@ struct Door {
 
 /// Serves until `stop`, and then until the calls under way have ended.
 pub(crate) async fn serve(
-    listener: TcpListener,
+    door: TcpDoor,
+    clients: HttpClients,
     broker: Arc<Broker>,
     routes: Arc<Routes>,
     stop: CancellationToken,
 ) -> std::io::Result<()> {
     let counting = broker.clone();
-    let door = Door { broker, routes, stop: stop.clone() };
+    let connections = Connections::new(door, clients)?;
+    let door = Door { clients, broker, routes, stop: stop.clone() };
     let router = Router::new()
         .route("/function/{name}", post(invoke).fallback(wrong_method_for_function))
         .route("/healthz", get(healthz).fallback(wrong_method_for_health))
@@ -52,19 +58,30 @@ pub(crate) async fn serve(
             std::future::ready(response)
         }))
         .with_state(Arc::new(door));
-    let listener = listener.tap_io(|connection| {
-        // Without it small answers wait for the acknowledgement of those before; a failure costs only that.
-        let _ = connection.set_nodelay(true);
-    });
-    axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).into_future().await
+    let router = router.into_make_service_with_connect_info::<Caller>();
+    axum::serve(connections, router).with_graceful_shutdown(stop.cancelled_owned()).into_future().await
+}
+
+impl Door {
+    /// Whether this peer may call.
+    fn check(&self, peer: &Peer) -> Result<(), PlatformError> {
+        match (self.clients, &*peer.proof) {
+            (HttpClients::Anybody, Proof::Nobody) => Ok(()),
+            _ => access::allow(peer, "call functions", access::CALLERS),
+        }
+    }
 }
 
 async fn invoke(
     State(door): State<Arc<Door>>,
+    ConnectInfo(Caller(peer)): ConnectInfo<Caller>,
     name: Result<Path<String>, PathRejection>,
     request: Request,
 ) -> Response {
     let arrived = Instant::now();
+    if let Err(error) = door.check(&peer) {
+        return Problem::of_platform(&error).respond(None);
+    }
     let (parts, body) = request.into_parts();
     let head = match checked_head(name, &parts, &door, arrived) {
         Ok(head) => head,

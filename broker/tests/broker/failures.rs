@@ -39,6 +39,8 @@ async fn a_peers_refusal_is_tried_once_more_elsewhere_by_its_reason() {
                 | Reason::UnknownFunction
                 | Reason::Protocol
                 | Reason::Unreachable => true,
+                // The broker could not prove who it is: of its caller nothing more can be asked.
+                Reason::Unauthenticated => true,
                 Reason::Disconnected => retry_safe,
                 _ => false,
             };

@@ -11,13 +11,12 @@ use std::time::Duration;
 
 use nigh_proto::{Endpoint, channel};
 use tokio::net::TcpListener;
-use tonic::transport::server::Router;
 
 /// Longer than anything here takes, so that a hang fails instead of hanging.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Serves on a port of its own; the port is free again once the runtime ends.
-async fn serve(services: Router) -> Endpoint {
+async fn serve(services: channel::Services) -> Endpoint {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = listener.local_addr().unwrap().into();
     tokio::spawn(services.serve_with_incoming(channel::incoming(listener)));

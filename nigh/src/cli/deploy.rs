@@ -8,7 +8,7 @@ use bytes::Bytes;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use nigh_client::{Admin, DeployRequest, Deployed, Inspect, Readiness, ReadyError};
-use nigh_proto::{Deployment, DirectoryGrant, Endpoint, FunctionName, Reason};
+use nigh_proto::{Deployment, DirectoryGrant, FunctionName, Reason};
 use serde_json::json;
 
 use super::limits::{LimitOptions, parse_grant};
@@ -125,15 +125,14 @@ async fn await_computers(
 async fn await_brokers(admin: &Admin, function: &FunctionName) {
     let Ok(listing) = admin.list().await else { return };
     let tables = listing.brokers.into_iter().filter_map(|broker| broker.table_endpoint);
-    let waits = tables.map(|table| tokio::time::timeout(BROKERS_TIMEOUT, await_broker(table, function)));
+    let waits = tables.map(|table| tokio::time::timeout(BROKERS_TIMEOUT, await_broker(admin.inspect(table), function)));
     let late = futures_util::future::join_all(waits).await.iter().filter(|wait| wait.is_err()).count();
     if late > 0 {
         tracing::warn!(%function, brokers = late, "not all brokers send calls there yet");
     }
 }
 
-async fn await_broker(table: Endpoint, function: &FunctionName) {
-    let broker = Inspect::new(table);
+async fn await_broker(broker: Inspect, function: &FunctionName) {
     loop {
         match broker.routes(Some(function)).await {
             Ok(routes) if routes.routes.iter().any(|route| !route.destinations.is_empty()) => return,

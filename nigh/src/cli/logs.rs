@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use clap::Args;
 use futures_util::stream::{BoxStream, SelectAll};
 use futures_util::{StreamExt as _, stream};
-use nigh_client::{Admin, Inspect, LogLine, LogQuery};
+use nigh_client::{Admin, LogLine, LogQuery};
 use nigh_proto::{Computer, FunctionName, NodeName, PlatformError};
 use serde_json::{Value, json};
 use tokio::time::MissedTickBehavior;
@@ -52,12 +52,12 @@ impl LogsCommand {
         if listing.computers.is_empty() {
             output.note("no computer is alive, so there is nobody to ask");
         }
-        if self.follow { self.follow(admin, output).await } else { self.kept(&listing.computers, output).await }
+        if self.follow { self.follow(admin, output).await } else { self.kept(admin, &listing.computers, output).await }
     }
 
     /// What is kept now, in the order of time.
-    async fn kept(&self, computers: &[Computer], output: Output) -> anyhow::Result<()> {
-        let mut streams: Streams = computers.iter().map(|computer| self.stream(computer)).collect();
+    async fn kept(&self, admin: &Admin, computers: &[Computer], output: Output) -> anyhow::Result<()> {
+        let mut streams: Streams = computers.iter().map(|computer| self.stream(admin, computer)).collect();
         let mut lines = Vec::new();
         while let Some(event) = streams.next().await {
             match event {
@@ -94,7 +94,7 @@ impl LogsCommand {
                     for computer in admin.list().await.map(|listing| listing.computers).unwrap_or_default() {
                         let known = followed.entry(computer.name.clone()).or_default();
                         if !std::mem::replace(&mut known.is_open, true) {
-                            streams.push(self.stream(&computer));
+                            streams.push(self.stream(admin, &computer));
                         }
                     }
                 }
@@ -103,8 +103,8 @@ impl LogsCommand {
     }
 
     /// One computer's lines, then how that ended.
-    fn stream(&self, computer: &Computer) -> BoxStream<'static, Event> {
-        let (name, inspect) = (computer.name.clone(), Inspect::new(computer.endpoint.clone()));
+    fn stream(&self, admin: &Admin, computer: &Computer) -> BoxStream<'static, Event> {
+        let (name, inspect) = (computer.name.clone(), admin.inspect(computer.endpoint.clone()));
         let query = LogQuery { function: self.name.clone(), follow: self.follow };
         let end = Event::End(name.clone());
         let opened = async move {

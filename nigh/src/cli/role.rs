@@ -1,5 +1,7 @@
 //! `nigh controller`, `nigh broker`, `nigh computer`: one role as a process.
 
+use std::path::PathBuf;
+
 use clap::Args;
 use nigh_proto::Endpoint;
 
@@ -12,7 +14,7 @@ use crate::roles;
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   nigh controller                                    on this machine only, port 6475
-  nigh controller --listen 0.0.0.0:6475              for other machines; use a trusted network
+  nigh controller --listen 10.0.0.1:6475 --tls-dir control   for other machines, over TLS (see nigh ca)
   nigh controller --print-config > controller.toml   every setting, with its default
   nigh controller --config controller.toml")]
 pub(super) struct ControllerCommand {
@@ -26,7 +28,7 @@ pub(super) struct ControllerCommand {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   nigh broker                                        ports 6473 (gRPC), 6474 (table), 8080 (HTTP)
-  nigh broker --controller box:6475 --listen 0.0.0.0:6473 --advertise edge-7:6473
+  nigh broker --controller box:6475 --listen 0.0.0.0:6473 --advertise edge-7:6473 --tls-dir gateway
   nigh broker --no-controller --route echo=10.0.0.7:10000
   nigh broker --print-config > broker.toml           every setting, with its default")]
 pub(super) struct BrokerCommand {
@@ -40,7 +42,7 @@ pub(super) struct BrokerCommand {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   nigh computer                                      port 10000
-  nigh computer --controller box:6475 --listen 0.0.0.0:10000 --advertise camera-3:10000
+  nigh computer --controller box:6475 --listen 0.0.0.0:10000 --advertise camera-3:10000 --tls-dir camera-3
   nigh computer --dir pictures=/srv/pictures --dir scratch=/tmp/scratch:rw
   nigh computer --print-config > computer.toml       every setting, with its default")]
 pub(super) struct ComputerCommand {
@@ -52,7 +54,8 @@ pub(super) struct ComputerCommand {
 }
 
 impl ControllerCommand {
-    pub(super) async fn run(self, output: Output) -> anyhow::Result<()> {
+    pub(super) async fn run(mut self, tls_dir: Option<PathBuf>, output: Output) -> anyhow::Result<()> {
+        self.options.tls_dir = tls_dir;
         if self.print_config {
             return Ok(output.line(ControllerSettings::EXAMPLE)?);
         }
@@ -61,7 +64,13 @@ impl ControllerCommand {
 }
 
 impl BrokerCommand {
-    pub(super) async fn run(self, controller: Option<&Endpoint>, output: Output) -> anyhow::Result<()> {
+    pub(super) async fn run(
+        mut self,
+        controller: Option<&Endpoint>,
+        tls_dir: Option<PathBuf>,
+        output: Output,
+    ) -> anyhow::Result<()> {
+        self.options.tls_dir = tls_dir;
         if self.print_config {
             return Ok(output.line(BrokerSettings::EXAMPLE)?);
         }
@@ -70,7 +79,13 @@ impl BrokerCommand {
 }
 
 impl ComputerCommand {
-    pub(super) async fn run(self, controller: Option<&Endpoint>, output: Output) -> anyhow::Result<()> {
+    pub(super) async fn run(
+        mut self,
+        controller: Option<&Endpoint>,
+        tls_dir: Option<PathBuf>,
+        output: Output,
+    ) -> anyhow::Result<()> {
+        self.options.tls_dir = tls_dir;
         if self.print_config {
             return Ok(output.line(ComputerSettings::EXAMPLE)?);
         }

@@ -78,7 +78,7 @@ impl Sample {
         let computers = admin.list().await?.computers;
         connections.retain(|endpoint, _| computers.iter().any(|computer| computer.endpoint == *endpoint));
         let statuses = computers.into_iter().map(|computer| {
-            let connect = || Inspect::new(computer.endpoint.clone());
+            let connect = || admin.inspect(computer.endpoint.clone());
             let inspect = connections.entry(computer.endpoint.clone()).or_insert_with(connect).clone();
             async move {
                 let status = tokio::time::timeout(STATUS_TIMEOUT, inspect.status()).await;

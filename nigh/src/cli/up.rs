@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::Args;
 use nigh_routing::PolicyKind;
 use nigh_runtime::OfferedDirectory;
 use tokio_util::sync::CancellationToken;
 
+use crate::ca::{Authority, folder};
 use crate::config::{default_data_dir, metrics_port, parse_offer, ports};
 use crate::local::{COMPUTERS_MAX, Edge, EdgeConfig, EdgePorts};
 use crate::output::Output;
@@ -20,7 +22,7 @@ use crate::signals::StopSignals;
   nigh up                                  one computer, on the usual ports of this machine
   nigh up --computers 4 --data-dir ./data
   nigh up --any-ports --json               on free ports; where, as one line of JSON
-  nigh up --listen 0.0.0.0 --advertise edge-7.example
+  nigh up --listen 0.0.0.0 --advertise edge-7.example --ca ~/.local/share/nigh/ca   for other machines, over TLS
 
 What is deployed is kept in the data folder and is there again next time. Ctrl-C stops it once the calls under way have
 ended; a second one at once.")]
@@ -44,7 +46,7 @@ pub(super) struct UpOptions {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Where it listens")]
 struct SocketOptions {
-    /// Address for all sockets; 0.0.0.0 for other machines too, in a trusted network
+    /// Address for all sockets; 0.0.0.0 for other machines too
     #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
     listen: IpAddr,
     /// Address for metrics and health, or `none`
@@ -53,6 +55,12 @@ struct SocketOptions {
     /// Host by which others reach this machine; needed with 0.0.0.0
     #[arg(long, value_name = "HOST")]
     advertise: Option<String>,
+    /// Folder of an authority (`nigh ca init`) that issues certificates to all roles: everything is over TLS then
+    #[arg(long, value_name = "DIR")]
+    ca: Option<PathBuf>,
+    /// Listen beyond this machine without TLS: whoever is on that network can read every payload, call, deploy and remove
+    #[arg(long, conflicts_with = "ca")]
+    insecure_plaintext: bool,
     /// Let the system pick every port
     #[arg(long, conflicts_with_all = ["calls_port", "table_port", "controller_port", "http_port", "computer_port"])]
     any_ports: bool,
@@ -92,15 +100,12 @@ impl UpOptions {
     pub(super) async fn run(self, output: Output) -> anyhow::Result<()> {
         let signals = StopSignals::listen()?;
         let config = self.config()?;
-        let is_exposed = |address: IpAddr| !address.is_loopback();
-        if is_exposed(config.listen) || config.listen_metrics.is_some_and(is_exposed) {
-            tracing::warn!(listen = %config.listen, "reachable from other machines, and the wire is not encrypted: use it in a trusted network only");
-        }
         let data_dir = config.data_dir.display().to_string();
         let is_usual = config.listen.is_loopback() && config.ports == EdgePorts::CONVENTIONAL;
+        let scheme = if config.authority.is_some() { "https" } else { "http" };
         let edge = Edge::start(config).await?;
         // That nobody reads where it listens is no reason not to run.
-        let _ = output.result(&Started::new(&edge, data_dir, is_usual), ToString::to_string);
+        let _ = output.result(&Started::new(&edge, data_dir, is_usual, scheme), ToString::to_string);
         let shutdown = CancellationToken::new();
         signals.run(async { Ok(edge.run(shutdown.clone()).await?) }, shutdown.clone()).await
     }
@@ -114,6 +119,7 @@ impl UpOptions {
         config.computers = self.computers;
         config.listen = self.sockets.listen;
         config.listen_metrics = self.sockets.listen_metrics.0;
+        config.authority = self.sockets.authority()?.map(Arc::new);
         config.advertise = self.sockets.advertise.clone();
         config.ports = self.sockets.ports();
         config.broker.policy = self.policy;
@@ -123,6 +129,24 @@ impl UpOptions {
 }
 
 impl SocketOptions {
+    /// Who issues certificates. Beyond this machine there must be somebody, unless that was waived.
+    fn authority(&self) -> anyhow::Result<Option<Authority>> {
+        let Self { ca, insecure_plaintext, .. } = self;
+        let listens = std::iter::once(self.listen).chain(self.listen_metrics.0);
+        let exposed = listens.into_iter().find(|address| !address.is_loopback());
+        match (ca, exposed) {
+            (Some(folder), _) => Ok(Some(folder::read_authority(folder)?)),
+            (None, None) => Ok(None),
+            (None, Some(listen)) if *insecure_plaintext => {
+                tracing::warn!(%listen, "reachable from other machines without TLS: whoever is on that network can read, call and deploy");
+                Ok(None)
+            }
+            (None, Some(listen)) => Err(anyhow::anyhow!(
+                "{listen} can be reached from other machines, and without TLS whoever is on that network could read every payload, call, deploy and remove. Either add --ca DIR, an authority made with `nigh ca init`, or take that risk with --insecure-plaintext"
+            )),
+        }
+    }
+
     fn ports(&self) -> EdgePorts {
         if self.any_ports {
             return EdgePorts::ANY;
@@ -152,6 +176,8 @@ struct Started {
     data_dir: String,
     #[serde(skip)]
     is_usual: bool,
+    #[serde(skip)]
+    scheme: &'static str,
 }
 
 #[derive(Debug, serde::Serialize)]
@@ -161,7 +187,7 @@ struct Computer {
 }
 
 impl Started {
-    fn new(edge: &Edge, data_dir: String, is_usual: bool) -> Self {
+    fn new(edge: &Edge, data_dir: String, is_usual: bool, scheme: &'static str) -> Self {
         let computers = edge.computers().iter();
         Self {
             controller: edge.controller().to_string(),
@@ -174,6 +200,7 @@ impl Started {
             metrics: edge.metrics().iter().map(|(name, endpoint)| (name.clone(), endpoint.to_string())).collect(),
             data_dir,
             is_usual,
+            scheme,
         }
     }
 }
@@ -182,7 +209,7 @@ impl fmt::Display for Started {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "An edge is up; Ctrl-C stops it.")?;
         writeln!(f, "  calls       {}", self.calls)?;
-        writeln!(f, "  http        http://{}/function/NAME", self.http)?;
+        writeln!(f, "  http        {}://{}/function/NAME", self.scheme, self.http)?;
         writeln!(f, "  table       {}", self.table)?;
         writeln!(f, "  controller  {}", self.controller)?;
         for computer in &self.computers {

@@ -6,12 +6,14 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use nigh_broker::Config;
-use nigh_proto::{Endpoint, FunctionName, NodeName};
+use nigh_proto::tls::HttpClients;
+use nigh_proto::{Endpoint, FunctionName, NodeName, Role};
 use nigh_routing::PolicyKind;
 
 use super::keys::{CallLimitKeys, Fill as _, OrNone, Text, keys};
 use super::node::{Listen, check_advertise, default_controller, default_name, metrics_at, or_none};
-use super::{ConfigError, ports, read, warn_if_exposed};
+use super::tls::{self, TlsFiles, TlsKeys};
+use super::{ConfigError, ports, read};
 use crate::units::Time;
 
 /// Options of `nigh broker`; each wins over its key in the file.
@@ -50,6 +52,29 @@ pub struct BrokerOptions {
     /// Join no controller; only --route and the file's routes are known
     #[arg(long)]
     pub no_controller: bool,
+    /// Listen beyond this machine without TLS: whoever is on that network can read every payload, call, deploy and remove
+    #[arg(long)]
+    pub insecure_plaintext: bool,
+    /// Folder of its certificate; the option of every command.
+    #[arg(skip)]
+    pub tls_dir: Option<PathBuf>,
+}
+
+/// `http_clients`.
+#[derive(Debug, Clone, Copy, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Visitors {
+    Certified,
+    Anybody,
+}
+
+impl From<Visitors> for HttpClients {
+    fn from(visitors: Visitors) -> Self {
+        match visitors {
+            Visitors::Certified => Self::Certified,
+            Visitors::Anybody => Self::Anybody,
+        }
+    }
 }
 
 /// How a broker is started.
@@ -63,6 +88,8 @@ pub struct BrokerSettings {
     pub http: Option<SocketAddr>,
     /// Where it serves metrics and health.
     pub metrics: Option<SocketAddr>,
+    /// The files of its certificate, to be read again when they change.
+    pub tls: Option<TlsFiles>,
     /// Its name; without one it is called after the port that it gets.
     pub name: Option<NodeName>,
     /// The rest; see [`BrokerSettings::into_config`].
@@ -80,6 +107,9 @@ keys! {
             listen_metrics: Text<OrNone<SocketAddr>>,
             controller: Text<OrNone<Endpoint>>,
             routes: BTreeMap<String, Vec<Text<Endpoint>>>,
+            insecure_plaintext: bool,
+            tls: TlsKeys,
+            http_clients: Visitors,
         }
         config {
             advertise: Text<Endpoint>,
@@ -111,7 +141,10 @@ impl BrokerSettings {
         let http = door(options.listen_http, keys.listen_http.take(), ports::HTTP);
         let metrics = metrics_at(options.listen_metrics, keys.listen_metrics.take(), calls, ports::BROKER_OFFSET);
 
-        let name = options.name.clone().or(keys.name.take().map(|name| name.0));
+        let files = tls::chosen(options.tls_dir.as_deref(), keys.tls.take())?;
+        let loaded = tls::load(files.as_ref(), Role::Broker)?;
+        let name = tls::name(options.name.clone().or(keys.name.take().map(|name| name.0)), loaded.as_ref())?;
+        let insecure = options.insecure_plaintext || keys.insecure_plaintext == Some(true);
         let mut config = Config::new(name.clone().unwrap_or_else(|| default_name("broker", calls.port())));
         config.routes = routes(keys.routes.take().unwrap_or_default())?;
         config.routes.extend(options.route.iter().cloned());
@@ -120,6 +153,8 @@ impl BrokerSettings {
             Some(Text(OrNone(None))) if controller.is_none() => None,
             key => controller.cloned().or(key.and_then(|key| key.0.0)).or_else(|| Some(default_controller())),
         };
+        config.http_clients = keys.http_clients.take().map_or(config.http_clients, Into::into);
+        config.tls = loaded;
         keys.fill(&mut config);
         config.advertise = options.advertise.clone().or(config.advertise);
         config.older_controller = options.older_controller.clone().or(config.older_controller);
@@ -129,10 +164,9 @@ impl BrokerSettings {
             return Err(ConfigError::Contradiction(message.into()));
         }
         check_advertise("broker", calls, config.advertise.as_ref())?;
-        for listen in [Some(calls), table, http, metrics].into_iter().flatten() {
-            warn_if_exposed("broker", listen);
-        }
-        Ok(Self { calls, table, http, metrics, name, config })
+        let listens: Vec<SocketAddr> = [Some(calls), table, http, metrics].into_iter().flatten().collect();
+        tls::check_exposed(Role::Broker, &listens, config.tls.as_ref(), insecure)?;
+        Ok(Self { calls, table, http, metrics, tls: files, name, config })
     }
 
     /// The configuration of a broker that takes calls on this port, from which the name follows where nobody has set it.

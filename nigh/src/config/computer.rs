@@ -5,12 +5,13 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 
-use nigh_proto::{Endpoint, NodeName};
+use nigh_proto::{Endpoint, NodeName, Role};
 use nigh_runtime::{Config, OfferedDirectory};
 
 use super::keys::{CallLimitKeys, Fill as _, ModuleLimitKeys, OrNone, Text, keys};
 use super::node::{Listen, check_advertise, default_controller, default_name, metrics_at, or_none};
-use super::{ConfigError, default_data_dir, ports, read, warn_if_exposed};
+use super::tls::{self, TlsFiles, TlsKeys};
+use super::{ConfigError, default_data_dir, ports, read};
 use crate::units::{Size, Time};
 
 /// The folder in the data folder for compiled modules.
@@ -49,6 +50,12 @@ pub struct ComputerOptions {
     /// A directory that functions may be granted, read-only unless `:rw` follows; may be given several times
     #[arg(long, value_name = "NAME=PATH[:rw]", value_parser = parse_offer)]
     pub dir: Vec<OfferedDirectory>,
+    /// Listen beyond this machine without TLS: whoever is on that network can read every payload, call, deploy and remove
+    #[arg(long)]
+    pub insecure_plaintext: bool,
+    /// Folder of its certificate; the option of every command.
+    #[arg(skip)]
+    pub tls_dir: Option<PathBuf>,
 }
 
 /// How a computer is started.
@@ -58,6 +65,8 @@ pub struct ComputerSettings {
     pub listen: SocketAddr,
     /// Where it serves metrics and health.
     pub metrics: Option<SocketAddr>,
+    /// The files of its certificate, to be read again when they change.
+    pub tls: Option<TlsFiles>,
     /// Its name; without one it is called after the port that it gets.
     pub name: Option<NodeName>,
     /// Folder for compiled modules.
@@ -76,6 +85,8 @@ keys! {
             controller: Text<Endpoint>,
             data_dir: PathBuf,
             directories: BTreeMap<String, Offer>,
+            insecure_plaintext: bool,
+            tls: TlsKeys,
         }
         config {
             advertise: Text<Endpoint>,
@@ -115,23 +126,26 @@ impl ComputerSettings {
         let listen = options.listen.or(keys.listen.take().map(|listen| listen.0));
         let listen = listen.unwrap_or((Ipv4Addr::LOCALHOST, ports::COMPUTERS).into());
         let metrics = metrics_at(options.listen_metrics, keys.listen_metrics.take(), listen, ports::COMPUTER_OFFSET);
-        let name = options.name.clone().or(keys.name.take().map(|name| name.0));
+        let files = tls::chosen(options.tls_dir.as_deref(), keys.tls.take())?;
+        let loaded = tls::load(files.as_ref(), Role::Computer)?;
+        let name = tls::name(options.name.clone().or(keys.name.take().map(|name| name.0)), loaded.as_ref())?;
+        let insecure = options.insecure_plaintext || keys.insecure_plaintext == Some(true);
         let mut config = Config::new(name.clone().unwrap_or_else(|| default_name("computer", listen.port())));
         let key = keys.controller.take().map(|controller| controller.0);
         config.controller = Some(controller.cloned().or(key).unwrap_or_else(default_controller));
         let data_dir = options.data_dir.clone().or(keys.data_dir.take());
         config.directories = directories(keys.directories.take().unwrap_or_default())?;
         config.directories.extend(options.dir.iter().cloned());
+        config.tls = loaded;
         keys.fill(&mut config);
         config.advertise = options.advertise.clone().or(config.advertise);
         config.older_controller = options.older_controller.clone().or(config.older_controller);
         config.workers = options.workers.map_or(config.workers, NonZeroUsize::get);
         config.memory_bytes_max = options.memory.map_or(config.memory_bytes_max, Size::bytes);
         check_advertise("computer", listen, config.advertise.as_ref())?;
-        for listen in std::iter::once(listen).chain(metrics) {
-            warn_if_exposed("computer", listen);
-        }
-        Ok(Self { listen, metrics, name, data_dir, config })
+        let listens: Vec<SocketAddr> = std::iter::once(listen).chain(metrics).collect();
+        tls::check_exposed(Role::Computer, &listens, config.tls.as_ref(), insecure)?;
+        Ok(Self { listen, metrics, tls: files, name, data_dir, config })
     }
 
     /// The configuration of a computer that listens on this port, from which what nobody has set follows.

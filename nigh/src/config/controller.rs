@@ -5,11 +5,13 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use nigh_controller::Config;
+use nigh_proto::Role;
 use nigh_routing::install::{Hierarchy, Objective, Topology};
 
 use super::keys::{Fill as _, ModuleLimitKeys, OrNone, Text, keys};
 use super::node::{Listen, metrics_at, or_none};
-use super::{ConfigError, default_data_dir, ports, read, warn_if_exposed};
+use super::tls::{self, TlsFiles, TlsKeys};
+use super::{ConfigError, default_data_dir, ports, read};
 use crate::units::{Size, Time};
 
 /// The file in the data folder that holds what is deployed.
@@ -36,6 +38,12 @@ pub struct ControllerOptions {
     /// What homes are chosen by: min-max or min-avg [default: min-max]
     #[arg(long, requires = "topology")]
     pub objective: Option<Objective>,
+    /// Listen beyond this machine without TLS: whoever is on that network can read every payload, call, deploy and remove
+    #[arg(long)]
+    pub insecure_plaintext: bool,
+    /// Folder of its certificate; the option of every command.
+    #[arg(skip)]
+    pub tls_dir: Option<PathBuf>,
 }
 
 /// How a controller is started.
@@ -47,6 +55,8 @@ pub struct ControllerSettings {
     pub metrics: Option<SocketAddr>,
     /// The folder that must be there for its store.
     pub data_dir: PathBuf,
+    /// The files of its certificate, to be read again when they change.
+    pub tls: Option<TlsFiles>,
     /// The file of the topology, and what homes are chosen by.
     pub hierarchy: Option<(PathBuf, Objective)>,
     /// The rest; see [`ControllerSettings::into_config`].
@@ -62,6 +72,8 @@ keys! {
             data_dir: PathBuf,
             topology: PathBuf,
             objective: Text<Objective>,
+            insecure_plaintext: bool,
+            tls: TlsKeys,
         }
         config {
             lease: Time,
@@ -111,11 +123,13 @@ impl ControllerSettings {
             return Err(ConfigError::Contradiction(message.into()));
         }
         let hierarchy = topology.map(|file| (file, objective.unwrap_or(Objective::MinMax)));
+        let files = tls::chosen(options.tls_dir.as_deref(), keys.tls.take())?;
+        config.tls = tls::load(files.as_ref(), Role::Controller)?;
+        let insecure = options.insecure_plaintext || keys.insecure_plaintext == Some(true);
+        let listens: Vec<SocketAddr> = std::iter::once(listen).chain(metrics).collect();
+        tls::check_exposed(Role::Controller, &listens, config.tls.as_ref(), insecure)?;
         keys.fill(&mut config);
-        for listen in std::iter::once(listen).chain(metrics) {
-            warn_if_exposed("controller", listen);
-        }
-        Ok(Self { listen, metrics, data_dir, hierarchy, config })
+        Ok(Self { listen, metrics, data_dir, tls: files, hierarchy, config })
     }
 
     /// The configuration, with the topology read.

@@ -3,9 +3,16 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use nigh_proto::Endpoint;
+use nigh_proto::{Endpoint, Identity, Role};
 
 use super::*;
+use crate::ca::{Authority, folder};
+
+fn issue(authority: &Authority, role: Role, name: &str) -> nigh_proto::tls::Pem {
+    let identity = Identity { role, name: name.parse().unwrap() };
+    let hosts = if role.listens() { vec!["localhost".to_owned()] } else { Vec::new() };
+    authority.issue(&identity, &hosts, 1).unwrap()
+}
 
 struct File {
     _folder: tempfile::TempDir,
@@ -60,12 +67,22 @@ fn the_examples_show_the_defaults() {
 
 #[test]
 fn what_the_examples_show_in_comments_is_valid_too() {
-    let controller = controller(&switched_on(ControllerSettings::EXAMPLE)).unwrap();
+    let home = tempfile::tempdir().unwrap();
+    let authority = Authority::new().unwrap();
+    // The examples with their paths in a folder of the test.
+    let with_certificate = |example: &str, role: Role, name: &str| {
+        let folder = home.path().join(name);
+        let pem = issue(&authority, role, name);
+        folder::write_issued(&folder, &pem, false).unwrap();
+        switched_on(example).replace("/etc/nigh/tls", folder.to_str().unwrap())
+    };
+    let controller = controller(&with_certificate(ControllerSettings::EXAMPLE, Role::Controller, "control")).unwrap();
+    assert_eq!(controller.config.tls.unwrap().identity().to_string(), "controller control");
     assert_eq!(controller.data_dir, PathBuf::from("/var/lib/nigh/controller"));
-    let broker = broker(&switched_on(BrokerSettings::EXAMPLE)).unwrap();
+    let broker = broker(&with_certificate(BrokerSettings::EXAMPLE, Role::Broker, "broker-6473")).unwrap();
     assert_eq!(broker.config.routes.len(), 2);
     assert_eq!(broker.config.advertise.unwrap().as_str(), "edge-7.example:6473");
-    let computer = computer(&switched_on(ComputerSettings::EXAMPLE)).unwrap();
+    let computer = computer(&with_certificate(ComputerSettings::EXAMPLE, Role::Computer, "computer-10000")).unwrap();
     assert_eq!(computer.config.directories[0].name, "pictures");
     assert_eq!(computer.config.memory_bytes_max, 2 << 30);
     assert_eq!(computer.name.unwrap().as_str(), "computer-10000");
@@ -152,9 +169,13 @@ fn listening_everywhere_needs_an_address_for_others() {
     ] {
         assert!(error.contains("--advertise HOST:10000"), "{error}");
     }
-    let settings = computer("listen = \"0.0.0.0:10000\"\nadvertise = \"camera-3:10000\"").unwrap();
+    let settings =
+        computer("listen = \"0.0.0.0:10000\"\nadvertise = \"camera-3:10000\"\ninsecure_plaintext = true").unwrap();
     assert_eq!(settings.config.advertise.unwrap().as_str(), "camera-3:10000");
-    assert!(controller("listen = \"0.0.0.0:6475\"").is_ok(), "nobody announces a controller");
+    assert!(
+        controller("listen = \"0.0.0.0:6475\"\ninsecure_plaintext = true").is_ok(),
+        "nobody announces a controller"
+    );
 }
 
 #[test]
@@ -165,4 +186,62 @@ fn a_broker_may_do_without_a_controller_http_and_table() {
     assert_eq!((settings.http, settings.table, settings.config.controller), (None, None, None));
     let error = broker("[routes]\n\"Odd Name\" = [\"127.0.0.1:1\"]").unwrap_err().to_string();
     assert!(error.contains("Odd Name"), "{error}");
+}
+
+#[test]
+fn beyond_this_machine_there_is_tls_or_a_plain_word() {
+    let listen = |address: &str, insecure_plaintext, tls_dir: Option<PathBuf>| {
+        let listen = Some(address.parse().unwrap());
+        let data_dir = Some("data".into());
+        ControllerSettings::new(&ControllerOptions {
+            listen,
+            data_dir,
+            insecure_plaintext,
+            tls_dir,
+            ..Default::default()
+        })
+    };
+    assert!(listen("127.0.0.1:1", false, None).is_ok());
+    assert!(listen("[::1]:1", false, None).is_ok());
+    for open in ["10.0.0.1:1", "0.0.0.0:1", "[::]:1"] {
+        let error = listen(open, false, None).unwrap_err().to_string();
+        for way_out in [open, "nigh ca issue --role controller", "--tls-dir", "--insecure-plaintext"] {
+            assert!(error.contains(way_out), "{way_out}: {error}");
+        }
+        assert!(listen(open, true, None).is_ok());
+    }
+    let home = tempfile::tempdir().unwrap();
+    folder::write_issued(home.path(), &issue(&Authority::new().unwrap(), Role::Controller, "control"), false).unwrap();
+    let settings = listen("10.0.0.1:1", false, Some(home.path().into())).unwrap();
+    assert!(settings.config.tls.is_some() && settings.tls.is_some());
+
+    // Of a broker every door counts.
+    for door in ["listen", "listen_table", "listen_http"] {
+        let file = format!("{door} = \"10.0.0.1:1\"\n");
+        assert!(matches!(broker(&file), Err(ConfigError::Plaintext { role: Role::Broker, .. })), "{door}");
+        assert!(broker(&format!("{file}insecure_plaintext = true\n")).is_ok());
+    }
+    assert!(matches!(computer("listen = \"10.0.0.1:1\"\n"), Err(ConfigError::Plaintext { role: Role::Computer, .. })));
+}
+
+#[test]
+fn a_certificate_says_role_and_name() {
+    let authority = Authority::new().unwrap();
+    let home = tempfile::tempdir().unwrap();
+    let start = |certified: Role, name: Option<&str>| {
+        folder::write_issued(home.path(), &issue(&authority, certified, "camera-7"), true).unwrap();
+        let name = name.map(|name| name.parse().unwrap());
+        ComputerSettings::new(&ComputerOptions { name, tls_dir: Some(home.path().into()), ..Default::default() }, None)
+    };
+    assert_eq!(start(Role::Computer, None).unwrap().name.unwrap().as_str(), "camera-7");
+    assert!(start(Role::Computer, Some("camera-7")).is_ok());
+    let error = start(Role::Computer, Some("camera-8")).unwrap_err().to_string();
+    assert!(error.contains("camera-8") && error.contains("computer camera-7"), "{error}");
+    let error = start(Role::Broker, None).unwrap_err().to_string();
+    assert!(error.contains("it is of broker camera-7, but this is a computer"), "{error}");
+    std::fs::remove_file(home.path().join("key.pem")).unwrap();
+    let options = ComputerOptions { tls_dir: Some(home.path().into()), ..Default::default() };
+    assert!(ComputerSettings::new(&options, None).unwrap_err().to_string().contains("key.pem"));
+    let error = computer("[tls]\nca = \"ca.pem\"\n").unwrap_err().to_string();
+    assert!(error.contains("all of"), "{error}");
 }
