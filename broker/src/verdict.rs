@@ -50,6 +50,7 @@ pub(crate) fn judge(failure: &Failure, elapsed: Duration) -> Verdict {
         // `UnknownFunction`: the table says that it serves the function, so the table is ahead of it or behind.
         (
             Reason::QueueFull
+            | Reason::TooBusy
             | Reason::OutOfBudget
             | Reason::NotServing
             | Reason::NotReady

@@ -1,6 +1,7 @@
 //! The command line: what may be said, and who does it.
 
 mod ca;
+pub(crate) mod compile;
 mod deploy;
 mod failure;
 mod functions;
@@ -118,11 +119,18 @@ enum Command {
     /// Show or edit a broker's forwarding table
     #[command(display_order = 10)]
     Routes(routes::RoutesCommand),
+    /// Compile the module on standard input for the computer that asks
+    #[command(name = compile::NAME, hide = true)]
+    Compile,
 }
 
 /// Runs the program with this process's arguments.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
+    if matches!(cli.command, Command::Compile) {
+        // Before anything else is started in this process, whose time and memory are bounded.
+        return nigh_runtime::compile_for_parent();
+    }
     let output = Output::new(cli.global.json);
     match cli.run(output) {
         Ok(()) => ExitCode::SUCCESS,
@@ -150,6 +158,7 @@ impl Cli {
             Command::Logs(command) => in_runtime(async { command.run(&global.admin()?, output).await }),
             Command::Top(command) => in_runtime(async { command.run(&global.admin()?, output).await }),
             Command::Routes(command) => in_runtime(async { command.run(&global.table()?, output).await }),
+            Command::Compile => anyhow::bail!("this command is for computers only"),
         }
     }
 }

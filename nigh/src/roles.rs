@@ -10,6 +10,7 @@ use nigh_telemetry::serve_while;
 use tokio_util::sync::CancellationToken;
 
 use crate::certificates;
+use crate::cli::compile::own_compiler;
 use crate::config::{BrokerSettings, ComputerSettings, ControllerSettings};
 use crate::output::Output;
 use crate::signals::StopSignals;
@@ -80,7 +81,8 @@ pub(crate) async fn computer(settings: ComputerSettings, output: Output) -> anyh
     let bound = bind(settings.listen, "calls", "--listen").await?;
     let metrics = bind_metrics(settings.metrics).await?;
     let _certificate = certificates::keep(settings.config.tls.as_ref(), settings.tls.clone())?;
-    let config = settings.into_config(bound.address.port())?;
+    let mut config = settings.into_config(bound.address.port())?;
+    config.compiler = own_compiler();
     started(
         output,
         &Started::Computer {

@@ -50,6 +50,14 @@ pub struct Limits {
     pub log_bytes: u64,
     /// How long an instance kept for a later call is kept without one.
     pub idle: Duration,
+    /// Time that a call waits for its turn.
+    pub queue_wait: Duration,
+    /// Elements of each table of an instance.
+    pub table_elements: u32,
+    /// Files and directories that an instance has open at once, those granted included.
+    pub open_files: u32,
+    /// Bytes of log text of all calls for each second; more is dropped, with a note.
+    pub log_bytes_per_second: u64,
 }
 
 impl Default for Limits {
@@ -63,6 +71,10 @@ impl Default for Limits {
             reuse: 1,
             log_bytes: 64 << 10,
             idle: Duration::from_secs(30),
+            queue_wait: Duration::from_secs(10),
+            table_elements: 20_000,
+            open_files: 64,
+            log_bytes_per_second: 256 << 10,
         }
     }
 }
@@ -78,6 +90,10 @@ impl Limits {
         reuse: 1_000_000,
         log_bytes: 16 << 20,
         idle: Duration::from_secs(3600),
+        queue_wait: Duration::from_secs(3600),
+        table_elements: 100_000,
+        open_files: 1024,
+        log_bytes_per_second: 64 << 20,
     };
     /// One page of Wasm memory: no instance has less.
     const MEMORY_BYTES_MIN: u64 = 64 << 10;
@@ -96,38 +112,41 @@ impl Limits {
         let count = |given: u32, default: u32, most: u32, what: &str| {
             pick(given.into(), default.into(), 1, most.into(), what).map(|count| u32::try_from(count).unwrap_or(most))
         };
+        let bytes = |given: u64, default: u64, most: u64, what: &str| pick(given, default, 1, most, what);
+        let time = |given: u64, default: Duration, most: Duration, what: &str| {
+            pick(given, ms(default), 1, ms(most), what).map(Duration::from_millis)
+        };
+        let (d, max) = (default, Self::MAX);
+        let memory_bytes =
+            pick(wire.memory_bytes, d.memory_bytes, Self::MEMORY_BYTES_MIN, max.memory_bytes, "memory (bytes)")?;
         Ok(Self {
-            memory_bytes: pick(
-                wire.memory_bytes,
-                default.memory_bytes,
-                Self::MEMORY_BYTES_MIN,
-                Self::MAX.memory_bytes,
-                "memory (bytes)",
+            memory_bytes,
+            timeout: time(wire.timeout_ms, d.timeout, max.timeout, "timeout (ms)")?,
+            concurrency: count(wire.concurrency, d.concurrency, max.concurrency, "concurrency")?,
+            queue: count(wire.queue, d.queue, max.queue, "queue")?,
+            payload_bytes: bytes(wire.payload_bytes, d.payload_bytes, max.payload_bytes, "payload (bytes)")?,
+            reuse: count(wire.reuse, d.reuse, max.reuse, "reuse")?,
+            log_bytes: bytes(wire.log_bytes, d.log_bytes, max.log_bytes, "log (bytes)")?,
+            queue_wait: time(wire.queue_wait_ms, d.queue_wait, max.queue_wait, "queue wait (ms)")?,
+            table_elements: count(wire.table_elements, d.table_elements, max.table_elements, "table elements")?,
+            open_files: count(wire.open_files, d.open_files, max.open_files, "open files")?,
+            log_bytes_per_second: bytes(
+                wire.log_bytes_per_second,
+                d.log_bytes_per_second,
+                max.log_bytes_per_second,
+                "log rate (bytes per second)",
             )?,
-            timeout: Duration::from_millis(pick(
-                wire.timeout_ms,
-                ms(default.timeout),
-                1,
-                ms(Self::MAX.timeout),
-                "timeout (ms)",
-            )?),
-            concurrency: count(wire.concurrency, default.concurrency, Self::MAX.concurrency, "concurrency")?,
-            queue: count(wire.queue, default.queue, Self::MAX.queue, "queue")?,
-            payload_bytes: pick(
-                wire.payload_bytes,
-                default.payload_bytes,
-                1,
-                Self::MAX.payload_bytes,
-                "payload (bytes)",
-            )?,
-            reuse: count(wire.reuse, default.reuse, Self::MAX.reuse, "reuse")?,
-            log_bytes: pick(wire.log_bytes, default.log_bytes, 1, Self::MAX.log_bytes, "log (bytes)")?,
-            idle: Duration::from_millis(pick(wire.idle_ms, ms(default.idle), 1, ms(Self::MAX.idle), "idle (ms)")?),
+            idle: time(wire.idle_ms, d.idle, max.idle, "idle (ms)")?,
         })
     }
 
     /// The limits as their message.
     pub fn to_wire(&self) -> v1::Limits {
+        let default = Self::default();
+        // So that versions of functions deployed before these limits existed stay what they are.
+        fn unless<T: PartialEq + Default>(default: T, value: T) -> T {
+            if value == default { T::default() } else { value }
+        }
         v1::Limits {
             memory_bytes: self.memory_bytes,
             timeout_ms: ms(self.timeout),
@@ -136,8 +155,11 @@ impl Limits {
             payload_bytes: self.payload_bytes,
             reuse: self.reuse,
             log_bytes: self.log_bytes,
-            // Versions made before there was this limit stay what they are.
-            idle_ms: if self.idle == Self::default().idle { 0 } else { ms(self.idle) },
+            idle_ms: unless(ms(default.idle), ms(self.idle)),
+            queue_wait_ms: unless(ms(default.queue_wait), ms(self.queue_wait)),
+            table_elements: unless(default.table_elements, self.table_elements),
+            open_files: unless(default.open_files, self.open_files),
+            log_bytes_per_second: unless(default.log_bytes_per_second, self.log_bytes_per_second),
         }
     }
 }
@@ -321,6 +343,17 @@ mod tests {
         let idle = |idle_ms| Limits::from_wire(&v1::Limits { idle_ms, ..Default::default() }).map(|limits| limits.idle);
         assert_eq!(idle(1500).unwrap(), Duration::from_millis(1500));
         assert!(idle(3_600_001).unwrap_err().message.contains("idle"));
+        assert_eq!(Limits::from_wire(&Limits::MAX.to_wire()).unwrap(), Limits::MAX);
+    }
+
+    #[test]
+    fn limits_that_came_later_do_not_change_older_versions() {
+        let wire = Limits::default().to_wire();
+        assert_eq!((wire.queue_wait_ms, wire.table_elements, wire.open_files, wire.log_bytes_per_second), (0, 0, 0, 0));
+        assert_eq!(wire.log_bytes, 64 << 10);
+        let tighter = Limits { open_files: 3, ..Limits::default() };
+        assert_eq!(Limits::from_wire(&tighter.to_wire()).unwrap(), tighter);
+        assert_ne!(deployment(tighter).version, deployment(Limits::default()).version);
     }
 
     #[test]

@@ -38,7 +38,7 @@ pub use deployment::{Deployment, DirectoryGrant, Kind, Limits};
 pub use discovery::{Broker, Computer, ComputerProblem};
 pub use identity::{Identity, Role};
 pub use name::{Digest, Endpoint, FunctionName, NodeName};
-pub use reply::{Estimate, Load, Outcome, Reply, Timing};
+pub use reply::{Estimate, Load, Outcome, Reply, Spread, Timing};
 pub use status::{PlatformError, Reason};
 pub use stream::parts;
 pub use tls::Tls;

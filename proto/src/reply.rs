@@ -62,8 +62,23 @@ pub struct Estimate {
     pub init: Duration,
     /// Running the function.
     pub run: Duration,
-    /// Calls that this rests on; with 0 the durations are guesses.
+    /// Calls that this rests on; with 0 nothing is known, and the durations are zero.
     pub samples: u64,
+    /// Of these, calls with a payload of about this size; with 0 what larger or smaller ones took was carried over.
+    pub similar: u64,
+    /// How far `init` varies.
+    pub init_spread: Spread,
+    /// How far `run` varies.
+    pub run_spread: Spread,
+}
+
+/// The range that eight of ten calls lie in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Spread {
+    /// One in ten is shorter.
+    pub p10: Duration,
+    /// One in ten is longer.
+    pub p90: Duration,
 }
 
 /// How busy a computer is.
@@ -109,6 +124,10 @@ impl Timing {
     }
 }
 
+fn spread(p10_us: u64, p90_us: u64) -> Spread {
+    Spread { p10: Duration::from_micros(p10_us), p90: Duration::from_micros(p90_us) }
+}
+
 fn us(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
@@ -146,6 +165,11 @@ impl Reply {
                 init_us: us(estimate.init),
                 run_us: us(estimate.run),
                 samples: estimate.samples,
+                similar: estimate.similar,
+                init_p10_us: us(estimate.init_spread.p10),
+                init_p90_us: us(estimate.init_spread.p90),
+                run_p10_us: us(estimate.run_spread.p10),
+                run_p90_us: us(estimate.run_spread.p90),
             }),
         };
         v1::InvokeResponse {
@@ -190,6 +214,9 @@ impl Reply {
                 init: Duration::from_micros(estimate.init_us),
                 run: Duration::from_micros(estimate.run_us),
                 samples: estimate.samples,
+                similar: estimate.similar,
+                init_spread: spread(estimate.init_p10_us, estimate.init_p90_us),
+                run_spread: spread(estimate.run_p10_us, estimate.run_p90_us),
             }),
         };
         let timing = response.timing.unwrap_or_default();
@@ -241,7 +268,13 @@ mod tests {
         for outcome in [
             Outcome::Answer { payload: Bytes::from_static(b"x"), headers },
             Outcome::Error { kind: "panic".into(), message: "at the disco".into() },
-            Outcome::Estimate(Estimate { run: Duration::from_micros(9), samples: 3, ..Estimate::default() }),
+            Outcome::Estimate(Estimate {
+                run: Duration::from_micros(9),
+                samples: 3,
+                similar: 2,
+                run_spread: spread(8, 11),
+                ..Estimate::default()
+            }),
         ] {
             let there = reply(outcome);
             assert_eq!(Reply::from_wire(there.clone().into_wire()).unwrap(), there);

@@ -84,6 +84,8 @@ reasons! {
     Late = "late", DeadlineExceeded, Caller, false, false;
     /// The queue for this function or computer is full.
     QueueFull = "queue-full", ResourceExhausted, Load, true, true;
+    /// The wait for a turn is longer than the call's deadline, or its function's limit, allows.
+    TooBusy = "too-busy", ResourceExhausted, Load, true, true;
     /// The computer's or broker's own budget (memory, instances, calls in flight) is used up.
     OutOfBudget = "out-of-budget", ResourceExhausted, Load, true, true;
     /// Nobody who serves this function can be connected to.

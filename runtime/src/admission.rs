@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use nigh_proto::{Call, Estimate, FunctionName, Load, Outcome, PlatformError, Reason, Reply, Timing};
+use nigh_proto::{Call, Deployment, Estimate, FunctionName, Load, Outcome, PlatformError, Reason, Reply, Timing};
 use tokio::sync::oneshot;
 
 use crate::crew::{Crew, Taken};
-use crate::function::{Function, Functions, Known, Version};
+use crate::function::{Function, Version};
 use crate::metrics::Meters;
-use crate::schedule::{Claim, Full, LaneId};
+use crate::schedule::{Claim, Full};
 
 /// Calls that a prediction must rest on before a call is refused because of it.
 const SAMPLES_MIN: u64 = 8;
@@ -35,39 +35,48 @@ pub(crate) struct Job {
 #[derive(Debug)]
 pub(crate) struct Place<'a> {
     crew: &'a Crew,
-    lane: LaneId,
+    claim: Claim,
+    /// When it has waited for its turn for as long as its function allows.
+    wait_until: Instant,
+    queue_wait: Duration,
     taken: Taken,
     meters: Arc<Meters>,
     answer: oneshot::Receiver<Answer>,
 }
 
-/// What becomes of a call at the door.
-#[derive(Debug)]
-pub(crate) enum Admitted<'a> {
-    /// It waits for its turn, or runs.
-    Waits(Place<'a>),
-    /// It was a dry run: this is the estimate, and how busy the computer is.
-    Estimated(Arc<Version>, Call, Estimate, Load),
-}
-
 /// Lets a call in, or says why not.
 pub(crate) fn admit<'a>(
-    functions: &Functions,
     crew: &'a Arc<Crew>,
+    function: &Arc<Function>,
+    version: Arc<Version>,
     call: Call,
     arrived: Instant,
-) -> Result<Admitted<'a>, PlatformError> {
-    let Known { function, version, problem } =
-        functions.get(&call.function).ok_or_else(|| PlatformError::unknown_function(&call.function))?;
-    let admitted = match version {
-        Some(version) => submit(crew, &function, version, call, arrived),
-        None => Err(not_ready(&call.function, problem.map(|(_, message)| message))),
-    };
+) -> Result<Place<'a>, PlatformError> {
+    let admitted = submit(crew, function, version, call, arrived);
     if let Err(error) = &admitted {
-        function.measures.lock().record_refused();
-        function.meters.record_refused(error.reason);
+        refused(function, error);
     }
     admitted
+}
+
+/// Counts a call that was not let in.
+pub(crate) fn refused(function: &Function, error: &PlatformError) {
+    function.measures.lock().record_refused();
+    function.meters.record_refused(error.reason);
+}
+
+/// What a call would probably take, and how busy the computer is. Nothing runs.
+pub(crate) fn estimate(
+    crew: &Crew,
+    function: &Function,
+    deployment: &Deployment,
+    call: &Call,
+) -> Result<(Estimate, Load), PlatformError> {
+    check_payload(deployment, call)?;
+    let (claim, _) = claim(function, deployment, call);
+    let (queue, load) = crew.forecast(&claim);
+    let estimate = function.measures.lock().estimator().estimate(claim.payload_bytes);
+    Ok((Estimate { queue, ..estimate }, load))
 }
 
 fn submit<'a>(
@@ -76,35 +85,9 @@ fn submit<'a>(
     version: Arc<Version>,
     call: Call,
     arrived: Instant,
-) -> Result<Admitted<'a>, PlatformError> {
-    let limits = &version.deployment.limits;
-    if call.payload.len() as u64 > limits.payload_bytes {
-        let message = format!(
-            "a payload of {} bytes; {} takes at most {}; deploy it with a larger payload limit",
-            call.payload.len(),
-            call.function,
-            limits.payload_bytes
-        );
-        return Err(PlatformError::new(Reason::TooLarge, message));
-    }
-    let (estimate, computing) = {
-        let measures = function.measures.lock();
-        (measures.estimate(), measures.computing())
-    };
-    let claim = Claim {
-        lane: function.lane,
-        concurrency: limits.concurrency,
-        queue: limits.queue,
-        memory_bytes: limits.memory_bytes,
-        payload_bytes: call.payload.len() as u64,
-        expected: estimate.init + estimate.run,
-        computing,
-        deadline: call.deadline,
-    };
-    if call.dry_run {
-        let (queue, load) = crew.forecast(&claim);
-        return Ok(Admitted::Estimated(version, call, Estimate { queue, ..estimate }, load));
-    }
+) -> Result<Place<'a>, PlatformError> {
+    check_payload(&version.deployment, &call)?;
+    let (claim, samples) = claim(function, &version.deployment, &call);
     let left = call.time_left(Instant::now());
     if left.is_zero() {
         return Err(PlatformError::new(
@@ -112,16 +95,64 @@ fn submit<'a>(
             "the deadline had passed when the call arrived; give it more time",
         ));
     }
-    let is_known = estimate.samples >= SAMPLES_MIN;
-    let patience = if is_known { left } else { Duration::MAX };
+    let is_known = samples >= SAMPLES_MIN;
+    let queue_wait = version.deployment.limits.queue_wait;
+    let patience = if is_known { left.min(queue_wait) } else { Duration::MAX };
     let (sender, answer) = oneshot::channel();
     let job = Job { call, arrived, function: function.clone(), version, answer: sender };
     match crew.submit(claim, job, patience, is_known) {
         Ok(taken) => {
-            Ok(Admitted::Waits(Place { crew, lane: claim.lane, taken, meters: function.meters.clone(), answer }))
+            let (wait_until, meters) = (arrived + queue_wait, function.meters.clone());
+            Ok(Place { crew, claim, wait_until, queue_wait, taken, meters, answer })
         }
+        Err(Refusal::WaitTooLong(wait)) => Err(too_busy(wait, left, queue_wait)),
         Err(refusal) => Err(refusal.into_error(function, &claim)),
     }
+}
+
+/// The call would wait too long. Whoever has more patience may be let in, so the delay is what is missing.
+fn too_busy(wait: Duration, left: Duration, queue_wait: Duration) -> PlatformError {
+    let (patience, whose) = if left <= queue_wait {
+        (left, "its deadline allows; give it more time, or try another computer")
+    } else {
+        (queue_wait, "its function allows; try another computer, or deploy it with a longer --queue-wait")
+    };
+    let message = format!("the call would wait for about {} ms, longer than {whose}", wait.as_millis());
+    PlatformError::new(Reason::TooBusy, message).retry_after(retry_delay(wait.saturating_sub(patience)))
+}
+
+fn retry_delay(wait: Duration) -> Duration {
+    wait.clamp(*RETRY_AFTER.start(), *RETRY_AFTER.end())
+}
+
+fn check_payload(deployment: &Deployment, call: &Call) -> Result<(), PlatformError> {
+    let (bytes, limit) = (call.payload.len(), deployment.limits.payload_bytes);
+    if bytes as u64 <= limit {
+        return Ok(());
+    }
+    let message = format!(
+        "a payload of {bytes} bytes; {} takes at most {limit}; deploy it with a larger payload limit",
+        call.function
+    );
+    Err(PlatformError::new(Reason::TooLarge, message))
+}
+
+/// What a call asks of the schedule, and how many calls that rests on.
+fn claim(function: &Function, deployment: &Deployment, call: &Call) -> (Claim, u64) {
+    let limits = &deployment.limits;
+    let payload_bytes = call.payload.len() as u64;
+    let (expected, computing, samples) = function.measures.lock().estimator().expected(payload_bytes);
+    let claim = Claim {
+        lane: function.lane,
+        concurrency: limits.concurrency,
+        queue: limits.queue,
+        memory_bytes: limits.memory_bytes,
+        payload_bytes,
+        expected,
+        computing,
+        deadline: call.deadline,
+    };
+    (claim, samples)
 }
 
 /// Why the crew takes no call.
@@ -160,18 +191,12 @@ impl Refusal {
                     "{name} has taken its share of this computer's queue, the rest is for other functions; try again later, or another computer"
                 ),
             ),
-            Self::WaitTooLong(wait) => {
-                let message = format!(
-                    "the call would wait for about {} ms, longer than its deadline allows; give it more time, or try another computer",
-                    wait.as_millis()
-                );
-                return PlatformError::new(Reason::Late, message);
-            }
+            Self::WaitTooLong(wait) => return too_busy(wait, Duration::ZERO, Duration::ZERO),
             Self::Stopping => return stopping(),
         };
         // One place comes free when one of the calls running ends.
         let wait = claim.expected / claim.concurrency.max(1);
-        PlatformError::new(reason, message).retry_after(wait.clamp(*RETRY_AFTER.start(), *RETRY_AFTER.end()))
+        PlatformError::new(reason, message).retry_after(retry_delay(wait))
     }
 }
 
@@ -180,7 +205,8 @@ pub(crate) fn stopping() -> PlatformError {
     PlatformError::new(Reason::NotServing, "this computer is stopping and takes no more calls; try another")
 }
 
-fn not_ready(name: &FunctionName, problem: Option<String>) -> PlatformError {
+/// The function has no version in use.
+pub(crate) fn not_ready(name: &FunctionName, problem: Option<String>) -> PlatformError {
     match problem {
         Some(problem) => PlatformError::new(Reason::NotReady, format!("this computer cannot run {name}: {problem}")),
         None => {
@@ -191,18 +217,45 @@ fn not_ready(name: &FunctionName, problem: Option<String>) -> PlatformError {
 }
 
 impl Place<'_> {
-    /// Waits for the answer until `deadline`.
+    /// Waits for the answer until `deadline`, and for its turn no longer than its function allows.
     pub(crate) async fn answer(mut self, deadline: Instant) -> Answer {
+        if self.wait_until < deadline {
+            match tokio::time::timeout_at(self.wait_until.into(), &mut self.answer).await {
+                Ok(answered) => return self.unpack(answered),
+                Err(_) if self.crew.cancel(self.claim.lane, self.taken.number) => {
+                    self.meters.record_ended(Reason::TooBusy);
+                    return Err(self.waited_in_vain());
+                }
+                // It has had its turn in time.
+                Err(_) => {}
+            }
+        }
         match tokio::time::timeout_at(deadline.into(), &mut self.answer).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(_)) if self.crew.stopping.is_cancelled() => Err(stopping()),
-            Ok(Err(_)) => Err(PlatformError::new(Reason::Internal, "the computer lost the call; please report this")),
-            Err(_) if self.crew.cancel(self.lane, self.taken.number) => {
+            Ok(answered) => self.unpack(answered),
+            Err(_) if self.crew.cancel(self.claim.lane, self.taken.number) => {
                 self.meters.record_ended(Reason::Late);
                 Err(late_waiting())
             }
             Err(_) => Err(crate::outcome::late_running()),
         }
+    }
+
+    fn unpack(&self, answered: Result<Answer, oneshot::error::RecvError>) -> Answer {
+        match answered {
+            Ok(answer) => answer,
+            Err(_) if self.crew.stopping.is_cancelled() => Err(stopping()),
+            Err(_) => Err(PlatformError::new(Reason::Internal, "the computer lost the call; please report this")),
+        }
+    }
+
+    fn waited_in_vain(&self) -> PlatformError {
+        let (wait, _) = self.crew.forecast(&self.claim);
+        let message = format!(
+            "the call has waited for its turn for {} ms, as long as its function allows; another would wait for about {} ms more. Try another computer, or deploy it with a longer --queue-wait",
+            self.queue_wait.as_millis(),
+            wait.as_millis()
+        );
+        PlatformError::new(Reason::TooBusy, message).retry_after(retry_delay(wait))
     }
 }
 
@@ -211,7 +264,7 @@ impl Drop for Place<'_> {
         // A waiting call gives up its place; a guest that computes notices at the next tick that nobody listens any more,
         // and one that waits for its host is ended by the drop of its task.
         let is_open = self.answer.try_recv() == Err(oneshot::error::TryRecvError::Empty);
-        if is_open && self.crew.cancel(self.lane, self.taken.number) {
+        if is_open && self.crew.cancel(self.claim.lane, self.taken.number) {
             self.meters.record_ended(Reason::Cancelled);
         }
     }
@@ -225,7 +278,7 @@ pub(crate) fn late_waiting() -> PlatformError {
 /// A dry run's reply.
 pub(crate) fn estimated(
     computer: &nigh_proto::NodeName,
-    version: &Version,
+    deployment: &Deployment,
     call: Call,
     estimate: Estimate,
     load: Load,
@@ -234,7 +287,7 @@ pub(crate) fn estimated(
         outcome: Outcome::Estimate(estimate),
         computer: computer.clone(),
         responder: None,
-        version: Some(version.deployment.version),
+        version: Some(deployment.version),
         call: call.id,
         hops: call.hops,
         load,

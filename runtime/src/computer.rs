@@ -3,28 +3,35 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use nigh_proto::ingress::Handler;
 use nigh_proto::{Call, Deployment, FunctionName, Kind, Load, NodeName, PlatformError, Reason, Reply, module};
-use tokio::sync::watch;
+use tokio::sync::{Notify, Semaphore, watch};
 
-use crate::admission::{self, Admitted};
+use crate::admission;
 use crate::cache::Cache;
 use crate::command::Command;
+use crate::compile::Compiler;
 use crate::config::{Config, OfferedDirectory};
 use crate::crew::Crew;
 use crate::engine;
 use crate::error::{Error, PrepareError};
-use crate::function::{Code, Function, Functions, Grant, Known, Version};
+use crate::function::{Code, Function, Functions, Grant, Known, Retired, Version};
 use crate::host::{self, Guest};
 use crate::logs::Hub;
 use crate::measure::Summary;
 use crate::metrics;
 use crate::module::{Compiled, Modules};
 use crate::native::Native;
+use crate::residency::Residency;
 use crate::schedule::{Budgets, LaneId};
+
+/// When to come again for a function whose code is gone from the cache and has to be fetched and compiled again.
+const RETRY_LOST: Duration = Duration::from_millis(500);
+/// When to come again where too many calls wait for code.
+const RETRY_CROWDED: Duration = Duration::from_millis(10);
 
 /// A computer. Dropping it ends all its calls.
 pub struct Computer {
@@ -39,6 +46,10 @@ pub struct Computer {
     crew: Arc<Crew>,
     /// It does not know yet what is deployed, so a name that it does not know may well be.
     is_learning: AtomicBool,
+    /// Places for calls that wait until their function's code is back in memory.
+    awaiting_code: Semaphore,
+    /// Told when code that should be there is gone from the cache.
+    lost: Notify,
 }
 
 /// Instances, as far as this computer's engine and pool know.
@@ -64,19 +75,15 @@ impl Computer {
     /// Where the configuration contradicts itself, or the host does not give what it needs; the operator has to act.
     pub fn new(config: Config) -> Result<Arc<Self>, Error> {
         check(&config)?;
-        let engine = engine::start(&config)?;
-        let cache = match &config.cache {
-            None => None,
-            Some(folder) => {
-                let opened = Cache::open(folder, config.cache_bytes_max, engine.precompile_compatibility_hash());
-                Some(opened.map_err(|error| Error::Cache { path: folder.display().to_string(), error })?)
-            }
-        };
+        let engine::Started { engine, shape, places } = engine::start_sized(&config)?;
+        let cache = open_cache(&config, &engine)?;
         let directories = config.directories.iter().map(open_offer).collect::<Result<_, _>>()?;
-        let functions = Arc::new(Functions::new());
+        let residency = Residency::new(config.resident_functions_max, config.resident_code_bytes_max);
+        let functions = Arc::new(Functions::new(residency));
+        let compiler = Compiler::new(engine.clone(), shape, &config);
         let budgets = Budgets {
             workers: config.workers,
-            instances_max: usize::try_from(config.instances_max).unwrap_or(usize::MAX),
+            instances_max: usize::try_from(places).unwrap_or(usize::MAX),
             queue_max: config.queue_max,
             payload_bytes_max: config.payload_bytes_total_max,
             memory_bytes_max: config.memory_bytes_max,
@@ -87,12 +94,14 @@ impl Computer {
             directories,
             memory_bytes_max: config.memory_bytes_max,
             module_bytes_max: config.module_limits.bytes_max,
-            instances_max: config.instances_max,
+            instances_max: places,
             linker: host::linker(&engine)?,
-            modules: Modules::start(engine, cache, config.module_limits)?,
+            modules: Modules::new(engine, cache, config.module_limits, compiler),
             functions,
             crew,
             is_learning: AtomicBool::new(false),
+            awaiting_code: Semaphore::new(config.queue_max.min(Semaphore::MAX_PERMITS)),
+            lost: Notify::new(),
         });
         metrics::describe(&config.telemetry, &computer);
         Ok(computer)
@@ -104,9 +113,10 @@ impl Computer {
     /// # Errors
     /// Where this computer cannot run the version.
     pub async fn deploy(&self, deployment: Deployment, module: Bytes) -> Result<(), PrepareError> {
+        let deployment = Arc::new(deployment);
         let compiled = async {
             self.check(&deployment)?;
-            self.modules.compile(deployment.module, module).await
+            self.modules.obtain(deployment.module, async { Ok::<_, PrepareError>(module) }).await
         };
         let name = deployment.name.clone();
         let version = deployment.version;
@@ -125,9 +135,12 @@ impl Computer {
 
     /// Forgets a function; its calls under way finish.
     pub fn remove(&self, name: &FunctionName) {
-        if let Some(version) = self.functions.remove(name) {
-            self.crew.retire(&version);
-        }
+        self.retire(self.functions.remove(name));
+    }
+
+    /// Functions whose code is in memory, and the bytes of it. Of the others it is on disk.
+    pub fn resident(&self) -> (usize, u64) {
+        self.functions.resident()
     }
 
     /// How busy the computer is.
@@ -251,7 +264,7 @@ impl Computer {
     /// Makes a version of a deployment and its module.
     pub(crate) fn prepare(
         &self,
-        deployment: Deployment,
+        deployment: Arc<Deployment>,
         compiled: &Arc<Compiled>,
     ) -> Result<Arc<Version>, PrepareError> {
         self.check(&deployment)?;
@@ -272,10 +285,57 @@ impl Computer {
     /// Switches a function to a version.
     pub(crate) fn switch(&self, version: Arc<Version>) {
         let (name, digest) = (version.deployment.name.clone(), version.deployment.version);
-        if let Some(before) = self.functions.switch(version) {
-            self.crew.retire(&before);
-        }
+        self.retire(self.functions.switch(version));
         tracing::info!(function = %name, version = %digest.short(), "ready");
+    }
+
+    /// Told when code is gone from memory and cache, so that its version has to be prepared anew.
+    pub(crate) async fn code_lost(&self) {
+        self.lost.notified().await;
+    }
+
+    /// Drops what is kept of versions that are not in memory any more.
+    fn retire(&self, retired: Retired) {
+        for version in retired.0 {
+            self.crew.retire(&version);
+        }
+    }
+
+    /// Brings the code of the version in use back into memory. One call does it, the others wait for that.
+    async fn bring_back(&self, function: &Function) -> Result<Arc<Version>, PlatformError> {
+        let _place = self.awaiting_code.try_acquire().map_err(|_| {
+            let message = "too many calls wait for code to be loaded; try again later, or another computer";
+            PlatformError::new(Reason::QueueFull, message).retry_after(RETRY_CROWDED)
+        })?;
+        let _turn = function.loading.lock().await;
+        let known =
+            self.functions.get(&function.name).ok_or_else(|| PlatformError::unknown_function(&function.name))?;
+        let deployment = match (known.version, known.deployment) {
+            (Some(version), _) => return Ok(version),
+            (None, Some(deployment)) => deployment,
+            (None, None) => return Err(admission::not_ready(&function.name, known.problem.map(|(_, why)| why))),
+        };
+        let found = self.modules.find(deployment.module).await;
+        let prepared = found.and_then(|found| match found {
+            Some(compiled) => self.prepare(deployment.clone(), &compiled).map(Some),
+            None => Ok(None),
+        });
+        match prepared {
+            Ok(Some(version)) => {
+                self.retire(self.functions.bring_back(version.clone()));
+                Ok(version)
+            }
+            Ok(None) => {
+                self.functions.lose(&deployment);
+                self.lost.notify_one();
+                let message = format!(
+                    "the compiled code of {} is gone from this computer's cache; it is being made anew",
+                    function.name
+                );
+                Err(PlatformError::new(Reason::NotReady, message).retry_after(RETRY_LOST))
+            }
+            Err(error) => Err(PlatformError::new(Reason::NotReady, error.to_string()).retry_after(RETRY_LOST)),
+        }
     }
 
     fn grants(&self, deployment: &Deployment) -> Result<Vec<Grant>, PrepareError> {
@@ -296,20 +356,38 @@ impl Computer {
 impl Handler for Computer {
     async fn handle(&self, call: Call, arrived: Instant) -> Result<Reply, PlatformError> {
         let deadline = call.deadline;
-        match admission::admit(&self.functions, &self.crew, call, arrived) {
-            Ok(Admitted::Waits(place)) => place.answer(deadline).await,
-            Ok(Admitted::Estimated(version, call, estimate, load)) => {
-                Ok(admission::estimated(&self.name, &version, call, estimate, load))
-            }
-            Err(error) if error.reason == Reason::UnknownFunction => {
-                let is_learning = self.is_learning.load(Ordering::Relaxed);
-                let message = "this computer has not learnt yet what is deployed; try another, or again soon";
-                let error = if is_learning { PlatformError::new(Reason::NotReady, message) } else { error };
-                self.functions.meters().unknown().record_refused(error.reason);
-                Err(error)
-            }
-            Err(error) => Err(error),
+        let Some(known) = self.functions.call(&call.function, arrived) else { return Err(self.unknown(&call)) };
+        let function = &known.function;
+        if call.dry_run {
+            // It needs no code, and is to cost nothing.
+            let deployment = known
+                .deployment
+                .ok_or_else(|| admission::not_ready(&call.function, known.problem.map(|(_, message)| message)))?;
+            let (estimate, load) = admission::estimate(&self.crew, function, &deployment, &call)?;
+            return Ok(admission::estimated(&self.name, &deployment, call, estimate, load));
         }
+        let version = match known.version {
+            Some(version) => version,
+            None => {
+                let late = |_| Err(admission::late_waiting());
+                let brought = tokio::time::timeout_at(deadline.into(), self.bring_back(function)).await;
+                brought.unwrap_or_else(late).inspect_err(|error| admission::refused(function, error))?
+            }
+        };
+        admission::admit(&self.crew, function, version, call, arrived)?.answer(deadline).await
+    }
+}
+
+impl Computer {
+    fn unknown(&self, call: &Call) -> PlatformError {
+        let error = if self.is_learning.load(Ordering::Relaxed) {
+            let message = "this computer has not learnt yet what is deployed; try another, or again soon";
+            PlatformError::new(Reason::NotReady, message)
+        } else {
+            PlatformError::unknown_function(&call.function)
+        };
+        self.functions.meters().unknown().record_refused(error.reason);
+        error
     }
 }
 
@@ -346,6 +424,16 @@ fn check(config: &Config) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// The folder for compiled modules: the operator's, or one that is gone with the computer.
+fn open_cache(config: &Config, engine: &wasmtime::Engine) -> Result<Cache, Error> {
+    let configuration = engine.precompile_compatibility_hash();
+    let (path, opened) = match &config.cache {
+        Some(folder) => (folder.display().to_string(), Cache::open(folder, config.cache_bytes_max, configuration)),
+        None => ("(temporary)".to_owned(), Cache::temporary(config.cache_bytes_max, configuration)),
+    };
+    opened.map_err(|error| Error::Cache { path, error })
 }
 
 /// An offer with its path resolved once, so that a later change of the working directory changes nothing.

@@ -1,5 +1,6 @@
 //! What the operator of a computer decides. Every limit has a default that is safe on the machine at hand.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -24,10 +25,26 @@ pub struct Config {
     pub controller: Option<Endpoint>,
     /// A controller of the older system that is to know of this computer too.
     pub older_controller: Option<Endpoint>,
-    /// Folder for compiled modules, made if missing; without one each start compiles anew.
+    /// Folder for compiled modules, made if missing; without one it is a temporary folder, and each start compiles anew.
     pub cache: Option<PathBuf>,
     /// Bytes of that folder's files, at most; the oldest are removed first.
     pub cache_bytes_max: u64,
+    /// Functions whose code is in memory, at most; that of those not called for longest leaves, and is loaded from the
+    /// cache when it is called again.
+    pub resident_functions_max: usize,
+    /// Bytes of code in memory, at most, under the same rule.
+    pub resident_code_bytes_max: u64,
+    /// The program that compiles one module in a process of its own, where its time and memory are bounded. Without one,
+    /// modules are compiled in this process, and neither is.
+    pub compiler: Option<CompilerProgram>,
+    /// Modules compiled at once; as many again that have shown to be slow.
+    pub compiles_max: usize,
+    /// Processor time for compiling one module, in whole seconds.
+    pub compile_cpu_max: Duration,
+    /// Time for compiling one module, waiting for a core included.
+    pub compile_timeout: Duration,
+    /// Bytes of memory for compiling one module.
+    pub compile_memory_bytes_max: u64,
     /// Directories that functions may be granted.
     pub directories: Vec<OfferedDirectory>,
     /// Calls that run at once, each on a thread of its own; at least 1.
@@ -50,6 +67,16 @@ pub struct Config {
     pub telemetry: Telemetry,
 }
 
+/// A program that compiles: it calls [`compile_for_parent`](crate::compile_for_parent) as its first act and ends with what
+/// that returns.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CompilerProgram {
+    /// The program.
+    pub path: PathBuf,
+    /// Its arguments.
+    pub arguments: Vec<OsString>,
+}
+
 /// A directory of this host that deployments can ask for by name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OfferedDirectory {
@@ -65,6 +92,7 @@ impl Config {
     /// The defaults: twice as many workers as cores (at least 4, so that a guest that waits does not stop the others),
     /// and half of the memory that this process may use.
     pub fn new(name: NodeName) -> Self {
+        let memory_bytes = probe::memory_bytes();
         Self {
             name,
             advertise: None,
@@ -73,10 +101,17 @@ impl Config {
             older_controller: None,
             cache: None,
             cache_bytes_max: 1 << 30,
+            resident_functions_max: 1024,
+            resident_code_bytes_max: (256 << 20).min(memory_bytes / 8),
+            compiler: None,
+            compiles_max: (probe::cores() / 2).max(1),
+            compile_cpu_max: Duration::from_secs(60),
+            compile_timeout: Duration::from_secs(120),
+            compile_memory_bytes_max: (1 << 30).min(memory_bytes / 4),
             directories: Vec::new(),
             workers: (2 * probe::cores()).max(4),
             instances_max: 256,
-            memory_bytes_max: probe::memory_bytes() / 2,
+            memory_bytes_max: memory_bytes / 2,
             queue_max: 4096,
             payload_bytes_total_max: 512 << 20,
             limits: CallLimits::default(),

@@ -19,8 +19,9 @@ use crate::computer::Computer;
 use crate::error::PrepareError;
 use crate::function::Version;
 
-/// Versions prepared at once; more wait.
-const PREPARE_AT_ONCE: usize = 4;
+/// Versions prepared at once; more wait. Most only have to be found in the cache; those that are fetched and compiled wait
+/// for places of their own.
+const PREPARE_AT_ONCE: usize = 64;
 /// Wait before a module that could not be fetched is asked for again.
 const FETCH_RETRY: Duration = Duration::from_millis(500);
 /// Silence in the middle of a module after which it is asked for again.
@@ -51,6 +52,7 @@ pub(crate) async fn follow(computer: Arc<Computer>, controller: Remote, shutdown
             },
             Some(Ok(prepared)) = follower.preparing.join_next() => follower.take(prepared),
             Some(Ok(name)) = follower.retries.join_next() => follower.due.push_back(name),
+            () = follower.computer.code_lost() => follower.look_for_lost(),
             () = shutdown.cancelled() => break,
         }
         follower.start_due();
@@ -167,12 +169,25 @@ impl Follower {
         }
     }
 
+    /// Has everything prepared anew that should be ready and is not.
+    fn look_for_lost(&mut self) {
+        let is_lost = |name: &FunctionName| {
+            self.computer
+                .functions()
+                .get(name)
+                .is_some_and(|known| known.deployment.is_none() && known.problem.is_none())
+        };
+        let lost: Vec<_> =
+            self.wanted.keys().filter(|name| is_lost(name) && !self.due.contains(name)).cloned().collect();
+        self.due.extend(lost);
+    }
+
     fn start_due(&mut self) {
         while self.preparing.len() < PREPARE_AT_ONCE {
             let Some(name) = self.due.pop_front() else { break };
             let Some(deployment) = self.wanted.get(&name) else { continue };
             let known = self.computer.functions().get(&name);
-            let used = known.and_then(|known| known.version).map(|version| version.deployment.version);
+            let used = known.and_then(|known| known.deployment).map(|used| used.version);
             if used == Some(deployment.version) {
                 self.computer.functions().clear_problem(&name);
                 continue;
@@ -216,23 +231,22 @@ async fn prepare_version(
     controller: &Remote,
     deployment: Deployment,
 ) -> Result<Arc<Version>, Trouble> {
-    computer.check(&deployment).map_err(Trouble::Prepare)?;
-    let found = computer.modules().find(deployment.module).await.map_err(Trouble::Prepare)?;
-    let compiled = match found {
-        Some(compiled) => compiled,
-        None => {
-            let bytes = fetch(controller, &deployment).await.map_err(Trouble::Fetch)?;
-            match computer.modules().compile(deployment.module, bytes).await {
-                Ok(compiled) => compiled,
-                // Damaged on the way; the next try may bring it whole.
-                Err(error @ PrepareError::OtherModule { .. }) => {
-                    return Err(Trouble::Fetch(PlatformError::new(Reason::Protocol, error.to_string())));
-                }
-                Err(error) => return Err(Trouble::Prepare(error)),
-            }
+    computer.check(&deployment)?;
+    let module = async { fetch(controller, &deployment).await.map_err(Trouble::Fetch) };
+    match computer.modules().obtain(deployment.module, module).await {
+        Ok(compiled) => Ok(computer.prepare(Arc::new(deployment), &compiled)?),
+        // Damaged on the way; the next try may bring it whole.
+        Err(Trouble::Prepare(error @ PrepareError::OtherModule { .. })) => {
+            Err(Trouble::Fetch(PlatformError::new(Reason::Protocol, error.to_string())))
         }
-    };
-    computer.prepare(deployment, &compiled).map_err(Trouble::Prepare)
+        Err(trouble) => Err(trouble),
+    }
+}
+
+impl From<PrepareError> for Trouble {
+    fn from(error: PrepareError) -> Self {
+        Self::Prepare(error)
+    }
 }
 
 /// A module by its digest. Its bytes are checked against the digest before they are used.

@@ -99,6 +99,25 @@ pub enum PrepareError {
     /// The compiler gave up.
     #[error("the module cannot be compiled: {0}")]
     Compile(String),
+    /// Compiling took too long.
+    #[error(
+        "compiling the module takes over {limit_ms} ms, this computer's limit; make its functions smaller, or have the computer's operator raise compile_cpu_max and compile_timeout"
+    )]
+    CompileTime {
+        /// The limit that was hit.
+        limit_ms: u64,
+    },
+    /// Compiling took too much memory.
+    #[error(
+        "compiling the module takes over {limit} bytes of memory, this computer's limit; make its functions smaller, or have the computer's operator raise compile_memory_bytes_max"
+    )]
+    CompileMemory {
+        /// The limit that was hit.
+        limit: u64,
+    },
+    /// The compiler itself does not work here; the computer's operator has to act.
+    #[error("this computer's compiler does not work: {0}")]
+    Compiler(String),
     /// The module cannot be held by the pool of instances.
     #[error("the module does not fit this computer's pool of instances: {0}")]
     Pool(String),

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
 
 use nigh_proto::{ComputerProblem, Deployment, Digest, FunctionName};
 use nigh_telemetry::PerFunction;
@@ -16,6 +17,7 @@ use crate::measure::Measures;
 use crate::metrics::Meters;
 use crate::module::Compiled;
 use crate::native::Native;
+use crate::residency::{Candidate, Residency};
 use crate::schedule::LaneId;
 
 /// A version that can run at once.
@@ -23,12 +25,12 @@ use crate::schedule::LaneId;
 pub(crate) struct Version {
     /// Different for every version prepared, also where the same one is prepared twice.
     pub(crate) id: u64,
-    pub(crate) deployment: Deployment,
+    pub(crate) deployment: Arc<Deployment>,
     pub(crate) code: Code,
     pub(crate) grants: Vec<Grant>,
     is_retired: AtomicBool,
     /// Held so that another version of the same module finds it compiled.
-    _compiled: Arc<Compiled>,
+    compiled: Arc<Compiled>,
 }
 
 /// How a version is entered.
@@ -50,10 +52,10 @@ pub(crate) struct Grant {
 
 impl Version {
     /// Puts a version together.
-    pub(crate) fn new(deployment: Deployment, code: Code, grants: Vec<Grant>, compiled: Arc<Compiled>) -> Self {
+    pub(crate) fn new(deployment: Arc<Deployment>, code: Code, grants: Vec<Grant>, compiled: Arc<Compiled>) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        Self { id, deployment, code, grants, is_retired: AtomicBool::new(false), _compiled: compiled }
+        Self { id, deployment, code, grants, is_retired: AtomicBool::new(false), compiled }
     }
 
     /// No more calls go to it.
@@ -75,13 +77,19 @@ pub(crate) struct Function {
     pub(crate) log: Arc<FunctionLog>,
     pub(crate) measures: Mutex<Measures>,
     pub(crate) meters: Arc<Meters>,
+    /// Held by whoever brings its code back into memory.
+    pub(crate) loading: tokio::sync::Mutex<()>,
+    /// When it was called last, in milliseconds since the table was made.
+    used_ms: AtomicU64,
 }
 
 /// What is known of one function.
 #[derive(Debug, Clone)]
 pub(crate) struct Known {
     pub(crate) function: Arc<Function>,
-    /// The version in use.
+    /// What the version in use was deployed as.
+    pub(crate) deployment: Option<Arc<Deployment>>,
+    /// The version in use, while its code is in memory.
     pub(crate) version: Option<Arc<Version>>,
     /// The version wanted, where it could not be prepared, and why.
     pub(crate) problem: Option<(Digest, String)>,
@@ -90,68 +98,132 @@ pub(crate) struct Known {
 /// All functions known, and a signal for whoever tells others of them.
 #[derive(Debug)]
 pub(crate) struct Functions {
-    known: RwLock<HashMap<FunctionName, Known>>,
+    known: RwLock<Table>,
     hub: Hub,
     meters: PerFunction<Meters>,
     changes: watch::Sender<u64>,
+    origin: Instant,
 }
 
+#[derive(Debug)]
+struct Table {
+    by_name: HashMap<FunctionName, Known>,
+    residency: Residency,
+}
+
+/// Versions that are no longer in memory; what is kept of them can go too.
+#[must_use]
+#[derive(Debug, Default)]
+pub(crate) struct Retired(pub(crate) Vec<Arc<Version>>);
+
 impl Functions {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(residency: Residency) -> Self {
         Self {
-            known: RwLock::default(),
+            known: RwLock::new(Table { by_name: HashMap::new(), residency }),
             hub: Hub::new(),
             meters: PerFunction::default(),
             changes: watch::Sender::new(0),
+            origin: Instant::now(),
         }
     }
 
     /// What is known of one function.
     pub(crate) fn get(&self, name: &FunctionName) -> Option<Known> {
-        self.known.read().get(name).cloned()
+        self.known.read().by_name.get(name).cloned()
+    }
+
+    /// What is known of a function that is called now.
+    pub(crate) fn call(&self, name: &FunctionName, now: Instant) -> Option<Known> {
+        let known = self.get(name)?;
+        let since = now.saturating_duration_since(self.origin).as_millis();
+        known.function.used_ms.store(u64::try_from(since).unwrap_or(u64::MAX), Ordering::Relaxed);
+        Some(known)
     }
 
     /// All functions, sorted by name.
     pub(crate) fn all(&self) -> Vec<Known> {
-        let mut all: Vec<_> = self.known.read().values().cloned().collect();
+        let mut all: Vec<_> = self.known.read().by_name.values().cloned().collect();
         all.sort_by(|a, b| a.function.name.cmp(&b.function.name));
         all
     }
 
     /// Makes a function known before a version of it is ready.
     pub(crate) fn expect(&self, name: &FunctionName) {
-        self.change(name, |_| {});
+        self.change(name, |_, _| {});
     }
 
-    /// Switches a function to a version: calls from now on use it. Returns the one used before.
-    pub(crate) fn switch(&self, version: Arc<Version>) -> Option<Arc<Version>> {
+    /// Switches a function to a version: calls from now on use it. Returns the one used before, and those whose code has
+    /// to leave memory in its stead.
+    pub(crate) fn switch(&self, version: Arc<Version>) -> Retired {
         let name = version.deployment.name.clone();
-        let mut before = None;
-        self.change(&name, |known| {
+        let mut retired = Retired::default();
+        self.change(&name, |known, residency| {
             known.problem = None;
-            before = known.version.replace(version);
+            known.deployment = Some(version.deployment.clone());
+            residency.enter(version.compiled.code_bytes);
+            retired.0.extend(known.version.replace(version));
         });
-        before
+        let mut table = self.known.write();
+        retired.0.iter().for_each(|before| table.residency.leave(before.compiled.code_bytes));
+        table.make_room(&name, &mut retired);
+        retired
+    }
+
+    /// Brings the code of a version back that is still the one in use.
+    pub(crate) fn bring_back(&self, version: Arc<Version>) -> Retired {
+        let mut retired = Retired::default();
+        let mut table = self.known.write();
+        let Table { by_name, residency } = &mut *table;
+        let name = version.deployment.name.clone();
+        let Some(known) = by_name.get_mut(&name) else { return retired };
+        let used = known.deployment.as_ref().map(|deployment| deployment.version);
+        if known.version.is_none() && used == Some(version.deployment.version) {
+            residency.enter(version.compiled.code_bytes);
+            known.version = Some(version);
+            table.make_room(&name, &mut retired);
+        }
+        retired
+    }
+
+    /// The code of a version is gone from memory and disk: it has to be prepared anew.
+    pub(crate) fn lose(&self, deployment: &Deployment) {
+        self.change(&deployment.name, |known, _| {
+            if known.deployment.as_ref().is_some_and(|used| used.version == deployment.version)
+                && known.version.is_none()
+            {
+                known.deployment = None;
+            }
+        });
+    }
+
+    /// Versions whose code is in memory, and the bytes of it.
+    pub(crate) fn resident(&self) -> (usize, u64) {
+        self.known.read().residency.held()
     }
 
     /// Notes why a version cannot be used; the one before stays in use.
     pub(crate) fn note_problem(&self, name: &FunctionName, version: Digest, message: String) {
-        self.change(name, |known| known.problem = Some((version, message)));
+        self.change(name, |known, _| known.problem = Some((version, message)));
     }
 
     /// The version in use is the one wanted after all.
     pub(crate) fn clear_problem(&self, name: &FunctionName) {
         if self.get(name).is_some_and(|known| known.problem.is_some()) {
-            self.change(name, |known| known.problem = None);
+            self.change(name, |known, _| known.problem = None);
         }
     }
 
     /// Forgets a function. Returns the version that was in use.
-    pub(crate) fn remove(&self, name: &FunctionName) -> Option<Arc<Version>> {
-        let removed = self.known.write().remove(name);
+    pub(crate) fn remove(&self, name: &FunctionName) -> Retired {
+        let mut table = self.known.write();
+        let version = table.by_name.remove(name).and_then(|known| known.version);
+        if let Some(version) = &version {
+            table.residency.leave(version.compiled.code_bytes);
+        }
+        drop(table);
         self.meters.forget(name.as_str());
         self.changes.send_modify(|count| *count += 1);
-        removed?.version
+        Retired(version.into_iter().collect())
     }
 
     /// Told whenever something has changed.
@@ -173,7 +245,7 @@ impl Functions {
     pub(crate) fn announcement(&self) -> (Vec<(FunctionName, Digest)>, Vec<ComputerProblem>) {
         let all = self.all();
         let ready = all.iter().filter_map(|known| {
-            known.version.as_ref().map(|version| (known.function.name.clone(), version.deployment.version))
+            known.deployment.as_ref().map(|deployment| (known.function.name.clone(), deployment.version))
         });
         let problems = all.iter().filter_map(|known| {
             let (version, message) = known.problem.clone()?;
@@ -182,11 +254,34 @@ impl Functions {
         (ready.collect(), problems.collect())
     }
 
-    fn change(&self, name: &FunctionName, change: impl FnOnce(&mut Known)) {
+    fn change(&self, name: &FunctionName, change: impl FnOnce(&mut Known, &mut Residency)) {
         let mut table = self.known.write();
-        change(table.entry(name.clone()).or_insert_with(|| Known::new(name, &self.hub, self.meters.of(name.as_str()))));
+        let Table { by_name, residency } = &mut *table;
+        let known =
+            by_name.entry(name.clone()).or_insert_with(|| Known::new(name, &self.hub, self.meters.of(name.as_str())));
+        change(known, residency);
         drop(table);
         self.changes.send_modify(|count| *count += 1);
+    }
+}
+
+impl Table {
+    /// Takes the code out of memory that was not used for longest, where there is too much; never that of `newest`.
+    fn make_room(&mut self, newest: &FunctionName, retired: &mut Retired) {
+        if !self.residency.is_over() {
+            return;
+        }
+        let candidates = self.by_name.values().filter(|known| known.function.name != *newest).filter_map(|known| {
+            let version = known.version.as_ref()?;
+            let used_ms = known.function.used_ms.load(Ordering::Relaxed);
+            Some(Candidate { used_ms, bytes: version.compiled.code_bytes, what: known.function.name.clone() })
+        });
+        for name in self.residency.choose(candidates.collect()) {
+            if let Some(version) = self.by_name.get_mut(&name).and_then(|known| known.version.take()) {
+                self.residency.leave(version.compiled.code_bytes);
+                retired.0.push(version);
+            }
+        }
     }
 }
 
@@ -199,7 +294,9 @@ impl Known {
             log: Arc::new(FunctionLog::new(name.clone(), hub.clone())),
             measures: Mutex::default(),
             meters,
+            loading: tokio::sync::Mutex::default(),
+            used_ms: AtomicU64::new(0),
         };
-        Self { function: Arc::new(function), version: None, problem: None }
+        Self { function: Arc::new(function), deployment: None, version: None, problem: None }
     }
 }

@@ -12,17 +12,19 @@ use nigh_proto::module::abi;
 use tokio::sync::oneshot;
 use wasmtime::{Caller, Extern, Linker, ResourceLimiter, UpdateDeadline};
 use wasmtime_wasi::p1::WasiP1Ctx;
-use wasmtime_wasi::{FsPerms, HostMonotonicClock, I32Exit, WasiCtxBuilder};
+use wasmtime_wasi::{FsPerms, HostMonotonicClock, I32Exit, WasiCtxBuilder, WasiView as _};
 
 use crate::admission::Answer;
 use crate::crew::Turn;
-use crate::engine::TABLE_ELEMENTS_MAX;
 use crate::error::Error;
 use crate::function::{Code, Version};
 use crate::logs::{self, CallLog};
 
 use sleep::now_monotonic;
 pub(crate) use streams::Streams;
+
+/// What WASI holds for a guest beside its files: three standard streams, and one that reads or writes a file just then.
+const STREAMS_OPEN: usize = 4;
 
 /// Why the host ended a guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -67,6 +69,8 @@ pub(crate) struct Guest {
     pub(crate) panic: Option<String>,
     /// Memory was asked for and refused in this call.
     pub(crate) is_out_of_memory: bool,
+    /// Elements of a table were asked for and refused in this call.
+    pub(crate) is_out_of_table: bool,
     streams: Option<Streams>,
     // Built when first used: most native guests never do.
     wasi: Option<Box<WasiP1Ctx>>,
@@ -74,7 +78,15 @@ pub(crate) struct Guest {
 
 impl Guest {
     pub(crate) fn new(version: Arc<Version>, streams: Option<Streams>) -> Self {
-        Self { version, service: None, panic: None, is_out_of_memory: false, streams, wasi: None }
+        Self {
+            version,
+            service: None,
+            panic: None,
+            is_out_of_memory: false,
+            is_out_of_table: false,
+            streams,
+            wasi: None,
+        }
     }
 
     /// The version that it is an instance of.
@@ -86,6 +98,7 @@ impl Guest {
     pub(crate) fn begin(&mut self, service: Service) {
         self.panic = None;
         self.is_out_of_memory = false;
+        self.is_out_of_table = false;
         self.service = Some(service);
     }
 
@@ -172,7 +185,9 @@ impl ResourceLimiter for Guest {
     }
 
     fn table_growing(&mut self, _current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
-        Ok(desired <= TABLE_ELEMENTS_MAX)
+        let fits = desired as u64 <= u64::from(self.version.deployment.limits.table_elements);
+        self.is_out_of_table |= !fits;
+        Ok(fits)
     }
 }
 
@@ -248,7 +263,10 @@ fn context(version: &Version, streams: &Streams) -> WasiP1Ctx {
             tracing::warn!(function, path = %grant.host_path.display(), %error, "a directory granted cannot be opened");
         }
     }
-    builder.build_p1()
+    let mut context = builder.build_p1();
+    let files = version.deployment.limits.open_files as usize;
+    context.ctx().table.set_max_capacity(files.saturating_add(STREAMS_OPEN));
+    context
 }
 
 struct Monotonic;

@@ -113,7 +113,7 @@ fn status(computer: &Computer) -> v1::StatusResponse {
     let us = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
     let functions = computer.function_statuses().into_iter().map(|status| v1::FunctionStatus {
         function: status.known.function.name.to_string(),
-        version: status.known.version.map(|version| version.deployment.version.to_string()).unwrap_or_default(),
+        version: status.known.deployment.map(|deployment| deployment.version.to_string()).unwrap_or_default(),
         calls: status.summary.calls,
         function_errors: status.summary.function_errors,
         refused: status.summary.refused,

@@ -11,10 +11,10 @@
 //! | `run`, `pool`, `instance` | a fresh instance: newly made, or one kept that was made as new (or, where deployed so, left as it was) |
 //! | `native`, `command` | the two ways into a guest |
 //! | `host` | what the guest may touch |
-//! | `outcome`, `measure`, `metrics`, `logs`, `utilisation` | what is said and remembered of it |
+//! | `outcome`, `measure`, `estimate`, `metrics`, `logs`, `utilisation` | what is said and remembered of it |
 //!
-//! Beside them: `engine`, `epoch`, `module`, `expose` and `cache` make code ready to run; `reset` and `pages` make an instance
-//! as new; `discovery` learns from the controller
+//! Beside them: `engine`, `epoch`, `module`, `compile`, `expose` and `cache` make code ready to run, `residency` says how much
+//! of it stays in memory; `reset` and `pages` make an instance as new; `discovery` learns from the controller
 //! what to run, and announces what can be run; `serve` is the computer's life as a role.
 //!
 //! A guest is hostile from its first instruction: every number that it hands over is checked, every resource is
@@ -24,6 +24,7 @@
 mod admission;
 mod cache;
 mod command;
+mod compile;
 mod computer;
 mod config;
 mod crew;
@@ -31,6 +32,7 @@ mod discovery;
 mod engine;
 mod epoch;
 mod error;
+mod estimate;
 mod expose;
 mod function;
 mod host;
@@ -46,16 +48,18 @@ mod pages;
 mod pool;
 mod probe;
 mod reset;
+mod residency;
 mod run;
 mod schedule;
 mod serve;
 mod utilisation;
 
+pub use compile::child::compile_for_parent;
 /// The engine that a computer of this configuration has, for the benches to compare with.
 #[doc(hidden)]
 pub use engine::start as engine_for_benches;
 
 pub use computer::Computer;
-pub use config::{Config, OfferedDirectory};
+pub use config::{CompilerProgram, Config, OfferedDirectory};
 pub use error::{Error, PrepareError};
 pub use serve::run;

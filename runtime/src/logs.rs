@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use nigh_proto::{CallId, FunctionName, v1};
 use nigh_telemetry::Counts;
@@ -67,16 +67,19 @@ pub(crate) enum Lost {
     Allowance,
     /// Who follows was too slow.
     SlowReader,
+    /// Its function had used up what all its calls may write in a second.
+    Rate,
 }
 
 impl Lost {
-    pub(crate) const ALL: [Self; 2] = [Self::Allowance, Self::SlowReader];
+    pub(crate) const ALL: [Self; 3] = [Self::Allowance, Self::SlowReader, Self::Rate];
 
     /// The word for it.
     pub(crate) fn word(self) -> &'static str {
         match self {
             Self::Allowance => "allowance",
             Self::SlowReader => "slow-reader",
+            Self::Rate => "rate",
         }
     }
 }
@@ -85,7 +88,7 @@ impl Lost {
 #[derive(Debug, Clone)]
 pub(crate) struct Hub {
     lines: broadcast::Sender<Arc<Line>>,
-    lost: Arc<Counts<2>>,
+    lost: Arc<Counts<3>>,
 }
 
 impl Hub {
@@ -122,6 +125,32 @@ struct Kept {
     lines: VecDeque<Arc<Line>>,
     bytes: usize,
     written: u64,
+    rate: Rate,
+}
+
+/// What all calls together may still write: an allowance that fills up to a second's worth.
+#[derive(Debug, Default)]
+struct Rate {
+    /// Bytes left, and when that was so; nothing before the first line.
+    left: Option<(f64, Instant)>,
+    /// Lines dropped since the last one that was written.
+    dropped: u64,
+}
+
+impl Rate {
+    /// Whether a line of this cost may be written now.
+    fn admit(&mut self, cost: usize, per_second: u64, now: Instant) -> bool {
+        #[expect(clippy::cast_precision_loss, reason = "limits are far below 2^52")]
+        let (cost, full) = (cost as f64, per_second as f64);
+        let left = self
+            .left
+            .map_or(full, |(left, at)| (left + now.saturating_duration_since(at).as_secs_f64() * full).min(full));
+        // A line longer than a second's worth may go out alone.
+        let fits = cost <= left || left >= full;
+        self.left = Some((if fits { left - cost } else { left }, now));
+        self.dropped += u64::from(!fits);
+        fits
+    }
 }
 
 impl FunctionLog {
@@ -134,8 +163,23 @@ impl FunctionLog {
         self.kept.lock().lines.iter().cloned().collect()
     }
 
-    fn push(&self, call: &CallId, level: u32, text: String) {
+    fn push(&self, call: &CallId, level: u32, text: String, per_second: u64) {
         let mut kept = self.kept.lock();
+        if !kept.rate.admit(text.len() + LINE_COST, per_second, Instant::now()) {
+            self.hub.lose(Lost::Rate, 1);
+            return;
+        }
+        let dropped = std::mem::take(&mut kept.rate.dropped);
+        if dropped > 0 {
+            let note = format!(
+                "[{dropped} lines dropped here: the function has used its {per_second} bytes of log a second; log less, or deploy with a larger --log-rate]"
+            );
+            self.write(&mut kept, call, WARN, note);
+        }
+        self.write(&mut kept, call, level, text);
+    }
+
+    fn write(&self, kept: &mut Kept, call: &CallId, level: u32, text: String) {
         let line = Arc::new(Line {
             function: self.function.clone(),
             number: kept.written,
@@ -169,13 +213,15 @@ pub(crate) struct CallLog {
     allowance: usize,
     left: usize,
     is_cut: bool,
+    /// What all calls of the function may write in a second.
+    per_second: u64,
 }
 
 impl CallLog {
-    /// For a call that may log so many bytes.
-    pub(crate) fn new(log: Arc<FunctionLog>, call: CallId, allowance: u64) -> Self {
+    /// For a call that may log so many bytes, of a function whose calls may log so many in a second.
+    pub(crate) fn new(log: Arc<FunctionLog>, call: CallId, allowance: u64, per_second: u64) -> Self {
         let allowance = usize::try_from(allowance).unwrap_or(usize::MAX);
-        Self { log, call, allowance, left: allowance, is_cut: false }
+        Self { log, call, allowance, left: allowance, is_cut: false, per_second }
     }
 
     /// Bytes that are worth handing over; the rest would be cut.
@@ -201,7 +247,7 @@ impl CallLog {
         let cost = text.len() + LINE_COST;
         let fitting = text.len().min(self.left);
         if fitting > 0 || text.is_empty() {
-            self.log.push(&self.call, level.min(DEBUG), printable(&text[..fitting]));
+            self.log.push(&self.call, level.min(DEBUG), printable(&text[..fitting]), self.per_second);
         }
         if cost > self.left {
             self.is_cut = true;
@@ -209,7 +255,7 @@ impl CallLog {
                 "[log cut here: this call has used its {} bytes; log less, or deploy with a larger log limit]",
                 self.allowance
             );
-            self.log.push(&self.call, WARN, note);
+            self.log.push(&self.call, WARN, note, self.per_second);
         }
         self.left = self.left.saturating_sub(cost);
     }
@@ -243,7 +289,7 @@ mod tests {
     #[test]
     fn lines_are_cut_at_the_allowance_with_a_note() {
         let log = log();
-        let mut call = CallLog::new(log.clone(), CallId::random(), 40);
+        let mut call = CallLog::new(log.clone(), CallId::random(), 40, u64::MAX);
         call.write(INFO, b"first");
         call.write(INFO, b"second is much longer than what is left");
         call.write(INFO, b"third");
@@ -256,9 +302,28 @@ mod tests {
     #[test]
     fn empty_lines_use_up_the_allowance_too() {
         let log = log();
-        let mut call = CallLog::new(log.clone(), CallId::random(), 100);
+        let mut call = CallLog::new(log.clone(), CallId::random(), 100, u64::MAX);
         (0..1000).for_each(|_| call.write(INFO, b""));
         assert!(log.lines().len() < 10);
+    }
+
+    #[test]
+    fn all_calls_together_write_no_more_than_the_functions_rate() {
+        let log = log();
+        for _ in 0..10 {
+            let mut call = CallLog::new(log.clone(), CallId::random(), u64::MAX, 1000);
+            (0..10).for_each(|_| call.write(INFO, &[b'x'; 84]));
+        }
+        // Ten lines of 84 bytes and their cost; a slow machine may have let a few more through meanwhile.
+        assert!((10..60).contains(&texts(&log).len()), "{}", texts(&log).len());
+        let (mut rate, start) = (Rate::default(), Instant::now());
+        let admitted = (0..100).filter(|_| rate.admit(100, 1000, start)).count();
+        assert_eq!((admitted, rate.dropped), (10, 90));
+        let half_a_second_later = start + std::time::Duration::from_millis(500);
+        assert_eq!((0..100).filter(|_| rate.admit(100, 1000, half_a_second_later)).count(), 5);
+        let much_later = start + std::time::Duration::from_secs(100);
+        assert!(rate.admit(1_000_000, 1000, much_later), "a long line goes out alone");
+        assert!(!rate.admit(1, 1000, much_later));
     }
 
     #[test]
@@ -270,7 +335,7 @@ mod tests {
     #[test]
     fn a_function_keeps_a_bounded_number_of_lines_and_bytes() {
         let log = log();
-        let mut call = CallLog::new(log.clone(), CallId::random(), u64::MAX);
+        let mut call = CallLog::new(log.clone(), CallId::random(), u64::MAX, u64::MAX);
         (0..2 * LINES_KEPT).for_each(|n| call.write(INFO, n.to_string().as_bytes()));
         assert_eq!(texts(&log).len(), LINES_KEPT);
         assert_eq!(texts(&log)[0], LINES_KEPT.to_string());
@@ -282,7 +347,7 @@ mod tests {
     fn followers_get_lines_in_order_one_for_each_line_of_text() {
         let log = log();
         let mut follower = log.hub.follow();
-        CallLog::new(log.clone(), CallId::random(), 1000).write(PANIC, b"panicked\nhere");
+        CallLog::new(log.clone(), CallId::random(), 1000, u64::MAX).write(PANIC, b"panicked\nhere");
         let lines: Vec<_> = std::iter::from_fn(|| follower.try_recv().ok()).map(|line| line.to_wire(0)).collect();
         assert_eq!(lines.iter().map(|line| line.text.as_str()).collect::<Vec<_>>(), ["panicked", "here"]);
         assert!(lines.iter().all(|line| line.level == 0 && line.function == "echo"));

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use nigh_proto::{Estimate, Outcome, Timing};
+use nigh_proto::{Outcome, Timing};
 
-/// Weight of the newest call in a mean: after this many calls an old one hardly counts.
-const MEMORY_CALLS: u32 = 32;
+use crate::estimate::Estimator;
+
 /// Calls in one of the two halves that percentiles are taken over.
 const HALF_CALLS: u32 = 2048;
 /// Steps within each doubling of time: a percentile is at most 1/16 too high.
@@ -19,10 +19,7 @@ pub(crate) struct Measures {
     calls: u64,
     function_errors: u64,
     refused: u64,
-    init: Mean,
-    run: Mean,
-    computing: Mean,
-    samples: u64,
+    estimator: Estimator,
     latency: Option<Box<Recent>>,
 }
 
@@ -37,16 +34,13 @@ pub(crate) struct Summary {
 }
 
 impl Measures {
-    /// Counts a call that came to an outcome, having computed for so long.
-    pub(crate) fn record(&mut self, outcome: &Outcome, timing: &Timing, computed: Duration) {
+    /// Counts a call with such a payload that came to an outcome, having computed for so long.
+    pub(crate) fn record(&mut self, outcome: &Outcome, payload_bytes: u64, timing: &Timing, computed: Duration) {
         self.calls += 1;
-        self.samples += 1;
         if matches!(outcome, Outcome::Error { .. }) {
             self.function_errors += 1;
         }
-        self.init.add(timing.init);
-        self.run.add(timing.run);
-        self.computing.add(computed);
+        self.estimator.record(payload_bytes, timing.init, timing.run, computed);
         self.latency.get_or_insert_default().record(timing.total());
     }
 
@@ -55,14 +49,9 @@ impl Measures {
         self.refused += 1;
     }
 
-    /// What the next call will probably take, without its wait.
-    pub(crate) fn estimate(&self) -> Estimate {
-        Estimate { queue: Duration::ZERO, init: self.init.value(), run: self.run.value(), samples: self.samples }
-    }
-
-    /// How much of that the next call will probably compute.
-    pub(crate) fn computing(&self) -> Duration {
-        self.computing.value()
+    /// What calls to come will probably take.
+    pub(crate) fn estimator(&self) -> &Estimator {
+        &self.estimator
     }
 
     /// Counts and percentiles.
@@ -75,24 +64,6 @@ impl Measures {
             p50: percentile(50),
             p99: percentile(99),
         }
-    }
-}
-
-/// A mean that forgets: exact over the first calls, then an exponentially weighted one.
-#[derive(Debug, Default)]
-struct Mean {
-    seconds: f64,
-    samples: u32,
-}
-
-impl Mean {
-    fn add(&mut self, duration: Duration) {
-        self.samples = (self.samples + 1).min(MEMORY_CALLS);
-        self.seconds += (duration.as_secs_f64() - self.seconds) / f64::from(self.samples);
-    }
-
-    fn value(&self) -> Duration {
-        Duration::try_from_secs_f64(self.seconds).unwrap_or_default()
     }
 }
 
@@ -180,29 +151,16 @@ mod tests {
     fn percentiles_are_of_the_last_calls() {
         let mut measures = Measures::default();
         for us in 1..=1000 {
-            measures.record(&answer(), &timing(us), Duration::ZERO);
+            measures.record(&answer(), 0, &timing(us), Duration::ZERO);
         }
         let summary = measures.summary();
         assert!((500..=532).contains(&summary.p50.as_micros()), "{summary:?}");
         assert!((990..=1054).contains(&summary.p99.as_micros()), "{summary:?}");
         for _ in 0..2 * HALF_CALLS {
-            measures.record(&answer(), &timing(3), Duration::ZERO);
+            measures.record(&answer(), 0, &timing(3), Duration::ZERO);
         }
         assert_eq!(measures.summary().p99, Duration::from_micros(3));
         assert_eq!(measures.summary().calls, 1000 + 2 * u64::from(HALF_CALLS));
-    }
-
-    #[test]
-    fn estimates_follow_what_is_measured() {
-        let mut measures = Measures::default();
-        assert_eq!(measures.estimate(), Estimate::default());
-        measures.record(&answer(), &timing(100), Duration::from_micros(10));
-        measures.record(&answer(), &timing(300), Duration::from_micros(30));
-        assert_eq!(measures.computing(), Duration::from_micros(20));
-        assert_eq!(measures.estimate().run, Duration::from_micros(200));
-        assert_eq!(measures.estimate().samples, 2);
-        (0..200).for_each(|_| measures.record(&answer(), &timing(1000), Duration::ZERO));
-        assert!((990..=1000).contains(&measures.estimate().run.as_micros()));
     }
 
     proptest! {

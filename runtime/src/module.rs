@@ -1,26 +1,23 @@
-//! From a module's bytes to code that can be instantiated: judged, compiled once, kept in memory while in use and on
-//! disk for the next start. On a thread of its own, one module after the other, so that compiling never takes more than
-//! one core.
+//! From a module's bytes to code that can be instantiated: judged, compiled once, kept on disk, loaded from there as often
+//! as it is needed. Loads run beside each other and never wait for a module that is being compiled.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
-use std::thread;
 
 use bytes::Bytes;
 use nigh_proto::module::{self, ModuleLimits, abi};
 use nigh_proto::{Digest, Kind};
 use nigh_telemetry::Histogram;
-use tokio::sync::{mpsc, oneshot};
+use parking_lot::Mutex;
+use tokio::sync::{OwnedMutexGuard, Semaphore};
 
 use crate::cache::{Cache, Verified};
-use crate::error::{Error, PrepareError};
-use crate::expose::expose;
+use crate::compile::Compiler;
+use crate::error::PrepareError;
+use crate::probe;
 
-/// Modules that wait to be compiled; whoever brings one more waits for a place.
-const QUEUE_MAX: usize = 16;
-/// Stack of the compiling thread; the compiler recurses over deeply nested blocks.
-const STACK_BYTES: usize = 16 << 20;
-
+/// Modules held in memory to be judged and compiled, at once; whoever brings one more waits.
+const INTAKES_AT_ONCE: usize = 4;
 /// Bytes of a page of Wasm memory.
 const WASM_PAGE_BYTES: u64 = 64 << 10;
 
@@ -32,142 +29,193 @@ pub(crate) struct Compiled {
     pub(crate) kind: Kind,
     /// Bytes of memory that an instance begins with.
     pub(crate) memory_bytes_min: u64,
+    /// Bytes of code and tables that are mapped.
+    pub(crate) code_bytes: u64,
 }
 
-/// The compiling thread's counter.
+/// Where modules become code.
 #[derive(Debug)]
 pub(crate) struct Modules {
-    tasks: mpsc::Sender<Task>,
-    compile_times: Arc<Histogram>,
+    shelf: Arc<Shelf>,
+    limits: ModuleLimits,
+    compiler: Compiler,
+    intakes: Semaphore,
+    loads: Semaphore,
+    /// One at a time for each module, so that nothing is loaded or compiled twice.
+    turns: Mutex<HashMap<Digest, Weak<tokio::sync::Mutex<()>>>>,
 }
 
-struct Task {
-    digest: Digest,
-    /// Without them, only what is compiled already is of use.
-    bytes: Option<Bytes>,
-    done: oneshot::Sender<Result<Option<Arc<Compiled>>, PrepareError>>,
+/// What is compiled: on disk, and in memory as far as somebody uses it.
+#[derive(Debug)]
+struct Shelf {
+    engine: wasmtime::Engine,
+    cache: Cache,
+    in_use: Mutex<HashMap<Digest, Weak<Compiled>>>,
 }
 
 impl Modules {
-    /// Starts the thread; it ends when this is dropped.
-    pub(crate) fn start(engine: wasmtime::Engine, cache: Option<Cache>, limits: ModuleLimits) -> Result<Self, Error> {
-        let (tasks, queue) = mpsc::channel(QUEUE_MAX);
-        let compile_times = Arc::<Histogram>::default();
-        let compiler = Compiler { engine, cache, limits, in_use: HashMap::new(), compile_times: compile_times.clone() };
-        thread::Builder::new()
-            .name("nigh-compile".into())
-            .stack_size(STACK_BYTES)
-            .spawn(move || compiler.work(queue))
-            .map_err(Error::Thread)?;
-        Ok(Self { tasks, compile_times })
+    pub(crate) fn new(engine: wasmtime::Engine, cache: Cache, limits: ModuleLimits, compiler: Compiler) -> Self {
+        Self {
+            shelf: Arc::new(Shelf { engine, cache, in_use: Mutex::default() }),
+            limits,
+            compiler,
+            intakes: Semaphore::new(INTAKES_AT_ONCE),
+            loads: Semaphore::new(probe::cores().max(2)),
+            turns: Mutex::default(),
+        }
     }
 
-    /// The module of this digest if it is compiled already, in memory or on disk.
+    /// The module of this digest if it is compiled already.
     pub(crate) async fn find(&self, digest: Digest) -> Result<Option<Arc<Compiled>>, PrepareError> {
-        self.ask(digest, None).await
+        if let Some(compiled) = self.shelf.in_memory(&digest) {
+            return Ok(Some(compiled));
+        }
+        let _turn = self.turn(digest).await;
+        self.load(digest).await
     }
 
-    /// The module of this digest, compiled if need be.
-    pub(crate) async fn compile(&self, digest: Digest, bytes: Bytes) -> Result<Arc<Compiled>, PrepareError> {
-        self.ask(digest, Some(bytes)).await?.ok_or(PrepareError::Stopping)
+    /// The module of this digest: as it is compiled already, or compiled from what `fetch` brings.
+    pub(crate) async fn obtain<E: From<PrepareError>>(
+        &self,
+        digest: Digest,
+        fetch: impl Future<Output = Result<Bytes, E>>,
+    ) -> Result<Arc<Compiled>, E> {
+        if let Some(compiled) = self.shelf.in_memory(&digest) {
+            return Ok(compiled);
+        }
+        let _turn = self.turn(digest).await;
+        if let Some(compiled) = self.load(digest).await? {
+            return Ok(compiled);
+        }
+        let _intake = self.intakes.acquire().await.map_err(|_| PrepareError::Stopping)?;
+        let module = fetch.await?;
+        Ok(self.take_in(digest, module).await?)
     }
 
     /// How long modules took to compile.
     pub(crate) fn compile_times(&self) -> &Histogram {
-        &self.compile_times
+        self.compiler.times()
     }
 
-    async fn ask(&self, digest: Digest, bytes: Option<Bytes>) -> Result<Option<Arc<Compiled>>, PrepareError> {
-        let (done, answer) = oneshot::channel();
-        self.tasks.send(Task { digest, bytes, done }).await.map_err(|_| PrepareError::Stopping)?;
-        answer.await.map_err(|_| PrepareError::Compile("the compiler gave up on this module".to_owned()))?
-    }
-}
-
-struct Compiler {
-    engine: wasmtime::Engine,
-    cache: Option<Cache>,
-    limits: ModuleLimits,
-    in_use: HashMap<Digest, Weak<Compiled>>,
-    compile_times: Arc<Histogram>,
-}
-
-impl Compiler {
-    fn work(mut self, mut queue: mpsc::Receiver<Task>) {
-        while let Some(Task { digest, bytes, done }) = queue.blocking_recv() {
-            if done.is_closed() {
-                continue;
+    /// Judges, compiles and stores a module.
+    async fn take_in(&self, digest: Digest, module: Bytes) -> Result<Arc<Compiled>, PrepareError> {
+        let (limits, judged) = (self.limits.clone(), module.clone());
+        let judge = move || {
+            let found = Digest::of(&judged);
+            if found != digest {
+                return Err(PrepareError::OtherModule { expected: digest, found });
             }
-            // A compiler that panics on a module must not take the other modules with it.
-            let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.take(&digest, bytes.as_ref())));
-            // Without an answer, whoever asked is told that the compiler gave up.
-            if let Ok(result) = result {
-                let _ = done.send(result);
-            }
-        }
+            Ok(module::inspect(&judged, &limits)?.kind)
+        };
+        let kind = blocking(judge).await?;
+        let code = self.compiler.compile(&digest, kind, module).await?;
+        let shelf = self.shelf.clone();
+        blocking(move || shelf.put(digest, code)).await
     }
 
-    fn take(&mut self, digest: &Digest, bytes: Option<&Bytes>) -> Result<Option<Arc<Compiled>>, PrepareError> {
-        if let Some(bytes) = bytes {
-            let found = Digest::of(bytes);
-            if found != *digest {
-                return Err(PrepareError::OtherModule { expected: *digest, found });
-            }
-        }
-        if let Some(compiled) = self.in_use.get(digest).and_then(Weak::upgrade) {
+    async fn load(&self, digest: Digest) -> Result<Option<Arc<Compiled>>, PrepareError> {
+        if let Some(compiled) = self.shelf.in_memory(&digest) {
             return Ok(Some(compiled));
         }
-        let module = match (self.load(digest), bytes) {
-            (Some(module), _) => module,
-            (None, None) => return Ok(None),
-            (None, Some(bytes)) => self.compile(digest, bytes)?,
-        };
-        // So that the first call does not pay for it. Where it fails, instances are made the slower way.
-        let _ = module.initialize_copy_on_write_image();
-        let compiled = Arc::new(describe(module));
-        self.in_use.retain(|_, module| module.strong_count() > 0);
-        self.in_use.insert(*digest, Arc::downgrade(&compiled));
-        Ok(Some(compiled))
+        let _load = self.loads.acquire().await.map_err(|_| PrepareError::Stopping)?;
+        let shelf = self.shelf.clone();
+        blocking(move || Ok(shelf.take(digest))).await
     }
 
-    fn compile(&self, digest: &Digest, bytes: &[u8]) -> Result<wasmtime::Module, PrepareError> {
-        module::inspect(bytes, &self.limits)?;
-        let started = std::time::Instant::now();
-        let exposed = expose(bytes).map_err(|error| PrepareError::Compile(error.to_string()))?;
-        let module = wasmtime::Module::new(&self.engine, exposed)
-            .map_err(|error| PrepareError::Compile(format!("{error:#}")))?;
-        let took = started.elapsed();
-        self.compile_times.record(took);
-        tracing::info!(module = %digest.short(), ms = took.as_millis(), "compiled");
-        if let Some(cache) = &self.cache {
-            let stored = module.serialize().map_err(std::io::Error::other).and_then(|code| cache.store(digest, &code));
-            if let Err(error) = stored {
-                tracing::warn!(%error, "a compiled module cannot be kept on disk; the next start compiles it again");
+    async fn turn(&self, digest: Digest) -> OwnedMutexGuard<()> {
+        let turn = {
+            let mut turns = self.turns.lock();
+            let known = turns.get(&digest).and_then(Weak::upgrade);
+            known.unwrap_or_else(|| {
+                turns.retain(|_, turn| turn.strong_count() > 0);
+                let turn = Arc::default();
+                turns.insert(digest, Arc::downgrade(&turn));
+                turn
+            })
+        };
+        turn.lock_owned().await
+    }
+}
+
+/// Runs work that blocks on a thread that may.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, PrepareError> + Send + 'static,
+) -> Result<T, PrepareError> {
+    let panicked = |_| PrepareError::Compiler("it panicked; please report this".to_owned());
+    tokio::task::spawn_blocking(work).await.map_err(panicked)?
+}
+
+impl Shelf {
+    fn in_memory(&self, digest: &Digest) -> Option<Arc<Compiled>> {
+        self.in_use.lock().get(digest).and_then(Weak::upgrade)
+    }
+
+    /// Stores code just compiled, and makes a module of it.
+    fn put(&self, digest: Digest, code: Vec<u8>) -> Result<Arc<Compiled>, PrepareError> {
+        match self.cache.store(&digest, &code) {
+            Ok(()) => {
+                if let Some(compiled) = self.take(digest) {
+                    return Ok(compiled);
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a compiled module cannot be kept on disk; once out of memory it is compiled again");
             }
         }
-        Ok(module)
+        let module = deserialize(&self.engine, Trusted::Compiled(&code))
+            .map_err(|error| PrepareError::Compiler(format!("its code cannot be loaded: {error:#}")))?;
+        Ok(self.use_module(digest, module))
     }
 
-    fn load(&self, digest: &Digest) -> Option<wasmtime::Module> {
-        let verified = self.cache.as_ref()?.load(digest)?;
-        match deserialize(&self.engine, &verified) {
-            Ok(module) => Some(module),
+    /// Makes a module of code on disk.
+    fn take(&self, digest: Digest) -> Option<Arc<Compiled>> {
+        match deserialize(&self.engine, Trusted::Cached(self.cache.load(&digest)?)) {
+            Ok(module) => Some(self.use_module(digest, module)),
             Err(error) => {
                 tracing::warn!(module = %digest.short(), %error, "a compiled module does not fit this engine, compiling anew");
                 None
             }
         }
     }
+
+    fn use_module(&self, digest: Digest, module: wasmtime::Module) -> Arc<Compiled> {
+        // So that the first call does not pay for it. Where it fails, instances are made the slower way.
+        let _ = module.initialize_copy_on_write_image();
+        let compiled = Arc::new(describe(module));
+        let mut in_use = self.in_use.lock();
+        // Those gone are swept out now and then, at a cost that is small beside the load.
+        if in_use.len() == in_use.capacity() {
+            in_use.retain(|_, module| module.strong_count() > 0);
+        }
+        in_use.insert(digest, Arc::downgrade(&compiled));
+        compiled
+    }
+}
+
+/// Code that is ours, and why.
+enum Trusted<'a> {
+    /// This process's own compiler has just made it.
+    Compiled(&'a [u8]),
+    /// This computer has written it, which was checked.
+    Cached(Verified),
 }
 
 /// Makes a module of code that is ours.
-#[expect(unsafe_code, reason = "loading compiled code means to trust it; `Verified` is why that is sound")]
-fn deserialize(engine: &wasmtime::Engine, verified: &Verified) -> wasmtime::Result<wasmtime::Module> {
-    // SAFETY: `Module::deserialize` needs bytes that `Module::serialize` produced, unaltered. `Verified` is only made
-    // by `Cache::load`, from bytes whose HMAC proves that `Cache::store` wrote them, under a key that only this user
-    // can read; and `Cache::store` is given nothing but the output of `Module::serialize`. The bytes are judged and
-    // used in memory, so no change of the file can come between.
-    unsafe { wasmtime::Module::deserialize(engine, verified.code()) }
+#[expect(unsafe_code, reason = "loading compiled code means to trust it; `Trusted` is why that is sound")]
+fn deserialize(engine: &wasmtime::Engine, code: Trusted<'_>) -> wasmtime::Result<wasmtime::Module> {
+    // SAFETY: these functions need what `Engine::precompile_module` produced, unaltered and, for a file, unaltered for as
+    // long as the module lives. `Trusted::Compiled` is made in `Shelf::put` alone, of what `Compiler` returned: the output
+    // of `precompile_module` in this process, or in a child of it whose pipe nobody else holds. `Verified` is made in
+    // `Cache::judge` alone, of contents whose HMAC proves that `Cache::store` wrote them, under a key that only this user
+    // can read; and `Cache::store` is given nothing but the same output. A `Verified::File` can be written to by nobody
+    // but this user, and this program never writes to a file that has its final name: it makes another and renames it.
+    unsafe {
+        match code {
+            Trusted::Compiled(code) => wasmtime::Module::deserialize(engine, code),
+            Trusted::Cached(Verified::Bytes(code)) => wasmtime::Module::deserialize(engine, code),
+            Trusted::Cached(Verified::File(file)) => wasmtime::Module::deserialize_open_file(engine, file),
+        }
+    }
 }
 
 /// What `inspect` found out about the module when it was compiled, told from the compiled code.
@@ -175,5 +223,7 @@ fn describe(module: wasmtime::Module) -> Compiled {
     let kind = if module.get_export(abi::HANDLE).is_some() { Kind::Native } else { Kind::Command };
     let pages = module.resources_required().max_initial_memory_size.unwrap_or(0);
     let memory_bytes_min = pages.saturating_mul(WASM_PAGE_BYTES);
-    Compiled { module, kind, memory_bytes_min }
+    let image = module.image_range();
+    let code_bytes = (image.end.addr() - image.start.addr()) as u64;
+    Compiled { module, kind, memory_bytes_min, code_bytes }
 }

@@ -2,6 +2,7 @@
 
 use nigh_proto::{Limits, Outcome, PlatformError, Reason};
 use wasmtime::{PoolConcurrencyLimitError, Trap};
+use wasmtime_wasi::ResourceTableError;
 
 use crate::engine::STACK_BYTES;
 use crate::host::{Guest, Stop};
@@ -56,6 +57,20 @@ pub(crate) fn of_failure(failure: &Failure, guest: &Guest) -> Result<Outcome, Pl
             limits.memory_bytes
         );
         return Ok(error("memory-limit", message));
+    }
+    if guest.is_out_of_table {
+        let message = format!(
+            "the function wanted more elements in a table than its limit of {}; deploy it with more --table-elements",
+            limits.table_elements
+        );
+        return Ok(error("table-limit", message));
+    }
+    if matches!(failure.downcast_ref::<ResourceTableError>(), Some(ResourceTableError::Full)) {
+        let message = format!(
+            "the function wanted to have more files and directories open than its limit of {}; have it close some, or deploy it with more --open-files",
+            limits.open_files
+        );
+        return Ok(error("file-limit", message));
     }
     if trap == Some(&Trap::StackOverflow) {
         let message = format!(

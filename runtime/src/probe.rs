@@ -10,16 +10,29 @@ pub(crate) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Bytes of memory that this process may use: the host's, or its control group's share where that is less.
+/// Bytes of memory that this process may use: the host's, its control group's share or its limit of address space, whatever
+/// is least.
 pub(crate) fn memory_bytes() -> u64 {
     let host = fs::read_to_string("/proc/meminfo").ok().and_then(|text| kib_of(&text, "MemTotal:"));
     let group = fs::read_to_string("/sys/fs/cgroup/memory.max").ok().and_then(|text| text.trim().parse().ok());
-    host.into_iter().chain(group).min().unwrap_or(MEMORY_BYTES_ASSUMED)
+    let address_space = rustix::process::getrlimit(rustix::process::Resource::As).current;
+    host.into_iter().chain(group).chain(address_space).min().unwrap_or(MEMORY_BYTES_ASSUMED)
 }
 
 /// Bytes of memory that this process holds; 0 where the host does not tell.
 pub(crate) fn resident_bytes() -> u64 {
     fs::read_to_string("/proc/self/status").ok().and_then(|text| kib_of(&text, "VmRSS:")).unwrap_or(0)
+}
+
+/// Bytes of address space that this process has mapped; 0 where the host does not tell.
+pub(crate) fn mapped_bytes() -> u64 {
+    fs::read_to_string("/proc/self/status").ok().and_then(|text| kib_of(&text, "VmSize:")).unwrap_or(0)
+}
+
+/// Bytes of address space that this process may still map under its own limit (`ulimit -v`); nothing where it has none.
+pub(crate) fn address_space_left() -> Option<u64> {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::As).current?;
+    Some(limit.saturating_sub(mapped_bytes()))
 }
 
 /// The bytes of a line such as `VmRSS:   1234 kB`.

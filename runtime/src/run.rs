@@ -33,7 +33,7 @@ pub(crate) async fn call(turn: Turn, job: Job) {
         answer,
         deadline: call.deadline,
         time_limit: began + limits.timeout,
-        log: CallLog::new(function.log.clone(), call.id.clone(), limits.log_bytes),
+        log: CallLog::new(function.log.clone(), call.id.clone(), limits.log_bytes, limits.log_bytes_per_second),
         turn,
     };
     let Ended { outcome, service, entered, reset, mut instance } = match crew.take_kept(&version, began) {
@@ -52,7 +52,7 @@ pub(crate) async fn call(turn: Turn, job: Job) {
     let (load, computed) = crew.report(number, ended);
     counted.record(outcome.as_ref(), &timing);
     if let Ok(outcome) = &outcome {
-        function.measures.lock().record(outcome, &timing, computed);
+        function.measures.lock().record(outcome, call.payload.len() as u64, &timing, computed);
     }
     let reply = outcome.map(|outcome| Reply {
         outcome,

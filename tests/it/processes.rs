@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use nigh_client::{Caller, CallerLimits};
-use nigh_proto::{Call, PlatformError, Reason};
+use nigh_proto::{Call, Outcome, PlatformError, Reason};
 use nigh_tests::edge::answer;
 use nigh_tests::guests;
 use nigh_tests::processes::{Processes, nigh};
@@ -192,4 +192,31 @@ async fn the_command_line_takes_a_function_from_new_to_invoke() {
     assert_eq!(unknown.status.code(), Some(1));
     assert!(text(&unknown.stderr).contains("nobody"), "{}", text(&unknown.stderr));
     assert_eq!(run(&["invoke", "--no-such-flag"]).status.code(), Some(2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_computer_runs_within_two_gigabytes_of_address_space() {
+    let edge = Processes::start_within(1, Some(2 << 30)).await;
+    edge.deploy("echo", guests::echo()).await;
+    let calls = (0..40).map(|n| {
+        let caller = Caller::new(edge.broker.endpoint.clone(), CallerLimits::default());
+        let call = Call::new("echo".parse().unwrap(), format!("{n}"), Duration::from_secs(20));
+        tokio::spawn(async move { answer(caller.invoke(call).await.unwrap()) })
+    });
+    for (n, called) in calls.collect::<Vec<_>>().into_iter().enumerate() {
+        assert_eq!(called.await.unwrap(), n.to_string());
+    }
+    // A guest that runs into its own memory limit harms nobody.
+    edge.deploy(
+        "grows",
+        guests::native(
+            "",
+            "(loop $again (br_if $again (i32.ne (memory.grow (i32.const 16)) (i32.const -1)))) unreachable",
+        ),
+    )
+    .await;
+    let caller = Caller::new(edge.broker.endpoint.clone(), CallerLimits::default());
+    let grown = caller.invoke(Call::new("grows".parse().unwrap(), "", Duration::from_secs(20))).await.unwrap();
+    assert!(matches!(&grown.outcome, Outcome::Error { kind, .. } if kind == "memory-limit"), "{grown:?}");
+    assert_eq!(edge.answer("echo", "still here").await, "still here");
 }

@@ -11,7 +11,10 @@ use nigh_proto::v1::functions_client::FunctionsClient;
 use nigh_proto::{
     Call, Deployment, Endpoint, Identity, Limits, Outcome, PlatformError, Remote, Reply, Role, Tls, channel, v1,
 };
+use nigh_runtime::CompilerProgram;
 use tempfile::TempDir;
+
+use crate::processes;
 
 /// Time for anything that a test waits for.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -67,6 +70,8 @@ impl Edge {
         let data = TempDir::new().expect("a folder for the test");
         let mut config = EdgeConfig::ephemeral(data.path());
         config.computers = computers;
+        config.computer.compiler =
+            Some(CompilerProgram { path: processes::program(), arguments: vec!["compile".into()] });
         change(&mut config);
         let authority = config.authority.clone();
         let tls = authority.as_ref().map(|authority| certificate(authority, Role::Operator, "tester"));

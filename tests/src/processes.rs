@@ -1,7 +1,7 @@
 //! An edge of real processes: each role the program itself, on ports that the system picks, to be killed and started again.
 
 use std::io::{BufRead as _, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -15,15 +15,19 @@ use crate::edge::answer;
 /// Time for anything that a test waits for.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The program under test.
+/// Where the program under test is: cargo builds it beside the tests.
 ///
 /// # Panics
-/// Where it has not been built beside the tests, as cargo does.
-pub fn nigh() -> Command {
+/// Where a test is no program in a folder.
+pub fn program() -> PathBuf {
     // The library of a package does not know its binaries; they stand beside the folder of the test that runs.
     let test = std::env::current_exe().expect("a test is a program");
-    let folder = test.ancestors().nth(2).expect("target/debug/deps/test");
-    let mut command = Command::new(folder.join("nigh-under-test"));
+    test.ancestors().nth(2).expect("target/debug/deps/test").join("nigh-under-test")
+}
+
+/// The program under test.
+pub fn nigh() -> Command {
+    let mut command = Command::new(program());
     command.env_remove("NIGH_CONTROLLER").env_remove("NIGH_BROKER").env_remove("NIGH_TLS_DIR").env("NIGH_LOG", "warn");
     command
 }
@@ -34,6 +38,8 @@ pub struct Role {
     /// Where it takes calls or requests; the same after each start.
     pub endpoint: Endpoint,
     arguments: Vec<String>,
+    /// Bytes of address space that it may have.
+    address_space: Option<u64>,
     child: Child,
 }
 
@@ -41,11 +47,15 @@ pub struct Role {
 impl Role {
     /// Starts a role with these arguments on a port that the system picks, and waits until it says where it listens.
     pub fn start(role: &str, key: &str, arguments: &[&str]) -> Self {
+        Self::start_within(role, key, arguments, None)
+    }
+
+    fn start_within(role: &str, key: &str, arguments: &[&str], address_space: Option<u64>) -> Self {
         let arguments: Vec<String> = [role, "--json"].iter().chain(arguments).map(ToString::to_string).collect();
-        let (child, started) = spawn(&arguments, "127.0.0.1:0");
+        let (child, started) = spawn(&arguments, "127.0.0.1:0", address_space);
         let endpoint = started[key].as_str().and_then(|endpoint| endpoint.parse().ok());
         let endpoint = endpoint.unwrap_or_else(|| panic!("{role} says where it listens: {started}"));
-        Self { endpoint, arguments, child }
+        Self { endpoint, arguments, address_space, child }
     }
 
     /// Ends it without a word, as a power cut would.
@@ -80,7 +90,7 @@ impl Role {
             assert!(began.elapsed() < PATIENCE, "the port does not become free");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        self.child = spawn(&self.arguments, self.endpoint.as_str()).0;
+        self.child = spawn(&self.arguments, self.endpoint.as_str(), self.address_space).0;
     }
 }
 
@@ -92,8 +102,11 @@ impl Drop for Role {
     }
 }
 
-fn spawn(arguments: &[String], listen: &str) -> (Child, serde_json::Value) {
+fn spawn(arguments: &[String], listen: &str, address_space: Option<u64>) -> (Child, serde_json::Value) {
     let mut command = nigh();
+    if let Some(bytes) = address_space {
+        command = within(bytes, &command);
+    }
     // Else it would follow from the port that the system picked, where something else may listen.
     command
         .args(arguments)
@@ -105,6 +118,19 @@ fn spawn(arguments: &[String], listen: &str) -> (Child, serde_json::Value) {
     BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("the role speaks");
     let started = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{command:?} said {line:?}: {error}"));
     (child, started)
+}
+
+/// The same command in a process that can have no more address space.
+fn within(bytes: u64, command: &Command) -> Command {
+    let mut shell = Command::new("/bin/sh");
+    shell.args(["-c", &format!("ulimit -v {}; exec \"$0\" \"$@\"", bytes / 1024)]).arg(command.get_program());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
+    }
+    shell
 }
 
 /// A controller, a broker and computers.
@@ -123,6 +149,11 @@ pub struct Processes {
 impl Processes {
     /// An edge with so many computers, ready for deployments.
     pub async fn start(computers: usize) -> Self {
+        Self::start_within(computers, None).await
+    }
+
+    /// The same, where each computer may have so many bytes of address space.
+    pub async fn start_within(computers: usize, address_space: Option<u64>) -> Self {
         let data = TempDir::new().expect("a folder for the test");
         let folder = |name: &str| path(&data.path().join(name));
         let controller = Role::start("controller", "endpoint", &["--data-dir", &folder("controller")]);
@@ -133,9 +164,10 @@ impl Processes {
         let computers = (0..computers)
             .map(|n| {
                 let name = format!("computer-{n}");
+                let memory = if address_space.is_some() { "512MiB" } else { "2GiB" };
                 let arguments =
-                    ["--controller", &at, "--name", &name, "--data-dir", &folder(&name), "--memory", "2GiB"];
-                Role::start("computer", "endpoint", &arguments)
+                    ["--controller", &at, "--name", &name, "--data-dir", &folder(&name), "--memory", memory];
+                Role::start_within("computer", "endpoint", &arguments, address_space)
             })
             .collect();
         let edge = Self { controller, broker, computers, _data: data };

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use nigh_proto::{CallLimits, Estimate, Headers, Reason};
+use nigh_proto::{CallLimits, Estimate, Headers, Reason, Spread};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -197,7 +197,8 @@ async fn wishes_reach_the_computer() {
         assert!(call.retry_safe && call.hops == 1 && call.id.as_str() == "7");
         assert!(call.time_left(Instant::now()) <= 900 * MS);
         if call.dry_run {
-            let estimate = Estimate { run: 42 * MS, samples: 9, ..Estimate::default() };
+            let run_spread = Spread { p10: 40 * MS, p90: 50 * MS };
+            let estimate = Estimate { run: 42 * MS, samples: 9, similar: 2, run_spread, ..Estimate::default() };
             return Ok(reply(&call, Outcome::Estimate(estimate)));
         }
         let headers = Headers::new(vec![("connection".into(), "upgrade".into()), ("nigh-computer".into(), "x".into())]);
@@ -212,7 +213,12 @@ async fn wishes_reach_the_computer() {
     assert_eq!(run.headers["content-type"], "application/octet-stream");
     let dry = post(broker.http.clone(), "/function/f", &format!("{wishes}nigh-dry-run: true\r\n"), "").await;
     let estimate: serde_json::Value = serde_json::from_slice(&dry.body).unwrap();
-    assert_eq!(estimate, serde_json::json!({"queue_us": 0, "init_us": 0, "run_us": 42000, "samples": 9}));
+    let expected = serde_json::json!({
+        "queue_us": 0, "init_us": 0, "run_us": 42000, "samples": 9, "similar": 2,
+        "init_p10_us": 0, "init_p90_us": 0, "run_p10_us": 40000, "run_p90_us": 50000,
+    });
+    assert_eq!(estimate, expected);
+    assert_eq!(dry.headers["nigh-computer"], "computer-1", "whose forecast it is");
 }
 
 #[tokio::test(flavor = "multi_thread")]

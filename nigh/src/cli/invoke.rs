@@ -98,7 +98,7 @@ impl InvokeCommand {
                 (None, Some(_)) => {}
                 (None, None) => output.bytes(&payload)?,
             },
-            Outcome::Estimate(estimate) if told.is_none() => output.line(Expected(&estimate))?,
+            Outcome::Estimate(estimate) if told.is_none() => output.line(Expected(&estimate, &reply.computer))?,
             Outcome::Estimate(_) => {}
         }
         Ok(told.map_or(Ok(()), |told| output.line(told))?)

@@ -33,6 +33,18 @@ pub(super) struct LimitOptions {
     /// How long an instance kept for a later call is kept without one, up to 1h [default: 30s]
     #[arg(long, value_name = "TIME")]
     idle: Option<Time>,
+    /// Log text of all calls for each second, up to 64MiB [default: 256KiB]
+    #[arg(long, value_name = "SIZE")]
+    log_rate: Option<Size>,
+    /// Time that a call waits for its turn, up to 1h [default: 10s]
+    #[arg(long, value_name = "TIME")]
+    queue_wait: Option<Time>,
+    /// Elements of each table of an instance, up to 100000 [default: 20000]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    table_elements: Option<u32>,
+    /// Files and directories that an instance has open at once, up to 1024 [default: 64]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    open_files: Option<u32>,
 }
 
 impl LimitOptions {
@@ -49,6 +61,10 @@ impl LimitOptions {
             reuse: self.reuse.unwrap_or(default.reuse),
             log_bytes: bytes(self.log, default.log_bytes),
             idle: self.idle.map_or(default.idle, Time::duration),
+            log_bytes_per_second: bytes(self.log_rate, default.log_bytes_per_second),
+            queue_wait: self.queue_wait.map_or(default.queue_wait, Time::duration),
+            table_elements: self.table_elements.unwrap_or(default.table_elements),
+            open_files: self.open_files.unwrap_or(default.open_files),
         };
         // The controller's own check, made before anything is uploaded.
         Limits::from_wire(&limits.to_wire())

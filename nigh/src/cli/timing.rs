@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use nigh_proto::{Estimate, Reply, Timing};
+use nigh_proto::{Estimate, NodeName, Reply, Spread, Timing};
 use serde_json::{Value, json};
 
 /// Width of the longest bar.
@@ -30,21 +30,34 @@ impl fmt::Display for Breakdown<'_> {
     }
 }
 
-/// A dry run's answer, for people.
-pub(super) struct Expected<'a>(pub(super) &'a Estimate);
+/// A dry run's answer, for people: the forecast of this computer.
+pub(super) struct Expected<'a>(pub(super) &'a Estimate, pub(super) &'a NodeName);
 
 impl fmt::Display for Expected<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(Estimate { queue, init, run, samples }) = self;
-        writeln!(f, "  queue    {:>12}", ms(*queue))?;
-        writeln!(f, "  init     {:>12}", ms(*init))?;
-        writeln!(f, "  run      {:>12}", ms(*run))?;
-        writeln!(f, "  total    {:>12}", ms(*queue + *init + *run))?;
-        match samples {
-            0 => write!(f, "  a guess: nothing has been measured yet"),
-            1 => write!(f, "  from one call measured"),
-            samples => write!(f, "  from {samples} calls measured"),
+        let Self(estimate, computer) = self;
+        writeln!(f, "  computer  {computer}")?;
+        let Estimate { queue, init, run, samples, similar, init_spread, run_spread } = estimate;
+        if *samples == 0 {
+            writeln!(f, "  queue    {:>12}", ms(*queue))?;
+            return write!(f, "  no call of it has been measured there yet, so nothing is known of init and run");
         }
+        writeln!(f, "  queue    {:>12}", ms(*queue))?;
+        writeln!(f, "  init     {:>12}  {}", ms(*init), Range(init_spread))?;
+        writeln!(f, "  run      {:>12}  {}", ms(*run), Range(run_spread))?;
+        writeln!(f, "  total    {:>12}", ms(*queue + *init + *run))?;
+        write!(f, "  from {} measured, {similar} of about this size", calls(*samples))?;
+        if *similar == 0 { write!(f, ": carried over from other sizes") } else { Ok(()) }
+    }
+}
+
+/// Where eight of ten calls lie.
+struct Range<'a>(&'a Spread);
+
+impl fmt::Display for Range<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(Spread { p10, p90 }) = self;
+        write!(f, "eight of ten within {:.3} to {}", p10.as_secs_f64() * 1000.0, ms(*p90))
     }
 }
 
@@ -60,8 +73,13 @@ pub(super) fn as_json(timing: &Timing) -> Value {
 /// An estimate in microseconds.
 pub(super) fn estimate_as_json(estimate: &Estimate) -> Value {
     let us = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-    let Estimate { queue, init, run, samples } = estimate;
-    json!({ "queue": us(*queue), "init": us(*init), "run": us(*run), "samples": samples })
+    let Estimate { queue, init, run, samples, similar, init_spread, run_spread } = estimate;
+    let spread = |spread: &Spread| json!({ "p10": us(spread.p10), "p90": us(spread.p90) });
+    json!({
+        "queue": us(*queue), "init": us(*init), "run": us(*run), "total": us(*queue + *init + *run),
+        "init_spread": spread(init_spread), "run_spread": spread(run_spread),
+        "samples": samples, "similar": similar,
+    })
 }
 
 fn parts(timing: &Timing) -> [(&'static str, Duration); 6] {
@@ -83,6 +101,13 @@ fn bar(time: Duration, total: Duration) -> String {
     // Rounded to the nearest, so that what is there at all and counts is seen.
     let width = (time * BAR_WIDTH * 2 + total).as_nanos().checked_div((total * 2).as_nanos()).unwrap_or(0);
     "█".repeat(usize::try_from(width).unwrap_or(0))
+}
+
+fn calls(count: u64) -> String {
+    match count {
+        1 => "one call".to_owned(),
+        count => format!("{count} calls"),
+    }
 }
 
 fn times(hops: u32) -> String {
@@ -132,6 +157,39 @@ mod tests {
   call       some-call, passed on once";
         assert_eq!(table, expected);
         assert_eq!(as_json(&timing)["total"], 8000);
+    }
+
+    #[test]
+    fn a_forecast_tells_how_far_it_can_be_trusted() {
+        let us = Duration::from_micros;
+        let estimate = Estimate {
+            queue: us(250),
+            init: us(40),
+            run: us(12_300),
+            samples: 120,
+            similar: 14,
+            init_spread: Spread { p10: us(35), p90: us(60) },
+            run_spread: Spread { p10: us(11_900), p90: us(14_200) },
+        };
+        let computer = "computer-7".parse().unwrap();
+        let expected = "  computer  computer-7
+  queue        0.250 ms
+  init         0.040 ms  eight of ten within 0.035 to 0.060 ms
+  run         12.300 ms  eight of ten within 11.900 to 14.200 ms
+  total       12.590 ms
+  from 120 calls measured, 14 of about this size";
+        assert_eq!(Expected(&estimate, &computer).to_string(), expected);
+        let json = estimate_as_json(&estimate);
+        assert_eq!(
+            (&json["run_spread"]["p90"], &json["similar"], &json["total"]),
+            (&14_200.into(), &14.into(), &12_590.into())
+        );
+        let elsewhere = Expected(&Estimate { samples: 1, similar: 0, ..estimate }, &computer).to_string();
+        assert!(
+            elsewhere.ends_with("from one call measured, 0 of about this size: carried over from other sizes"),
+            "{elsewhere}"
+        );
+        assert!(Expected(&Estimate::default(), &computer).to_string().contains("no call of it has been measured"));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use nigh_routing::PolicyKind;
 use nigh_runtime::OfferedDirectory;
 use tokio_util::sync::CancellationToken;
 
+use super::compile::own_compiler;
 use crate::ca::{Authority, folder};
 use crate::config::{default_data_dir, metrics_port, parse_offer, ports};
 use crate::local::{COMPUTERS_MAX, Edge, EdgeConfig, EdgePorts};
@@ -124,6 +125,7 @@ impl UpOptions {
         config.ports = self.sockets.ports();
         config.broker.policy = self.policy;
         config.computer.directories = self.dir.clone();
+        config.computer.compiler = own_compiler();
         Ok(config)
     }
 }

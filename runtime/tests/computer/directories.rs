@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::sync::Arc;
 
-use nigh_proto::DirectoryGrant;
+use nigh_proto::{DirectoryGrant, Limits};
 use nigh_runtime::{Computer, Config, OfferedDirectory, PrepareError};
 
 use crate::guests;
@@ -90,4 +90,29 @@ async fn writing_needs_both_the_offer_and_the_grant() {
     assert_eq!(refused, PrepareError::DirectoryNotOffered { name: "data".into(), access: "writing" });
     let refused = deploy_with(&read_only, &writer(), "other", false).await.unwrap_err();
     assert_eq!(refused, PrepareError::DirectoryNotOffered { name: "other".into(), access: "reading" });
+}
+
+#[tokio::test]
+async fn a_function_has_no_more_files_open_than_its_limit() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("file"), "content").unwrap();
+    let computer = computer_offering(folder.path(), false);
+    let hoarder = guests::opens(
+        0,
+        READ,
+        "(loop $again
+            (br_if $again (i32.eqz (call $path_open (i32.const 3) (i32.const 1) (i32.const 1024) (local.get $len)
+                (i32.const 0) (i64.const 2) (i64.const 0) (i32.const 0) (i32.const 12)))))
+        (call $exit (i32.const 99))",
+    );
+    let grant = DirectoryGrant { name: "data".into(), guest_path: "/data".into(), writable: false };
+    let few = Limits { open_files: 5, ..limits() };
+    let (deployment, module) = deployment("f", &hoarder, few, vec![grant]);
+    computer.deploy(deployment, module).await.unwrap();
+    let open_before = fs::read_dir("/proc/self/fd").unwrap().count();
+    let (kind, message) = error(&computer, "f", "file").await;
+    assert!(kind == "file-limit" && message.contains("--open-files"), "{kind}: {message}");
+    // They are closed with the instance, which is taken down after the answer.
+    until("its files are closed", || computer.under_way() == 0).await;
+    assert!(fs::read_dir("/proc/self/fd").unwrap().count() < open_before + 64);
 }

@@ -116,8 +116,9 @@ async fn a_call_that_cannot_make_its_deadline_is_refused_at_once() {
     let start = Instant::now();
     let hasty = Call { deadline: start + Duration::from_millis(100), ..sleep(1) };
     let (reason, error) = refusal(&computer, hasty).await;
-    assert_eq!(reason, Reason::Late);
-    assert!(error.message.contains("would wait for about"), "{error}");
+    assert_eq!(reason, Reason::TooBusy);
+    assert!(error.message.contains("would wait for about") && error.message.contains("its deadline"), "{error}");
+    assert!(error.retry_after.is_some_and(|wait| wait >= Duration::from_millis(1)), "{error:?}");
     assert!(start.elapsed() < Duration::from_millis(50), "it was not refused at once");
     let dry = Call { dry_run: true, ..sleep(1) };
     let Outcome::Estimate(Estimate { queue, run, samples, .. }) = invoke(&computer, dry).await.unwrap().outcome else {
@@ -128,6 +129,93 @@ async fn a_call_that_cannot_make_its_deadline_is_refused_at_once() {
         "{queue:?} {run:?}"
     );
     calls.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+#[tokio::test]
+async fn a_call_waits_for_its_turn_no_longer_than_its_function_allows() {
+    let computer = Computer::new(Config { workers: 1, ..config() }).unwrap();
+    let impatient = Limits { concurrency: 1, queue_wait: Duration::from_millis(80), ..limits() };
+    deploy(&computer, "sleeps", &guests::sleeps(), impatient).await;
+    let sleep = |ms: u64| call("sleeps", (ms * 1_000_000).to_le_bytes());
+    let (sleeper, nap) = (computer.clone(), sleep(400));
+    let asleep = tokio::spawn(async move { invoke(&sleeper, nap).await });
+    until("it sleeps", || computer.load().running == 1).await;
+    // Nothing is known yet, so it is let in, and gives up when its time to wait is over.
+    let began = Instant::now();
+    let (reason, error) = refusal(&computer, sleep(1)).await;
+    assert_eq!(reason, Reason::TooBusy);
+    assert!(error.message.contains("80 ms") && error.message.contains("--queue-wait"), "{error}");
+    assert!(began.elapsed() >= Duration::from_millis(80) && error.retry_after.is_some());
+    assert_eq!(computer.load().queued, 0);
+    // A call that has had its turn is not cut off by it.
+    assert!(matches!(asleep.await.unwrap().unwrap().outcome, Outcome::Answer { .. }));
+    // Once known, it is refused at once.
+    for _ in 0..10 {
+        invoke(&computer, sleep(60)).await.unwrap();
+    }
+    let calls: Vec<_> = (0..8)
+        .map(|_| {
+            let (computer, call) = (computer.clone(), sleep(60));
+            tokio::spawn(async move { computer.handle(call, Instant::now()).await.map_err(|error| error.reason) })
+        })
+        .collect();
+    let mut outcomes = Vec::new();
+    for call in calls {
+        outcomes.push(call.await.unwrap().map(drop));
+    }
+    assert!(outcomes.contains(&Err(Reason::TooBusy)) && outcomes.contains(&Ok(())), "{outcomes:?}");
+}
+
+#[tokio::test]
+async fn predictions_go_by_the_size_of_the_payload() {
+    let computer = computer();
+    deploy(&computer, "sleeps", &guests::sleeps(), limits()).await;
+    let call_of = |ms: u64, bytes: usize| {
+        let mut payload = (ms * 1_000_000).to_le_bytes().to_vec();
+        payload.resize(bytes, 0);
+        call("sleeps", payload)
+    };
+    let dry = async |bytes| {
+        let dry = Call { dry_run: true, ..call_of(1, bytes) };
+        match invoke(&computer, dry).await.unwrap().outcome {
+            Outcome::Estimate(estimate) => estimate,
+            other => panic!("no estimate: {other:?}"),
+        }
+    };
+    assert_eq!(dry(8).await.samples, 0, "nothing is known, and that is told");
+    for _ in 0..10 {
+        invoke(&computer, call_of(2, 10)).await.unwrap();
+        invoke(&computer, call_of(40, 50_000)).await.unwrap();
+    }
+    let (small, large, between) = (dry(12).await, dry(50_000).await, dry(25_000).await);
+    assert!(small.run * 2 < large.run, "{small:?} {large:?}");
+    assert!(small.run < between.run && between.run < large.run, "{between:?}");
+    assert_eq!((small.samples, small.similar, large.similar, between.similar), (20, 10, 10, 0));
+    assert!(large.run_spread.p10 <= large.run && large.run_spread.p90 > Duration::from_millis(20), "{large:?}");
+    assert_eq!(computer.load().running, 0, "nothing ran");
+}
+
+#[tokio::test]
+async fn tables_grow_to_their_functions_limit() {
+    let computer = computer();
+    let grows = |by: u32| {
+        guests::native(
+            "(table $table 10 funcref)",
+            &format!(
+                "(if (i32.eq (table.grow $table (ref.null func) (i32.const {by})) (i32.const -1)) (then unreachable))
+                (call $answer (i32.const 0) (i32.const 32) (i32.const 4) (i32.const 64) (i32.const 0))"
+            ),
+        )
+    };
+    let small = || Limits { table_elements: 100, ..limits() };
+    deploy(&computer, "fits", &grows(90), small()).await;
+    assert_eq!(answer(&computer, "fits", "").await, b"");
+    deploy(&computer, "grows", &grows(91), small()).await;
+    let (kind, message) = error(&computer, "grows", "").await;
+    assert!(kind == "table-limit" && message.contains("--table-elements"), "{kind}: {message}");
+    // What a module begins with counts too.
+    deploy(&computer, "large", &grows(0), Limits { table_elements: 9, ..limits() }).await;
+    assert_eq!(error(&computer, "large", "").await.0, "table-limit");
 }
 
 #[tokio::test]

@@ -4,12 +4,15 @@
 #![cfg(test)]
 
 mod cache;
+mod compile;
 mod directories;
+mod goes_away;
 mod guests;
 mod isolation;
 mod limits;
 mod metrics;
 mod outcomes;
+mod residency;
 mod role;
 mod set_up;
 mod slices;

@@ -7,13 +7,21 @@ use nigh_proto::ingress::Handler as _;
 use nigh_proto::{
     Call, Deployment, Digest, DirectoryGrant, Headers, Kind, Limits, Outcome, PlatformError, Reason, Reply,
 };
-use nigh_runtime::{Computer, Config, PrepareError};
+use nigh_runtime::{CompilerProgram, Computer, Config, PrepareError};
 
 /// Longer than any test takes.
 pub(crate) const LONG: Duration = Duration::from_secs(20);
 
 pub(crate) fn config() -> Config {
     Config { workers: 4, instances_max: 16, ..Config::new("computer-1".parse().unwrap()) }
+}
+
+/// The program that compiles in a process of its own.
+pub(crate) fn compiler() -> CompilerProgram {
+    // Cargo puts it beside the folder of the tests.
+    let test = std::env::current_exe().unwrap();
+    let path = test.ancestors().nth(2).unwrap().join("nigh-compiler");
+    CompilerProgram { path, arguments: Vec::new() }
 }
 
 pub(crate) fn computer() -> Arc<Computer> {

@@ -72,6 +72,11 @@ fn told(estimate: Estimate) -> Response {
         "init_us": us(estimate.init),
         "run_us": us(estimate.run),
         "samples": estimate.samples,
+        "similar": estimate.similar,
+        "init_p10_us": us(estimate.init_spread.p10),
+        "init_p90_us": us(estimate.init_spread.p90),
+        "run_p10_us": us(estimate.run_spread.p10),
+        "run_p90_us": us(estimate.run_spread.p90),
     });
     let mut response = Response::new(Body::from(document.to_string()));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));

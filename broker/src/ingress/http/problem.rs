@@ -120,6 +120,7 @@ fn status_and_title(reason: Reason) -> (StatusCode, &'static str) {
         Reason::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "The request or the answer is too large"),
         Reason::Late => (StatusCode::GATEWAY_TIMEOUT, "The deadline passed"),
         Reason::QueueFull => (StatusCode::SERVICE_UNAVAILABLE, "The queue is full"),
+        Reason::TooBusy => (StatusCode::SERVICE_UNAVAILABLE, "The wait would be too long"),
         Reason::OutOfBudget => (StatusCode::SERVICE_UNAVAILABLE, "Out of budget"),
         Reason::Unreachable => (StatusCode::SERVICE_UNAVAILABLE, "Nobody can be reached"),
         Reason::Disconnected => (StatusCode::BAD_GATEWAY, "The connection broke under the call"),
