@@ -121,12 +121,14 @@ impl Detector {
                 sums.push(self.shrinker.row(picture, next_row));
                 next_row += 1;
             }
+            let mut found = |row: usize, window: usize| {
+                let (x, y) = (scaled(window * scale.step), scaled(first * scale.step + row));
+                candidates.push(Rect { x, y, w, h });
+            };
             for row in 0..rows {
-                let y = scaled((first + row) * scale.step);
-                scanner.row(&self.cascade, sums, row * scale.step, scale.columns, |window| {
-                    candidates.push(Rect { x: scaled(window * scale.step), y, w, h });
-                });
+                scanner.row(&self.cascade, sums, row * scale.step, scale.columns, &mut found);
             }
+            scanner.finish(&self.cascade, sums, &mut found);
         }
     }
 }

@@ -6,9 +6,11 @@ use super::kernel::{Group, LANES, Plan};
 use super::sums::{Layout, Sums};
 use crate::cascade::Cascade;
 
-/// Groups that go through the stages together: enough to fill the kernel's loops, few enough that the rows of the tables
-/// below them stay in the first-level cache.
-const GROUPS_PER_TILE: usize = 32;
+/// Groups that go through a stage together: enough to make up for what each node costs beside them, few enough that the
+/// rows of the tables below them stay in the first-level cache.
+const GROUPS_PER_BATCH: usize = 32;
+/// Before these stages groups wait until there is a batch of them, as most are out by then.
+const WAIT_BEFORE: [usize; 4] = [1, 2, 4, 9];
 
 /// A cascade ready for windows that stand `step` pixels apart.
 #[derive(Debug)]
@@ -16,8 +18,10 @@ pub(super) struct Scanner {
     plan: Plan,
     layout: Layout,
     contrast: Contrast,
-    groups: Vec<Group>,
-    decisions: Vec<i32x4>,
+    /// Those that no stage has seen.
+    fresh: Vec<Group>,
+    /// Those that wait, in the order in which their windows stand.
+    waiting: [Vec<Group>; WAIT_BEFORE.len()],
 }
 
 /// The test of contrast, and the norm that follows from the same sums: over the window less a margin of one pixel, the
@@ -85,79 +89,87 @@ fn least_passing(area: f64) -> f64 {
 impl Scanner {
     pub(super) fn new(cascade: &Cascade, layout: Layout) -> Self {
         let contrast = Contrast::new(cascade.window(), layout);
-        Self { plan: Plan::new(cascade, layout), layout, contrast, groups: Vec::new(), decisions: Vec::new() }
+        let waiting = WAIT_BEFORE.map(|_| Vec::new());
+        Self { plan: Plan::new(cascade, layout), layout, contrast, fresh: Vec::new(), waiting }
     }
 
     pub(super) fn layout(&self) -> Layout {
         self.layout
     }
 
-    /// Hands the number of each window that passes to `found`, of the first `windows` in the row of the tables.
+    /// Looks at the first `windows` windows in a row of the tables. Hands those that pass to `found`, which some may have to
+    /// wait for until [`finish`](Self::finish): their row and their number in it, in ascending order.
     pub(super) fn row(
         &mut self,
         cascade: &Cascade,
         sums: &Sums,
         row: usize,
         windows: usize,
-        mut found: impl FnMut(usize),
+        found: &mut impl FnMut(usize, usize),
     ) {
         let start = self.layout.row(row);
         let mut skip = Skip::default();
-        for tile in (0..windows).step_by(GROUPS_PER_TILE * LANES) {
-            let end = windows.min(tile + GROUPS_PER_TILE * LANES);
-            self.groups.clear();
-            for first in (tile..end).step_by(LANES) {
+        for batch in (0..windows).step_by(GROUPS_PER_BATCH * LANES) {
+            let end = windows.min(batch + GROUPS_PER_BATCH * LANES);
+            for first in (batch..end).step_by(LANES) {
                 let (passed, norm) = self.contrast.test(sums, start + first);
                 let alive = passed & exist(end - first);
                 if alive != 0 {
-                    self.groups.push(Group { position: start + first, alive, norm });
+                    self.fresh.push(Group::new(start + first, alive, norm));
                 }
             }
-            self.stage(cascade, 0, sums, |group, passed| skip.after_first_stage(group, passed));
-            for stage in 1..cascade.stages.len() {
-                if self.groups.is_empty() {
-                    break;
-                }
-                self.stage(cascade, stage, sums, |group, passed| group.alive & passed);
-            }
-            for group in &self.groups {
-                for lane in (0..LANES).filter(|lane| group.alive >> lane & 1 == 1) {
-                    found(group.position - start + lane);
-                }
-            }
+            let skipping = |group: &Group, passed| skip.after_first_stage(group, passed);
+            stage(&mut self.plan, cascade, 0, sums, &mut self.fresh, skipping);
+            self.waiting[0].append(&mut self.fresh);
+            self.go_on(cascade, sums, GROUPS_PER_BATCH, found);
         }
     }
 
-    /// Runs a stage on all groups and keeps those with a window that stays in.
-    fn stage(&mut self, cascade: &Cascade, stage: usize, sums: &Sums, mut stay: impl FnMut(&Group, u32) -> u32) {
-        let mut kept = 0;
-        let mut next = 0;
-        while next < self.groups.len() {
-            let mut passed = [0; 4];
-            let rest = &self.groups[next..];
-            let (plan, levels, decisions) = (&self.plan, sums.levels(), &mut self.decisions);
-            let count = if let [a, b, c, d, ..] = rest {
-                passed = plan.pass(cascade, stage, levels, [a, b, c, d], decisions);
-                4
-            } else if let [a, b, ..] = rest {
-                passed[..2].copy_from_slice(&plan.pass(cascade, stage, levels, [a, b], decisions));
-                2
-            } else {
-                passed[..1].copy_from_slice(&plan.pass(cascade, stage, levels, [&rest[0]], decisions));
-                1
-            };
-            for passed in &passed[..count] {
-                let mut group = self.groups[next];
-                next += 1;
-                group.alive = stay(&group, *passed);
-                if group.alive != 0 {
-                    self.groups[kept] = group;
-                    kept += 1;
+    /// Looks at all that still wait. To be called before the tables change.
+    pub(super) fn finish(&mut self, cascade: &Cascade, sums: &Sums, found: &mut impl FnMut(usize, usize)) {
+        self.go_on(cascade, sums, 1, found);
+    }
+
+    /// Takes groups through the stages before which at least so many wait.
+    fn go_on(&mut self, cascade: &Cascade, sums: &Sums, least: usize, found: &mut impl FnMut(usize, usize)) {
+        let stages = cascade.stages.len();
+        for (at, first) in WAIT_BEFORE.into_iter().enumerate() {
+            let (waiting, later) =
+                self.waiting[at..].split_first_mut().expect("as many as there are stages to wait before");
+            if waiting.len() < least {
+                continue;
+            }
+            for number in first..WAIT_BEFORE.get(at + 1).map_or(stages, |next| stages.min(*next)) {
+                if waiting.is_empty() {
+                    break;
                 }
+                stage(&mut self.plan, cascade, number, sums, waiting, |group, passed| group.alive & passed);
+            }
+            if let Some(next) = later.first_mut() {
+                next.append(waiting);
+            }
+            for group in waiting.drain(..) {
+                let (row, first) = self.layout.place(group.position);
+                (0..LANES).filter(|lane| group.alive >> lane & 1 == 1).for_each(|lane| found(row, first + lane));
             }
         }
-        self.groups.truncate(kept);
     }
+}
+
+/// Runs a stage on groups and keeps those with a window that stays in.
+fn stage(
+    plan: &mut Plan,
+    cascade: &Cascade,
+    stage: usize,
+    sums: &Sums,
+    groups: &mut Vec<Group>,
+    mut stay: impl FnMut(&Group, u32) -> u32,
+) {
+    plan.run(stage, sums.levels(), groups);
+    groups.retain_mut(|group| {
+        group.alive = stay(group, plan.passed(cascade, stage, sums.levels(), group));
+        group.alive != 0
+    });
 }
 
 /// The bits of the windows of a group that exist, where `count` are left in the row.
@@ -229,7 +241,7 @@ mod tests {
     #[test]
     fn a_window_after_a_failed_one_is_skipped() {
         let mut skip = Skip::default();
-        let group = |position, alive| Group { position, alive, norm: f32x4::ZERO };
+        let group = |position, alive| Group::new(position, alive, f32x4::ZERO);
         // The first fails, so the second is skipped; the third passes; the fourth fails.
         assert_eq!(skip.after_first_stage(&group(0, 0b1111), 0b0110), 0b0100);
         // So the next is skipped, whatever it does, and cannot make another be skipped.

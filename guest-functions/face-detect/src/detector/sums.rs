@@ -44,6 +44,11 @@ impl Layout {
     pub(super) fn row(&self, y: usize) -> usize {
         y * self.stride
     }
+
+    /// The row and the number in it of the window at an offset.
+    pub(super) fn place(&self, offset: usize) -> (usize, usize) {
+        (offset / self.stride, offset % self.stride)
+    }
 }
 
 /// The tables of a band of a picture: of levels, of their squares, and of levels tilted if wanted.
