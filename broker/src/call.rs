@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nigh_proto::ingress::Handler;
-use nigh_proto::{Call, CallLimits, Outcome, PlatformError, Reason, Reply};
+use nigh_proto::{Call, CallLimits, Exchange, Exchanged, Outcome, PlatformError, Reason, Reply};
 use nigh_routing::{Observation, Pick};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
@@ -21,13 +21,13 @@ const FULL_RETRY_AFTER: Duration = Duration::from_millis(100);
 /// What every door leads to.
 #[derive(Debug)]
 pub(crate) struct Broker {
-    routes: Arc<Routes>,
-    places: Semaphore,
+    pub(crate) routes: Arc<Routes>,
+    places: Arc<Semaphore>,
     calls_max: usize,
     limits: CallLimits,
     counts: Counts,
     /// The drain is over: calls still under way end now.
-    cut: CancellationToken,
+    pub(crate) cut: CancellationToken,
 }
 
 impl Broker {
@@ -35,7 +35,7 @@ impl Broker {
         let calls_max = config.calls_max.min(Semaphore::MAX_PERMITS);
         Self {
             routes,
-            places: Semaphore::new(calls_max),
+            places: Arc::new(Semaphore::new(calls_max)),
             calls_max,
             limits: config.limits.clone(),
             counts: Counts::default(),
@@ -66,8 +66,8 @@ impl Broker {
     ///
     /// # Errors
     /// [`Reason::OutOfBudget`] where all are taken.
-    pub(crate) fn admit(&self) -> Result<SemaphorePermit<'_>, PlatformError> {
-        self.places.try_acquire().map_err(|_| {
+    pub(crate) fn admit(&self) -> Result<OwnedSemaphorePermit, PlatformError> {
+        self.places.clone().try_acquire_owned().map_err(|_| {
             self.routes.meters().unknown().record_reason(Reason::OutOfBudget);
             let message = format!("{} calls are under way at this broker, all that it takes", self.calls_max);
             PlatformError::new(Reason::OutOfBudget, message).retry_after(FULL_RETRY_AFTER)
@@ -91,14 +91,7 @@ impl Broker {
     }
 
     async fn pass_on(&self, mut call: Call, arrived: Instant, counted: &mut Counted) -> Result<Reply, PlatformError> {
-        call.hops += 1;
-        if call.hops > self.limits.hops_max {
-            let message = format!("passed on {} times already; do brokers forward to each other?", call.hops - 1);
-            return Err(PlatformError::new(Reason::LoopDetected, message));
-        }
-        if call.time_left(Instant::now()).is_zero() {
-            return Err(PlatformError::new(Reason::Late, "the deadline passed before the call could be passed on"));
-        }
+        self.count_hop(&mut call, Instant::now())?;
         let first = Attempt::new(&self.routes, &call, None).inspect_err(|_| {
             counted.belongs_to(&self.routes.meters().find(call.function.as_str()));
         })?;
@@ -121,12 +114,30 @@ impl Broker {
         counted.spent(sent.saturating_duration_since(arrived));
         outcome.map(|reply| with_own_time(reply, arrived, sent))
     }
+
+    /// Counts one more role that the call has passed, if it may and there is time.
+    pub(crate) fn count_hop(&self, call: &mut Call, now: Instant) -> Result<(), PlatformError> {
+        call.hops += 1;
+        if call.hops > self.limits.hops_max {
+            let message = format!("passed on {} times already; do brokers forward to each other?", call.hops - 1);
+            return Err(PlatformError::new(Reason::LoopDetected, message));
+        }
+        if call.time_left(now).is_zero() {
+            return Err(PlatformError::new(Reason::Late, "the deadline passed before the call could be passed on"));
+        }
+        Ok(())
+    }
 }
 
 impl Handler for Broker {
     async fn handle(&self, call: Call, arrived: Instant) -> Result<Reply, PlatformError> {
         let _place = self.admit()?;
         self.call(call, arrived).await
+    }
+
+    async fn exchange(&self, exchange: Exchange, arrived: Instant) -> Result<Exchanged, PlatformError> {
+        let place = self.admit()?;
+        self.pass_exchange(exchange, place, arrived).await
     }
 }
 
@@ -192,7 +203,7 @@ impl Failed {
 
 /// Adds the broker's own time, before `sent`, a try that failed included; and the network's: what passed since beyond the
 /// time accounted for.
-fn with_own_time(mut reply: Reply, arrived: Instant, sent: Instant) -> Reply {
+pub(crate) fn with_own_time(mut reply: Reply, arrived: Instant, sent: Instant) -> Reply {
     let accounted_for = reply.timing.total();
     reply.timing.network += sent.elapsed().saturating_sub(accounted_for);
     reply.timing.broker += sent.saturating_duration_since(arrived);

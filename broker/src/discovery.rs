@@ -1,12 +1,12 @@
 //! Keeps the forwarding table in step with the controller: a function's destinations are the live computers that have any
 //! version of it ready. While the controller is away, what was learnt stays in use.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use nigh_proto::discovery::WatchEvent;
 use nigh_proto::membership::{Knowledge, Topics, keep_watching};
-use nigh_proto::{Computer, FunctionName, NodeName, Remote};
+use nigh_proto::{Computer, FunctionName, Kind, NodeName, Remote};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -25,7 +25,7 @@ pub(crate) async fn follow(controller: Remote, routes: Arc<Routes>) {
         let mut news = Vec::new();
         while learnt.recv_many(&mut news, CHANGES_WAITING_MAX).await > 0 {
             news.drain(..).for_each(|knowledge| known.learn(knowledge));
-            routes.announce(known.announced());
+            routes.announce(known.announced(), known.functions.clone());
         }
     };
     tokio::join!(watching, applying);
@@ -34,7 +34,7 @@ pub(crate) async fn follow(controller: Remote, routes: Arc<Routes>) {
 /// What the controller has told.
 #[derive(Debug, Default)]
 struct Known {
-    functions: BTreeSet<FunctionName>,
+    functions: BTreeMap<FunctionName, Kind>,
     computers: HashMap<NodeName, Computer>,
 }
 
@@ -52,7 +52,7 @@ impl Known {
     fn change(&mut self, event: WatchEvent) {
         match event {
             WatchEvent::Function(deployment) => {
-                self.functions.insert(deployment.name);
+                self.functions.insert(deployment.name, deployment.kind);
             }
             WatchEvent::FunctionRemoved(name) => {
                 self.functions.remove(&name);
@@ -70,7 +70,7 @@ impl Known {
     /// Who serves each function deployed, if anybody.
     fn announced(&self) -> Announced {
         let mut announced: Announced =
-            self.functions.iter().map(|function| (function.clone(), BTreeSet::new())).collect();
+            self.functions.keys().map(|function| (function.clone(), BTreeSet::new())).collect();
         for computer in self.computers.values() {
             for (function, _) in &computer.ready {
                 if let Some(endpoints) = announced.get_mut(function) {

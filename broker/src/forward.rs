@@ -6,11 +6,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
+use nigh_proto::exchange::RequestHead;
 use nigh_proto::older::{self, rpc};
 use nigh_proto::v1::functions_client::FunctionsClient;
-use nigh_proto::{Call, CallLimits, Endpoint, PlatformError, Reason, Remote, Reply, Role, channel, status};
+use nigh_proto::{
+    Call, CallLimits, Endpoint, Exchange, Exchanged, PlatformError, Reason, Remote, Reply, Role, channel, status,
+};
 use tonic::transport::Channel;
 
+use crate::exchange::Rewound;
 use crate::metrics::Meters;
 
 /// What a destination must prove to be, over TLS.
@@ -145,6 +149,29 @@ impl Destination {
         request.set_timeout(call.time_left(now));
         let response = self.connection.older.clone().run_lambda(request).await.map_err(Refused::from)?;
         older::reply(response.into_inner(), call, self.endpoint()).map_err(Refused::Nonsense)
+    }
+
+    /// The same for a call of an http function, up to the head of its answer. Dropping the answer's parts cancels the call
+    /// over there.
+    pub(crate) async fn exchange(
+        &self,
+        call: &Call,
+        head: &RequestHead,
+        body: Rewound,
+        now: Instant,
+    ) -> Result<Exchanged, Failure> {
+        let mut client = self.connection.client.clone();
+        let destination = self.clone();
+        let answer = async {
+            let answer = client.exchange(Exchange::to_request(call, head, body, now)).await;
+            let messages = answer.map_err(|status| self.failure(status))?.into_inner();
+            let exchanged = Exchanged::from_wire(messages, move |status| destination.failure(status).error).await;
+            exchanged.map_err(|error| Failure { error, origin: Origin::Peer })
+        };
+        match tokio::time::timeout_at(call.deadline.into(), answer).await {
+            Ok(exchanged) => exchanged,
+            Err(_) => Err(Failure { error: self.late(), origin: Origin::Here }),
+        }
     }
 
     /// Tells the peer's own verdict from a connection's.

@@ -1,7 +1,7 @@
 //! A broker: takes calls, sends each to the destination expected to answer soonest, and learns from the outcome.
 //!
 //! The walk of a call: [`ingress`] (a message becomes a checked call) → [`call`] (time left? pick, forward, perhaps once
-//! more elsewhere, record) → `routing` (pick) → [`forward`] (over a kept connection), and straight back. Beside it,
+//! more elsewhere, record; calls of http functions in [`exchange`]) → `routing` (pick) → [`forward`] (over a kept connection), and straight back. Beside it,
 //! [`discovery`] keeps the forwarding table in [`routes`] in step with the controller. A broker holds nothing that it
 //! could not rebuild.
 
@@ -9,6 +9,7 @@ mod call;
 mod config;
 mod discovery;
 mod error;
+mod exchange;
 mod forward;
 mod ingress;
 mod metrics;

@@ -1,10 +1,12 @@
 //! The forwarding table and what it is made of: destinations announced by the controller and those set by hand.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use nigh_proto::{CallLimits, Endpoint, FunctionName, PlatformError, Reason, Remote, Tls};
+use arc_swap::ArcSwap;
+use nigh_proto::{CallLimits, Endpoint, FunctionName, Kind, PlatformError, Reason, Remote, Tls};
 use nigh_routing::{Cause, Observation, Pick, PickError, PolicyKind, State, Table};
 use nigh_telemetry::PerFunction;
 use parking_lot::Mutex;
@@ -28,6 +30,8 @@ pub(crate) struct Routes {
     plan: Mutex<Plan>,
     meters: PerFunction<Meters>,
     links: Links,
+    /// Of the functions deployed.
+    kinds: ArcSwap<BTreeMap<FunctionName, Kind>>,
     controller: Option<Endpoint>,
     /// The controller has told what there is, or there is none to wait for.
     in_step: AtomicBool,
@@ -79,6 +83,7 @@ impl Routes {
             plan: Mutex::default(),
             meters: PerFunction::default(),
             links: Links { limits: config.limits.clone(), tls: config.tls.clone() },
+            kinds: ArcSwap::default(),
             in_step: AtomicBool::new(config.controller.is_none()),
             controller: config.controller.clone(),
             started: Instant::now(),
@@ -119,6 +124,11 @@ impl Routes {
         if self.is_ready() { Ok(()) } else { Err("the broker has not heard from its controller yet".to_owned()) }
     }
 
+    /// A function's kind, if the controller has told of it.
+    pub(crate) fn kind(&self, function: &FunctionName) -> Option<Kind> {
+        self.kinds.load().get(function).copied()
+    }
+
     /// How destinations are chosen.
     pub(crate) fn policy(&self) -> PolicyKind {
         self.table.lock().policy()
@@ -126,7 +136,8 @@ impl Routes {
 
     /// Puts what the controller knows in place of what it knew; all at once for the calls. What was learnt of
     /// destinations that stay is kept.
-    pub(crate) fn announce(&self, announced: Announced) {
+    pub(crate) fn announce(&self, announced: Announced, kinds: BTreeMap<FunctionName, Kind>) {
+        self.kinds.store(Arc::new(kinds));
         let mut plan = self.plan.lock();
         let before = std::mem::replace(&mut plan.announced, announced);
         let after = &plan.announced;

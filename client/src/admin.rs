@@ -6,8 +6,8 @@ use bytes::Bytes;
 use nigh_proto::v1::controller_client::ControllerClient;
 use nigh_proto::v1::deploy_request::Part;
 use nigh_proto::{
-    Broker, Computer, Deployment, Digest, DirectoryGrant, Endpoint, FunctionName, Limits, PlatformError, Reason,
-    Remote, Role, channel, v1,
+    AllowedHost, Broker, Computer, Deployment, Digest, DirectoryGrant, Endpoint, FunctionName, Limits, PlatformError,
+    Reason, Remote, Role, channel, v1,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -37,6 +37,8 @@ pub struct DeployRequest {
     pub limits: Limits,
     /// The directories that it may reach.
     pub directories: Vec<DirectoryGrant>,
+    /// The hosts that it may send HTTP requests to; for http functions only.
+    pub hosts: Vec<AllowedHost>,
 }
 
 /// What a deployment came to.
@@ -192,5 +194,6 @@ fn head(request: DeployRequest) -> v1::DeployHead {
         name: request.name.to_string(),
         limits: Some(request.limits.to_wire()),
         directories: request.directories.into_iter().map(grant).collect(),
+        hosts: request.hosts.iter().map(ToString::to_string).collect(),
     }
 }

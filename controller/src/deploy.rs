@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt as _};
+use nigh_proto::deployment::Wanted;
 use nigh_proto::module::{ModuleLimits, inspect};
-use nigh_proto::{Deployment, Digest, DirectoryGrant, FunctionName, Limits};
+use nigh_proto::{Deployment, Digest, FunctionName, Kind};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
@@ -20,17 +21,9 @@ use crate::store::{Caps, Store, blocking};
 #[derive(Debug)]
 pub(crate) enum Part {
     /// What is to be deployed.
-    Head(Head),
+    Head(Wanted),
     /// The next bytes of the module.
     Module(Bytes),
-}
-
-/// What is to be deployed, beside the module.
-#[derive(Debug)]
-pub(crate) struct Head {
-    pub(crate) name: FunctionName,
-    pub(crate) limits: Limits,
-    pub(crate) directories: Vec<DirectoryGrant>,
 }
 
 /// Deploys and removes.
@@ -119,7 +112,7 @@ impl Deployments {
     async fn receive(
         &self,
         mut parts: impl Stream<Item = Result<Part, DeployError>> + Unpin,
-    ) -> Result<(Head, Bytes), DeployError> {
+    ) -> Result<(Wanted, Bytes), DeployError> {
         let Config { upload_idle: idle, upload_timeout: limit, .. } = self.config;
         let deadline = Instant::now() + limit;
         let bytes_max = self.config.module_limits.bytes_max;
@@ -148,7 +141,7 @@ impl Deployments {
     }
 
     /// Finds out what the module is and whether it can be deployed like this.
-    async fn judge(&self, head: Head, module: Bytes) -> Result<(Deployment, Bytes), DeployError> {
+    async fn judge(&self, head: Wanted, module: Bytes) -> Result<(Deployment, Bytes), DeployError> {
         let place = permit(&self.inspections).await;
         let limits = self.config.module_limits.clone();
         let judging = tokio::task::spawn_blocking(move || {
@@ -185,11 +178,15 @@ async fn permit(places: &Arc<Semaphore>) -> OwnedSemaphorePermit {
     places.clone().acquire_owned().await.expect("the semaphores of deployments are never closed")
 }
 
-fn judge(head: Head, module: &[u8], limits: &ModuleLimits) -> Result<Deployment, DeployError> {
+fn judge(head: Wanted, module: &[u8], limits: &ModuleLimits) -> Result<Deployment, DeployError> {
     let found = inspect(module, limits)?;
     found.check_memory(head.limits.memory_bytes)?;
-    let bytes = module.len() as u64;
-    Ok(Deployment::new(head.name, Digest::of(module), bytes, found.kind, head.limits, head.directories))
+    if found.kind != Kind::Http && !head.hosts.is_empty() {
+        return Err(DeployError::HostsWithoutHttp(found.kind));
+    }
+    let (digest, bytes) = (Digest::of(module), module.len() as u64);
+    let deployment = Deployment::new(head.name, digest, bytes, found.kind, head.limits, head.directories);
+    Ok(deployment.allowing(head.hosts))
 }
 
 /// The next part, if it comes before the upload has been silent or under way for too long.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use nigh_proto::module::ModuleError;
-use nigh_proto::{Digest, FunctionName, PlatformError, Reason};
+use nigh_proto::{Digest, FunctionName, Kind, PlatformError, Reason};
 
 /// Time after which it makes sense to ask again where too much was going on at once.
 const RETRY_WHEN_BUSY: Duration = Duration::from_secs(1);
@@ -126,6 +126,8 @@ pub(crate) enum DeployError {
     Refused(#[from] PlatformError),
     #[error(transparent)]
     Module(#[from] ModuleError),
+    #[error("hosts are allowed to http functions only, and this module is of kind {0}; deploy it without --allow-host")]
+    HostsWithoutHttp(Kind),
     #[error("{0} functions are deployed, which is the limit; remove one that is no longer used (`nigh ls`, `nigh rm`)")]
     FunctionsFull(usize),
     #[error(
@@ -150,9 +152,11 @@ impl From<DeployError> for PlatformError {
             DeployError::Busy { .. } => {
                 return Self::new(Reason::QueueFull, error.to_string()).retry_after(RETRY_WHEN_BUSY);
             }
-            DeployError::NoHead | DeployError::TwoHeads | DeployError::Empty | DeployError::EmptyPart => {
-                Reason::Malformed
-            }
+            DeployError::NoHead
+            | DeployError::TwoHeads
+            | DeployError::Empty
+            | DeployError::EmptyPart
+            | DeployError::HostsWithoutHttp(_) => Reason::Malformed,
             DeployError::PartTooLarge { .. } | DeployError::TooLarge { .. } => Reason::TooLarge,
             DeployError::BrokenOff(_) => Reason::Disconnected,
             DeployError::Stalled(_) | DeployError::TimedOut(_) => Reason::Late,

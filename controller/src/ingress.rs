@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::config::Config;
-use crate::deploy::{Deployments, Head, Part};
+use crate::deploy::{Deployments, Part};
 use crate::error::{DeployError, Error};
 use crate::fetch::{Fetch, Fetches};
 use crate::older::{EdgeIngress, Nodes};
@@ -158,10 +158,7 @@ fn role_of(node: &Node) -> Role {
 
 fn checked_part(part: v1::DeployRequest) -> Result<Part, DeployError> {
     match part.part {
-        Some(deploy_request::Part::Head(head)) => {
-            let (name, limits, directories) = Deployment::check_head(head)?;
-            Ok(Part::Head(Head { name, limits, directories }))
-        }
+        Some(deploy_request::Part::Head(head)) => Ok(Part::Head(Deployment::check_head(head)?)),
         Some(deploy_request::Part::Module(bytes)) => Ok(Part::Module(bytes)),
         None => Err(DeployError::EmptyPart),
     }

@@ -6,6 +6,7 @@
 
 mod build;
 mod compiler;
+mod component;
 mod environment;
 mod error;
 mod package;

@@ -39,6 +39,7 @@ const fn rule(path: &'static str, deed: &'static str, roles: &'static [Role]) ->
 const RULES: &[Rule] = &[
     rule("/nigh.v1.Functions/Invoke", "call functions", CALLERS),
     rule("/nigh.v1.Functions/InvokeStream", "call functions", CALLERS),
+    rule("/nigh.v1.Functions/Exchange", "call functions", CALLERS),
     rule("/nigh.v1.Controller/Announce", "announce itself", NODES),
     rule("/nigh.v1.Controller/Withdraw", "withdraw itself", NODES),
     rule("/nigh.v1.Controller/Watch", "watch the registry", &[Role::Computer, Role::Broker, Role::Operator]),

@@ -12,6 +12,7 @@ use tonic::transport::{Channel, server};
 use tower::layer::util::{Identity as NoLayer, Stack};
 
 use crate::access::Rules;
+use crate::exchange::PART_BYTES_MAX;
 use crate::identity::Role;
 use crate::name::Endpoint;
 use crate::tls::accept::Incoming;
@@ -177,7 +178,9 @@ pub async fn serve(
     services.serve_with_incoming_shutdown(connections, leave).await
 }
 
-/// The most that a message with such a payload may take, for `max_decoding_message_size` and its twin.
+/// The most that a message with such a payload may take, for `max_decoding_message_size` and its twin; never less than a
+/// part of an http function's body.
 pub const fn message_bytes_max(payload_bytes_max: usize) -> usize {
-    payload_bytes_max.saturating_add(MESSAGE_OVERHEAD_BYTES)
+    let largest = if payload_bytes_max > PART_BYTES_MAX { payload_bytes_max } else { PART_BYTES_MAX };
+    largest.saturating_add(MESSAGE_OVERHEAD_BYTES)
 }

@@ -1,6 +1,7 @@
 //! A function as deployed: name, version, module, limits, grants.
 
 use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
 
 use prost::Message as _;
@@ -204,6 +205,55 @@ impl DirectoryGrant {
     }
 }
 
+/// A host that an http function may send requests to.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AllowedHost {
+    /// A name or an address (IPv6 in brackets), in lower case.
+    host: String,
+    /// Without one, the standard port of the request's scheme.
+    port: Option<u16>,
+}
+
+impl AllowedHost {
+    /// Hosts of one function, at most.
+    pub const MAX: usize = 64;
+
+    /// Whether it is this host and port, where `standard` is the port that goes without saying.
+    pub fn covers(&self, host: &str, port: u16, standard: u16) -> bool {
+        self.port.unwrap_or(standard) == port && self.host.eq_ignore_ascii_case(host)
+    }
+}
+
+impl FromStr for AllowedHost {
+    type Err = PlatformError;
+
+    fn from_str(given: &str) -> Result<Self, PlatformError> {
+        let malformed = || {
+            let given: String = given.chars().take(300).collect();
+            PlatformError::malformed(format!(
+                "allowed host {given:?}: write HOST or HOST:PORT, without a scheme or a path"
+            ))
+        };
+        // An endpoint's form with a port that is put in where there is none.
+        let has_port = given.rsplit_once(':').is_some_and(|(host, _)| !host.contains(':') || host.ends_with(']'));
+        let endpoint = if has_port { given.to_owned() } else { format!("{given}:1") };
+        let is_bare = !given.contains('/');
+        let checked: crate::Endpoint = endpoint.parse().ok().filter(|_| is_bare).ok_or_else(malformed)?;
+        let (host, port) = checked.as_str().rsplit_once(':').ok_or_else(malformed)?;
+        let port = if has_port { Some(port.parse().map_err(|_| malformed())?) } else { None };
+        Ok(Self { host: host.to_ascii_lowercase(), port })
+    }
+}
+
+impl fmt::Display for AllowedHost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.port {
+            Some(port) => write!(f, "{}:{port}", self.host),
+            None => f.write_str(&self.host),
+        }
+    }
+}
+
 /// A function as deployed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Deployment {
@@ -221,6 +271,21 @@ pub struct Deployment {
     pub limits: Limits,
     /// The directories it may reach.
     pub directories: Vec<DirectoryGrant>,
+    /// The hosts that it may send HTTP requests to, sorted.
+    pub hosts: Vec<AllowedHost>,
+}
+
+/// What a deployer asks for, beside the module.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// The name to call it by.
+    pub name: FunctionName,
+    /// Its limits.
+    pub limits: Limits,
+    /// The directories that it may reach.
+    pub directories: Vec<DirectoryGrant>,
+    /// The hosts that it may send HTTP requests to.
+    pub hosts: Vec<AllowedHost>,
 }
 
 impl Deployment {
@@ -233,21 +298,38 @@ impl Deployment {
         limits: Limits,
         directories: Vec<DirectoryGrant>,
     ) -> Self {
-        let mut deployment = Self { name, version: module, module, module_bytes, kind, limits, directories };
-        let mut wire = deployment.to_wire();
+        let hosts = Vec::new();
+        Self { name, version: module, module, module_bytes, kind, limits, directories, hosts }.with_version()
+    }
+
+    /// The same with these hosts allowed, which makes it another version.
+    #[must_use]
+    pub fn allowing(mut self, mut hosts: Vec<AllowedHost>) -> Self {
+        hosts.sort();
+        hosts.dedup();
+        self.hosts = hosts;
+        self.with_version()
+    }
+
+    fn with_version(mut self) -> Self {
+        let mut wire = self.to_wire();
         wire.name.clear();
         wire.version.clear();
-        deployment.version = Digest::of(&wire.encode_to_vec());
-        deployment
+        self.version = Digest::of(&wire.encode_to_vec());
+        self
     }
 
     /// Checks what a deployer asks for: name, limits and grants.
     ///
     /// # Errors
     /// [`Reason::Malformed`](crate::Reason::Malformed), saying what is wrong.
-    pub fn check_head(head: v1::DeployHead) -> Result<(FunctionName, Limits, Vec<DirectoryGrant>), PlatformError> {
-        let limits = Limits::from_wire(&head.limits.unwrap_or_default())?;
-        Ok((head.name.parse()?, limits, grants(head.directories)?))
+    pub fn check_head(head: v1::DeployHead) -> Result<Wanted, PlatformError> {
+        Ok(Wanted {
+            limits: Limits::from_wire(&head.limits.unwrap_or_default())?,
+            name: head.name.parse()?,
+            directories: grants(head.directories)?,
+            hosts: hosts(&head.hosts)?,
+        })
     }
 
     /// Checks a message as it arrives.
@@ -269,7 +351,8 @@ impl Deployment {
             kind,
             limits,
             grants(wire.directories)?,
-        );
+        )
+        .allowing(hosts(&wire.hosts)?);
         if deployment.version != wire.version.parse()? {
             return Err(PlatformError::malformed(format!(
                 "the version of {} does not follow from its module, limits and grants",
@@ -294,12 +377,21 @@ impl Deployment {
             kind: kind.into(),
             limits: Some(self.limits.to_wire()),
             directories: self.directories.iter().map(DirectoryGrant::to_wire).collect(),
+            hosts: self.hosts.iter().map(ToString::to_string).collect(),
         }
     }
 }
 
 fn ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn hosts(wire: &[String]) -> Result<Vec<AllowedHost>, PlatformError> {
+    if wire.len() > AllowedHost::MAX {
+        let message = format!("{} allowed hosts; at most {} are taken", wire.len(), AllowedHost::MAX);
+        return Err(PlatformError::malformed(message));
+    }
+    wire.iter().map(|host| host.parse()).collect()
 }
 
 fn grants(wire: Vec<v1::DirectoryGrant>) -> Result<Vec<DirectoryGrant>, PlatformError> {
@@ -354,6 +446,30 @@ mod tests {
         let tighter = Limits { open_files: 3, ..Limits::default() };
         assert_eq!(Limits::from_wire(&tighter.to_wire()).unwrap(), tighter);
         assert_ne!(deployment(tighter).version, deployment(Limits::default()).version);
+    }
+
+    #[test]
+    fn allowed_hosts_are_part_of_the_version_whatever_their_order() {
+        let one = deployment(Limits::default());
+        let hosts = |hosts: &[&str]| hosts.iter().map(|host| host.parse().unwrap()).collect::<Vec<AllowedHost>>();
+        let allowing = one.clone().allowing(hosts(&["b.example:81", "a.example", "a.example"]));
+        assert_ne!(allowing.version, one.version);
+        assert_eq!(allowing, one.clone().allowing(hosts(&["A.example", "b.example:81"])));
+        assert_eq!(Deployment::from_wire(allowing.to_wire()).unwrap(), allowing);
+        assert_eq!(one.clone().allowing(Vec::new()), one);
+    }
+
+    #[test]
+    fn an_allowed_host_covers_its_port_or_the_standard_one() {
+        let covers = |allowed: &str, host, port| allowed.parse::<AllowedHost>().unwrap().covers(host, port, 443);
+        assert!(covers("a.example", "A.Example", 443) && !covers("a.example", "a.example", 80));
+        assert!(covers("a.example:80", "a.example", 80) && !covers("a.example:80", "a.example", 443));
+        assert!(
+            !covers("a.example", "b.a.example", 443) && covers("[::1]:9", "[::1]", 9) && covers("[::1]", "[::1]", 443)
+        );
+        for odd in ["", "http://a", "a/b", "a:0", "a:b", "::1", "a b", "*", ":80"] {
+            assert!(odd.parse::<AllowedHost>().is_err(), "{odd}");
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ use futures_util::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::call::{Call, CallLimits, timeout_of};
+use crate::exchange::{Exchange, Exchanged, WireAnswer};
 use crate::reply::Reply;
 use crate::status::PlatformError;
 use crate::v1::functions_server::{Functions, FunctionsServer};
@@ -17,6 +18,16 @@ use crate::{channel, stream, v1};
 pub trait Handler: Send + Sync + 'static {
     /// Handles one call; `arrived` is when its message was complete.
     fn handle(&self, call: Call, arrived: Instant) -> impl Future<Output = Result<Reply, PlatformError>> + Send;
+
+    /// Handles one call of an http function up to the head of its answer; the rest comes with the answer's parts.
+    fn exchange(
+        &self,
+        exchange: Exchange,
+        _arrived: Instant,
+    ) -> impl Future<Output = Result<Exchanged, PlatformError>> + Send {
+        let message = format!("{} takes no HTTP requests here", exchange.call.function);
+        std::future::ready(Err(PlatformError::malformed(message)))
+    }
 }
 
 /// `nigh.v1.Functions` in front of a [`Handler`].
@@ -57,5 +68,18 @@ impl<H: Handler> Functions for Ingress<H> {
         request: Request<Streaming<v1::InvokeFrame>>,
     ) -> Result<Response<Self::InvokeStreamStream>, Status> {
         Ok(Response::new(Box::pin(stream::serve(self.handler.clone(), self.limits.clone(), request.into_inner()))))
+    }
+
+    type ExchangeStream = std::pin::Pin<Box<dyn Stream<Item = Result<v1::ExchangeResponse, Status>> + Send>>;
+
+    async fn exchange(
+        &self,
+        request: Request<Streaming<v1::ExchangeRequest>>,
+    ) -> Result<Response<Self::ExchangeStream>, Status> {
+        let arrived = Instant::now();
+        let timeout = timeout_of(request.metadata());
+        let exchange = Exchange::from_wire(request.into_inner(), timeout, &self.limits, arrived).await?;
+        let exchanged = self.handler.exchange(exchange, arrived).await?;
+        Ok(Response::new(Box::pin(WireAnswer::new(exchanged))))
     }
 }

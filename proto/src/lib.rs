@@ -9,6 +9,7 @@ pub mod call;
 pub mod channel;
 pub mod deployment;
 pub mod discovery;
+pub mod exchange;
 pub mod identity;
 pub mod ingress;
 pub mod membership;
@@ -34,8 +35,9 @@ pub mod v1 {
 
 pub use call::{Call, CallId, CallLimits, Headers};
 pub use channel::Remote;
-pub use deployment::{Deployment, DirectoryGrant, Kind, Limits};
+pub use deployment::{AllowedHost, Deployment, DirectoryGrant, Kind, Limits};
 pub use discovery::{Broker, Computer, ComputerProblem};
+pub use exchange::{Exchange, Exchanged};
 pub use identity::{Identity, Role};
 pub use name::{Digest, Endpoint, FunctionName, NodeName};
 pub use reply::{Estimate, Load, Outcome, Reply, Spread, Timing};

@@ -93,6 +93,7 @@ pub struct Topics {
 
 /// What a watcher learns.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "few are on their way at a time")]
 pub enum Knowledge {
     /// All there is, in place of everything learnt before: a stream to the controller was (re)opened and is in step.
     /// Holds no `Synced` and no removals.

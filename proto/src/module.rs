@@ -2,12 +2,16 @@
 //!
 //! Author tools, controller and computer all judge by this one rule, so a module that deploys also runs.
 
+mod component;
+
 use wasmparser::{
     Encoding, ExternalKind, FuncValidatorAllocations, Parser, Payload, TypeRef, ValidPayload, Validator, WasmFeatures,
 };
 
 use crate::deployment::Kind;
 use crate::status::{PlatformError, Reason};
+
+pub use component::{CORE_INSTANCES_MAX, MEMORIES_MAX, TABLES_MAX, component_features};
 
 /// The native ABI's exports and imports; see the SDK for what they do.
 pub mod abi {
@@ -103,9 +107,14 @@ pub enum ModuleError {
         /// The import's name.
         name: String,
     },
-    /// The kind is recognised but cannot be run yet.
-    #[error("this is a component (kind http); computers run core modules of kind native or command so far")]
-    HttpNotSupported,
+    /// A component that handles no requests.
+    #[error(
+        "the component does not export wasi:http/incoming-handler of WASI 0.2 (it exports {0}); build it for the world wasi:http/proxy, or a program as a core module for wasm32-wasip1"
+    )]
+    NoHandler(String),
+    /// A component that asks for an interface that no computer gives.
+    #[error("the component imports {0}, which no computer offers; http functions may import WASI 0.2")]
+    UnknownInterface(String),
     /// One of [`ModuleLimits`].
     #[error("the module has {what} {found}; the limit is {limit}")]
     OverLimit {
@@ -161,7 +170,7 @@ pub fn inspect(bytes: &[u8], limits: &ModuleLimits) -> Result<Module, ModuleErro
         return Err(ModuleError::NotWasm);
     }
     if Parser::is_component(bytes) {
-        return Err(ModuleError::HttpNotSupported);
+        return component::inspect(bytes, limits);
     }
     let mut facts = Facts::default();
     let mut validator = Validator::new_with_features(features());
@@ -200,7 +209,9 @@ struct Facts {
 impl Facts {
     fn take(&mut self, payload: &Payload<'_>, limits: &ModuleLimits) -> Result<(), ModuleError> {
         match payload {
-            Payload::Version { encoding: Encoding::Component, .. } => return Err(ModuleError::HttpNotSupported),
+            Payload::Version { encoding: Encoding::Component, .. } => {
+                return Err(ModuleError::Invalid("a component within a module".to_owned()));
+            }
             Payload::ImportSection(section) => {
                 for import in section.clone().into_imports() {
                     let import = import.map_err(invalid)?;
@@ -329,7 +340,7 @@ mod tests {
             check(r#"(module (memory (export "memory") 2) (func (export "_start")))"#).unwrap().kind,
             Kind::Command
         );
-        assert_eq!(check("(component)").unwrap_err(), ModuleError::HttpNotSupported);
+        assert_eq!(check("(component)").unwrap_err(), ModuleError::NoHandler("nothing".to_owned()));
         assert_eq!(check("(module)").unwrap_err(), ModuleError::NoEntry);
     }
 

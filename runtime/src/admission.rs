@@ -1,13 +1,17 @@
 //! The door: may this call wait here for its turn? Refusals are made at once, say why, and when to come again.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use nigh_proto::exchange::{Body, RequestHead};
 use nigh_proto::{Call, Deployment, Estimate, FunctionName, Load, Outcome, PlatformError, Reason, Reply, Timing};
 use tokio::sync::oneshot;
 
 use crate::crew::{Crew, Taken};
-use crate::function::{Function, Version};
+use crate::function::{Code, Function, Version};
+use crate::http::{self, Answered, Incoming};
 use crate::metrics::Meters;
 use crate::schedule::{Claim, Full};
 
@@ -28,13 +32,15 @@ pub(crate) struct Job {
     pub(crate) arrived: Instant,
     pub(crate) function: Arc<Function>,
     pub(crate) version: Arc<Version>,
+    /// The request, for an http function.
+    pub(crate) incoming: Option<Incoming>,
     pub(crate) answer: oneshot::Sender<Answer>,
 }
 
 /// A call's place: dropped, it cancels the call, wherever that is.
 #[derive(Debug)]
-pub(crate) struct Place<'a> {
-    crew: &'a Crew,
+pub(crate) struct Place {
+    crew: Arc<Crew>,
     claim: Claim,
     /// When it has waited for its turn for as long as its function allows.
     wait_until: Instant,
@@ -44,15 +50,33 @@ pub(crate) struct Place<'a> {
     answer: oneshot::Receiver<Answer>,
 }
 
+/// What becomes of a call at the door.
+#[derive(Debug)]
+pub(crate) enum Admitted {
+    /// It waits for its turn, or runs.
+    Waits(Place),
+    /// The same for an http function, which begins to answer before it has ended.
+    Answers(Place, oneshot::Receiver<Answered>, http::About),
+}
+
+/// What a call brings for its function.
+pub(crate) enum Brought {
+    /// Its payload.
+    Payload,
+    /// An HTTP request.
+    Request(RequestHead, Body),
+}
+
 /// Lets a call in, or says why not.
-pub(crate) fn admit<'a>(
-    crew: &'a Arc<Crew>,
+pub(crate) fn admit(
+    crew: &Arc<Crew>,
     function: &Arc<Function>,
     version: Arc<Version>,
     call: Call,
+    brought: Brought,
     arrived: Instant,
-) -> Result<Place<'a>, PlatformError> {
-    let admitted = submit(crew, function, version, call, arrived);
+) -> Result<Admitted, PlatformError> {
+    let admitted = submit(crew, function, version, call, brought, arrived);
     if let Err(error) = &admitted {
         refused(function, error);
     }
@@ -79,13 +103,14 @@ pub(crate) fn estimate(
     Ok((Estimate { queue, ..estimate }, load))
 }
 
-fn submit<'a>(
-    crew: &'a Arc<Crew>,
+fn submit(
+    crew: &Arc<Crew>,
     function: &Arc<Function>,
     version: Arc<Version>,
-    call: Call,
+    mut call: Call,
+    brought: Brought,
     arrived: Instant,
-) -> Result<Place<'a>, PlatformError> {
+) -> Result<Admitted, PlatformError> {
     check_payload(&version.deployment, &call)?;
     let (claim, samples) = claim(function, &version.deployment, &call);
     let left = call.time_left(Instant::now());
@@ -99,15 +124,57 @@ fn submit<'a>(
     let queue_wait = version.deployment.limits.queue_wait;
     let patience = if is_known { left.min(queue_wait) } else { Duration::MAX };
     let (sender, answer) = oneshot::channel();
-    let job = Job { call, arrived, function: function.clone(), version, answer: sender };
-    match crew.submit(claim, job, patience, is_known) {
-        Ok(taken) => {
-            let (wait_until, meters) = (arrived + queue_wait, function.meters.clone());
-            Ok(Place { crew, claim, wait_until, queue_wait, taken, meters, answer })
+    let (incoming, answering) = match take_in(&version, &mut call, brought, crew)? {
+        Some((incoming, answered, about)) => (Some(incoming), Some((answered, about))),
+        None => (None, None),
+    };
+    let job = Job { call, arrived, function: function.clone(), version, incoming, answer: sender };
+    let taken = crew.submit(claim, job, patience, is_known).map_err(|refusal| match refusal {
+        Refusal::WaitTooLong(wait) => too_busy(wait, left, queue_wait),
+        refusal => refusal.into_error(function, &claim),
+    })?;
+    let (wait_until, meters) = (arrived + queue_wait, function.meters.clone());
+    let place = Place { crew: crew.clone(), claim, wait_until, queue_wait, taken, meters, answer };
+    Ok(match answering {
+        Some((answered, about)) => Admitted::Answers(place, answered, about),
+        None => Admitted::Waits(place),
+    })
+}
+
+/// What of a call an http function is given, and where its answer will appear; nothing for other kinds.
+fn take_in(
+    version: &Version,
+    call: &mut Call,
+    brought: Brought,
+    crew: &Crew,
+) -> Result<Option<(Incoming, oneshot::Receiver<Answered>, http::About)>, PlatformError> {
+    let kind = version.deployment.kind;
+    // An instance that is kept is to be there for the caller's next call.
+    let waits_for_end = matches!(brought, Brought::Payload) || version.deployment.limits.reuse > 1;
+    let (head, body) = match (&version.code, brought) {
+        (Code::Http(_), Brought::Request(head, body)) => (head, body),
+        (Code::Http(_), Brought::Payload) => http::request_of(call)?,
+        (Code::Native(_) | Code::Command(_), Brought::Payload) => return Ok(None),
+        (Code::Native(_) | Code::Command(_), Brought::Request(..)) => {
+            let message = format!(
+                "{} is of kind {kind}: it takes a payload, and no requests with other methods or further paths; use POST /function/{}",
+                call.function, call.function
+            );
+            return Err(PlatformError::malformed(message));
         }
-        Err(Refusal::WaitTooLong(wait)) => Err(too_busy(wait, left, queue_wait)),
-        Err(refusal) => Err(refusal.into_error(function, &claim)),
-    }
+    };
+    let payload_bytes_max = version.deployment.limits.payload_bytes;
+    http::check_length(&head, payload_bytes_max)?;
+    let about = http::About {
+        computer: crew.computer.clone(),
+        version: version.deployment.version,
+        call: call.id.clone(),
+        hops: call.hops,
+        payload_bytes_max,
+        waits_for_end,
+    };
+    let (answer, answered) = oneshot::channel();
+    Ok(Some((Incoming { head, body, answer }, answered, about)))
 }
 
 /// The call would wait too long. Whoever has more patience may be let in, so the delay is what is missing.
@@ -216,9 +283,9 @@ pub(crate) fn not_ready(name: &FunctionName, problem: Option<String>) -> Platfor
     }
 }
 
-impl Place<'_> {
+impl Place {
     /// Waits for the answer until `deadline`, and for its turn no longer than its function allows.
-    pub(crate) async fn answer(mut self, deadline: Instant) -> Answer {
+    pub(crate) async fn answer(&mut self, deadline: Instant) -> Answer {
         if self.wait_until < deadline {
             match tokio::time::timeout_at(self.wait_until.into(), &mut self.answer).await {
                 Ok(answered) => return self.unpack(answered),
@@ -240,6 +307,19 @@ impl Place<'_> {
         }
     }
 
+    /// The answer, once it is there.
+    pub(crate) fn poll_answer(&mut self, context: &mut Context<'_>) -> Poll<Answer> {
+        Pin::new(&mut self.answer).poll(context).map(|answered| self.unpack(answered))
+    }
+
+    /// Lets the guest come to its end although nobody waits for that.
+    pub(crate) fn let_finish(mut self) {
+        tokio::spawn(async move {
+            // The guest is under its own limits.
+            let _ = (&mut self.answer).await;
+        });
+    }
+
     fn unpack(&self, answered: Result<Answer, oneshot::error::RecvError>) -> Answer {
         match answered {
             Ok(answer) => answer,
@@ -259,7 +339,7 @@ impl Place<'_> {
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for Place {
     fn drop(&mut self) {
         // A waiting call gives up its place; a guest that computes notices at the next tick that nobody listens any more,
         // and one that waits for its host is ended by the drop of its task.

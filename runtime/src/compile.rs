@@ -19,7 +19,7 @@ use tokio::process::Command;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config::{CompilerProgram, Config};
-use crate::engine::Shape;
+use crate::engine::{Shape, Started};
 use crate::error::PrepareError;
 use crate::expose::expose;
 
@@ -37,13 +37,26 @@ const STACK_BYTES: usize = 16 << 20;
 /// Who compiles.
 #[derive(Debug)]
 pub(crate) struct Compiler {
-    engine: wasmtime::Engine,
-    shape: Shape,
+    modules: Target,
+    components: Target,
     program: Option<CompilerProgram>,
     bounds: Bounds,
     brief: Arc<Semaphore>,
     slow: Arc<Semaphore>,
     times: Histogram,
+}
+
+/// What code is compiled for.
+#[derive(Debug)]
+struct Target {
+    engine: wasmtime::Engine,
+    shape: Shape,
+}
+
+impl Target {
+    fn of(started: &Started) -> Self {
+        Self { engine: started.engine.clone(), shape: started.shape }
+    }
 }
 
 /// What compiling one module may take.
@@ -55,14 +68,14 @@ struct Bounds {
 }
 
 impl Compiler {
-    pub(crate) fn new(engine: wasmtime::Engine, shape: Shape, config: &Config) -> Self {
+    pub(crate) fn new(modules: &Started, components: &Started, config: &Config) -> Self {
         if config.compiler.is_none() {
             tracing::info!("modules are compiled in this process, without bounds on time and memory");
         }
         let places = || Arc::new(Semaphore::new(config.compiles_max.clamp(1, Semaphore::MAX_PERMITS)));
         Self {
-            engine,
-            shape,
+            modules: Target::of(modules),
+            components: Target::of(components),
             program: config.compiler.clone(),
             bounds: Bounds {
                 cpu: config.compile_cpu_max,
@@ -82,7 +95,7 @@ impl Compiler {
         let work = async {
             match &self.program {
                 Some(program) => self.in_child(program, kind, &module).await,
-                None => in_this_process(&self.engine, kind, module.clone()).await,
+                None => in_this_process(&self.target(kind).engine, kind, module.clone()).await,
             }
         };
         let code = self.stepping_aside(place, work).await?;
@@ -90,6 +103,10 @@ impl Compiler {
         self.times.record(took);
         tracing::info!(module = %digest.short(), ms = took.as_millis(), "compiled");
         Ok(code)
+    }
+
+    fn target(&self, kind: Kind) -> &Target {
+        if kind == Kind::Http { &self.components } else { &self.modules }
     }
 
     /// How long modules took to compile.
@@ -118,7 +135,7 @@ impl Compiler {
     async fn in_child(&self, program: &CompilerProgram, kind: Kind, module: &[u8]) -> Result<Vec<u8>, PrepareError> {
         let order = Order {
             kind,
-            shape: self.shape,
+            shape: self.target(kind).shape,
             cpu_seconds: self.bounds.cpu.as_secs().max(1),
             memory_bytes: self.bounds.memory_bytes,
             module_bytes: module.len() as u64,
@@ -226,7 +243,7 @@ fn machine_code(engine: &wasmtime::Engine, kind: Kind, module: &[u8]) -> Result<
             let exposed = expose(module).map_err(|error| error.to_string())?;
             engine.precompile_module(&exposed).map_err(|error| format!("{error:#}"))
         }
-        Kind::Http => Err("components are not compiled here".to_owned()),
+        Kind::Http => engine.precompile_component(module).map_err(|error| format!("{error:#}")),
     }
 }
 
@@ -259,7 +276,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn slow_work_makes_way() {
         let config = Config { compiles_max: 1, ..Config::new("computer-1".parse().unwrap()) };
-        let compiler = Compiler::new(wasmtime::Engine::default(), Shape::ROOMY, &config);
+        let started = Started { engine: wasmtime::Engine::default(), shape: Shape::ROOMY, places: 1 };
+        let compiler = Compiler::new(&started, &started, &config);
         let place = || compiler.brief.clone().acquire_owned();
         let slow = compiler.stepping_aside(place().await.unwrap(), tokio::time::sleep(100 * BRIEF_MAX));
         tokio::pin!(slow);

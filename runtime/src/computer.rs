@@ -7,10 +7,12 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use nigh_proto::ingress::Handler;
-use nigh_proto::{Call, Deployment, FunctionName, Kind, Load, NodeName, PlatformError, Reason, Reply, module};
+use nigh_proto::{
+    Call, Deployment, Exchange, Exchanged, FunctionName, Kind, Load, NodeName, PlatformError, Reason, Reply, module,
+};
 use tokio::sync::{Notify, Semaphore, watch};
 
-use crate::admission;
+use crate::admission::{self, Admitted, Brought};
 use crate::cache::Cache;
 use crate::command::Command;
 use crate::compile::Compiler;
@@ -20,10 +22,11 @@ use crate::engine;
 use crate::error::{Error, PrepareError};
 use crate::function::{Code, Function, Functions, Grant, Known, Retired, Version};
 use crate::host::{self, Guest};
+use crate::http::{self, Http};
 use crate::logs::Hub;
 use crate::measure::Summary;
 use crate::metrics;
-use crate::module::{Compiled, Modules};
+use crate::module::{Compiled, CompiledCode, Form, Modules, Shelf};
 use crate::native::Native;
 use crate::residency::Residency;
 use crate::schedule::{Budgets, LaneId};
@@ -41,6 +44,7 @@ pub struct Computer {
     module_bytes_max: u64,
     instances_max: u32,
     linker: wasmtime::Linker<Guest>,
+    imports: http::Imports,
     modules: Modules,
     functions: Arc<Functions>,
     crew: Arc<Crew>,
@@ -75,12 +79,17 @@ impl Computer {
     /// Where the configuration contradicts itself, or the host does not give what it needs; the operator has to act.
     pub fn new(config: Config) -> Result<Arc<Self>, Error> {
         check(&config)?;
-        let engine::Started { engine, shape, places } = engine::start_sized(&config)?;
-        let cache = open_cache(&config, &engine)?;
+        let (modules, components) = (engine::start_sized(&config)?, http::engine::start(&config)?);
+        let compiler = Compiler::new(&modules, &components, &config);
+        let (places, engine) = (modules.places, modules.engine);
+        let component_engine = components.engine;
+        let shelf = |form, engine: &wasmtime::Engine| {
+            Ok::<_, Error>(Shelf::new(form, engine.clone(), open_cache(&config, engine)?))
+        };
+        let shelves = (shelf(Form::Module, &engine)?, shelf(Form::Component, &component_engine)?);
         let directories = config.directories.iter().map(open_offer).collect::<Result<_, _>>()?;
         let residency = Residency::new(config.resident_functions_max, config.resident_code_bytes_max);
         let functions = Arc::new(Functions::new(residency));
-        let compiler = Compiler::new(engine.clone(), shape, &config);
         let budgets = Budgets {
             workers: config.workers,
             instances_max: usize::try_from(places).unwrap_or(usize::MAX),
@@ -88,7 +97,7 @@ impl Computer {
             payload_bytes_max: config.payload_bytes_total_max,
             memory_bytes_max: config.memory_bytes_max,
         };
-        let crew = Crew::start(config.name.clone(), engine.clone(), budgets)?;
+        let crew = Crew::start(config.name.clone(), engine.clone(), component_engine.clone(), budgets)?;
         let computer = Arc::new(Self {
             name: config.name,
             directories,
@@ -96,7 +105,8 @@ impl Computer {
             module_bytes_max: config.module_limits.bytes_max,
             instances_max: places,
             linker: host::linker(&engine)?,
-            modules: Modules::new(engine, cache, config.module_limits, compiler),
+            imports: http::imports(&component_engine)?,
+            modules: Modules::new(shelves.0, shelves.1, config.module_limits, compiler),
             functions,
             crew,
             is_learning: AtomicBool::new(false),
@@ -247,9 +257,6 @@ impl Computer {
 
     /// Checks what can be checked before the module is at hand.
     pub(crate) fn check(&self, deployment: &Deployment) -> Result<(), PrepareError> {
-        if deployment.kind == Kind::Http {
-            return Err(module::ModuleError::HttpNotSupported.into());
-        }
         let (found, limit) = (deployment.module_bytes, self.module_bytes_max);
         if found > limit {
             return Err(module::ModuleError::OverLimit { what: "bytes", found, limit }.into());
@@ -273,10 +280,12 @@ impl Computer {
         }
         let facts = module::Module { kind: compiled.kind, memory_bytes_min: compiled.memory_bytes_min };
         facts.check_memory(deployment.limits.memory_bytes)?;
-        let code = match compiled.kind {
-            Kind::Native => Code::Native(Native::prepare(&self.linker, &compiled.module)?),
-            Kind::Command => Code::Command(Command::prepare(&self.linker, &compiled.module)?),
-            Kind::Http => return Err(module::ModuleError::HttpNotSupported.into()),
+        let code = match &compiled.code {
+            CompiledCode::Component(component) => Code::Http(Http::prepare(&self.imports, component)?),
+            CompiledCode::Module(module) if compiled.kind == Kind::Native => {
+                Code::Native(Native::prepare(&self.linker, module)?)
+            }
+            CompiledCode::Module(module) => Code::Command(Command::prepare(&self.linker, module)?),
         };
         let grants = self.grants(&deployment)?;
         Ok(Arc::new(Version::new(deployment, code, grants, compiled.clone())))
@@ -353,8 +362,41 @@ impl Computer {
     }
 }
 
+/// What came of a call at the door.
+enum Entered {
+    /// It is let in.
+    Admitted(Admitted),
+    /// It was a dry run, which is over.
+    Estimated(Reply),
+}
+
 impl Handler for Computer {
     async fn handle(&self, call: Call, arrived: Instant) -> Result<Reply, PlatformError> {
+        let deadline = call.deadline;
+        match self.enter(call, Brought::Payload, arrived).await? {
+            Entered::Admitted(Admitted::Waits(mut place)) => place.answer(deadline).await,
+            Entered::Admitted(Admitted::Answers(place, answered, about)) => {
+                http::whole(http::begin(place, answered, about, deadline).await?).await
+            }
+            Entered::Estimated(reply) => Ok(reply),
+        }
+    }
+
+    async fn exchange(&self, exchange: Exchange, arrived: Instant) -> Result<Exchanged, PlatformError> {
+        let Exchange { call, head, body } = exchange;
+        let deadline = call.deadline;
+        match self.enter(call, Brought::Request(head, body), arrived).await? {
+            Entered::Admitted(Admitted::Answers(place, answered, about)) => {
+                http::begin(place, answered, about, deadline).await
+            }
+            Entered::Admitted(Admitted::Waits(mut place)) => place.answer(deadline).await.map(Exchanged::Failed),
+            Entered::Estimated(reply) => Ok(Exchanged::Failed(reply)),
+        }
+    }
+}
+
+impl Computer {
+    async fn enter(&self, call: Call, brought: Brought, arrived: Instant) -> Result<Entered, PlatformError> {
         let deadline = call.deadline;
         let Some(known) = self.functions.call(&call.function, arrived) else { return Err(self.unknown(&call)) };
         let function = &known.function;
@@ -364,7 +406,8 @@ impl Handler for Computer {
                 .deployment
                 .ok_or_else(|| admission::not_ready(&call.function, known.problem.map(|(_, message)| message)))?;
             let (estimate, load) = admission::estimate(&self.crew, function, &deployment, &call)?;
-            return Ok(admission::estimated(&self.name, &deployment, call, estimate, load));
+            let estimated = admission::estimated(&self.name, &deployment, call, estimate, load);
+            return Ok(Entered::Estimated(estimated));
         }
         let version = match known.version {
             Some(version) => version,
@@ -374,11 +417,9 @@ impl Handler for Computer {
                 brought.unwrap_or_else(late).inspect_err(|error| admission::refused(function, error))?
             }
         };
-        admission::admit(&self.crew, function, version, call, arrived)?.answer(deadline).await
+        admission::admit(&self.crew, function, version, call, brought, arrived).map(Entered::Admitted)
     }
-}
 
-impl Computer {
     fn unknown(&self, call: &Call) -> PlatformError {
         let error = if self.is_learning.load(Ordering::Relaxed) {
             let message = "this computer has not learnt yet what is deployed; try another, or again soon";

@@ -19,8 +19,8 @@ use crate::admission::{Job, Refusal};
 use crate::epoch::Ticker;
 use crate::error::Error;
 use crate::function::Version;
-use crate::instance::Instance;
-use crate::pool::Pool;
+use crate::http::Outgoing;
+use crate::pool::{Pool, Reusable};
 use crate::probe;
 use crate::run;
 use crate::schedule::{Budgets, Claim, Demand, LONG, LaneId, Next, Number, Schedule};
@@ -58,6 +58,8 @@ pub(crate) struct Crew {
     pub(crate) computer: NodeName,
     pub(crate) engine: wasmtime::Engine,
     pub(crate) pool: Pool,
+    /// Requests that guests send.
+    pub(crate) outgoing: Outgoing,
     /// Memory of kept instances that were taken or dropped, of which the schedule is still to learn.
     released_bytes: AtomicU64,
     /// A call waits for the memory of kept instances, and there were none to drop.
@@ -92,11 +94,16 @@ pub(crate) struct Taken {
 
 impl Crew {
     /// Starts so many threads as the budgets allow calls to compute at once.
-    pub(crate) fn start(computer: NodeName, engine: wasmtime::Engine, budgets: Budgets) -> Result<Arc<Self>, Error> {
+    pub(crate) fn start(
+        computer: NodeName,
+        engine: wasmtime::Engine,
+        component_engine: wasmtime::Engine,
+        budgets: Budgets,
+    ) -> Result<Arc<Self>, Error> {
         let workers = budgets.workers;
         let kept_max = budgets.instances_max.saturating_sub(workers);
         let schedule = Schedule::new(budgets, probe::cores(), Instant::now());
-        let ticker = Ticker::start(engine.clone())?;
+        let ticker = Ticker::start(vec![engine.clone(), component_engine])?;
         let runtime = Handle::try_current().map_err(|_| Error::Runtime)?;
         let crew = Arc::new_cyclic(|this| Self {
             computer,
@@ -104,6 +111,7 @@ impl Crew {
             engine,
             // Calls compute on these threads, and on those that bring them.
             pool: Pool::new(kept_max, workers + probe::cores()),
+            outgoing: Outgoing::new(),
             released_bytes: AtomicU64::new(0),
             is_memory_wanted: AtomicBool::new(false),
             is_looked_after: AtomicBool::new(false),
@@ -230,7 +238,7 @@ impl Crew {
     }
 
     /// A kept instance of this version, if there is one.
-    pub(crate) fn take_kept(&self, version: &Version, now: Instant) -> Option<Instance> {
+    pub(crate) fn take_kept(&self, version: &Version, now: Instant) -> Option<Reusable> {
         let instance = self.pool.take(version, now)?;
         self.released_bytes.fetch_add(instance.memory_bytes(), Ordering::Relaxed);
         Some(instance)
@@ -245,7 +253,7 @@ impl Crew {
     }
 
     /// Keeps an instance for a later call, for which the schedule has found room.
-    fn keep(&self, instance: Instance) {
+    fn keep(&self, instance: Reusable) {
         self.drop_kept(self.pool.keep(instance, Instant::now()));
         // Sequentially consistent with `next`: either that sees the instance, or this sees that memory is wanted.
         if self.is_memory_wanted.load(Ordering::SeqCst) && self.is_memory_wanted.swap(false, Ordering::SeqCst) {
@@ -376,7 +384,7 @@ impl Crew {
     }
 
     /// Drops instances that the schedule counts as kept.
-    fn drop_kept(&self, instances: impl IntoIterator<Item = Instance>) {
+    fn drop_kept(&self, instances: impl IntoIterator<Item = Reusable>) {
         for instance in instances {
             let memory_bytes = instance.memory_bytes();
             drop(instance);
@@ -420,7 +428,7 @@ pub(crate) fn has_yielded() -> bool {
 
 impl Turn {
     /// Ends the call and keeps its instance for a later one, if there is room.
-    pub(crate) fn end_and_keep(mut self, idle: Instance) {
+    pub(crate) fn end_and_keep(mut self, idle: Reusable) {
         if self.end(Some(idle.memory_bytes())) {
             self.crew.keep(idle);
         }

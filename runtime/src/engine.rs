@@ -1,10 +1,11 @@
 //! The Wasm engine, sized to this host: what it compiles, and the pool that instances come from.
 
-use nigh_proto::{Limits, module};
+use nigh_proto::{Kind, Limits, module};
 use wasmtime::{Enabled, InstanceAllocationStrategy, PoolingAllocationConfig, WasmFeatures};
 
 use crate::config::Config;
 use crate::error::Error;
+use crate::http;
 use crate::probe;
 
 /// Bytes of native stack that one guest may use.
@@ -12,20 +13,20 @@ pub(crate) const STACK_BYTES: usize = 512 << 10;
 /// Bytes of the same stack for the host's functions that a guest calls.
 const HOST_STACK_BYTES: usize = 512 << 10;
 /// Tables of one module, at most; compilers make one.
-const TABLES_PER_MODULE_MAX: u32 = 4;
+pub(crate) const TABLES_PER_MODULE_MAX: u32 = 4;
 /// Bytes of an instance's bookkeeping beside memory and tables; grows with the module's functions and globals.
-const INSTANCE_BYTES_MAX: usize = 4 << 20;
+pub(crate) const INSTANCE_BYTES_MAX: usize = 4 << 20;
 /// The share of the address space left to this process that the pool may take.
 const ADDRESS_SPACE_PERCENT: u64 = 75;
 /// Memory that an instance at work is expected to hold, at least: how many places make sense where memory is short.
 const INSTANCE_RESIDENT_BYTES: u64 = 1 << 20;
 /// Bytes of a memory that stay resident when its instance ends and are reset in place, instead of being given back to the
 /// kernel, which costs every thread of the process; `PAGEMAP_SCAN` finds the pages written.
-const KEEP_RESIDENT_BYTES: usize = 1 << 20;
+pub(crate) const KEEP_RESIDENT_BYTES: usize = 1 << 20;
 /// The same for each table.
-const TABLE_KEEP_RESIDENT_BYTES: usize = 32 << 10;
+pub(crate) const TABLE_KEEP_RESIDENT_BYTES: usize = 32 << 10;
 /// Memory slots that keep such pages, for each worker.
-const WARM_SLOTS_PER_WORKER: u32 = 4;
+pub(crate) const WARM_SLOTS_PER_WORKER: u32 = 4;
 
 /// How memories lie in the address space. Code is compiled for one shape and fits no other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +51,7 @@ impl Shape {
 }
 
 /// An engine, and what was chosen for it.
+#[derive(Debug)]
 pub(crate) struct Started {
     pub(crate) engine: wasmtime::Engine,
     pub(crate) shape: Shape,
@@ -71,6 +73,15 @@ pub fn start(config: &Config) -> Result<wasmtime::Engine, Error> {
 /// # Errors
 /// Where there is no engine for this host at all.
 pub(crate) fn start_sized(config: &Config) -> Result<Started, Error> {
+    start_pooled(config, settings, pool)
+}
+
+/// The same with these settings and such a pool.
+pub(crate) fn start_pooled(
+    config: &Config,
+    settings: fn(Shape) -> wasmtime::Config,
+    pool: fn(u32, u32) -> PoolingAllocationConfig,
+) -> Result<Started, Error> {
     let workers = u32::try_from(config.workers).unwrap_or(u32::MAX);
     let (mut places, mut why) = wanted_places(config, workers);
     while places >= workers {
@@ -99,9 +110,10 @@ pub(crate) fn start_sized(config: &Config) -> Result<Started, Error> {
     Ok(Started { engine, shape: Shape::TIGHT, places })
 }
 
-/// An engine that compiles for one of this shape and runs nothing.
-pub(crate) fn for_compiling(shape: Shape) -> wasmtime::Result<wasmtime::Engine> {
-    wasmtime::Engine::new(settings(shape).allocation_strategy(InstanceAllocationStrategy::OnDemand))
+/// An engine that compiles modules of this kind for one of this shape, and runs nothing.
+pub(crate) fn for_compiling(shape: Shape, kind: Kind) -> wasmtime::Result<wasmtime::Engine> {
+    let mut settings = if kind == Kind::Http { http::engine::settings(shape) } else { settings(shape) };
+    wasmtime::Engine::new(settings.allocation_strategy(InstanceAllocationStrategy::OnDemand))
 }
 
 /// Places that the pool should have, and what decided. Below `workers` there is no use in a pool.
@@ -121,7 +133,8 @@ fn wanted_places(config: &Config, workers: u32) -> (u32, &'static str) {
     .unwrap_or((config.instances_max, "instances_max"))
 }
 
-fn settings(shape: Shape) -> wasmtime::Config {
+/// What every engine has in common.
+pub(crate) fn settings(shape: Shape) -> wasmtime::Config {
     let mut settings = wasmtime::Config::new();
     settings
         .wasm_features(WasmFeatures::all(), false)
@@ -191,8 +204,11 @@ mod tests {
             hasher.finish()
         };
         let running = start_sized(&config()).unwrap();
-        assert_eq!(hash(&running.engine), hash(&for_compiling(running.shape).unwrap()));
-        assert_ne!(hash(&running.engine), hash(&for_compiling(Shape::TIGHT).unwrap()));
+        assert_eq!(hash(&running.engine), hash(&for_compiling(running.shape, Kind::Native).unwrap()));
+        assert_ne!(hash(&running.engine), hash(&for_compiling(Shape::TIGHT, Kind::Native).unwrap()));
+        let components = http::engine::start(&config()).unwrap();
+        assert_eq!(hash(&components.engine), hash(&for_compiling(components.shape, Kind::Http).unwrap()));
+        assert_ne!(hash(&running.engine), hash(&components.engine), "code of one form is none of the other");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The clock that guests are interrupted by: one thread that advances the engine's epoch each millisecond while guests
+//! The clock that guests are interrupted by: one thread that advances the engines' epochs each millisecond while guests
 //! run.
 
 use std::sync::Arc;
@@ -28,13 +28,13 @@ struct State {
 }
 
 impl Ticker {
-    /// Starts ticking `engine`.
-    pub(crate) fn start(engine: wasmtime::Engine) -> Result<Self, Error> {
+    /// Starts ticking `engines`.
+    pub(crate) fn start(engines: Vec<wasmtime::Engine>) -> Result<Self, Error> {
         let state = Arc::new(State::default());
         let ticking = state.clone();
         let started: JoinHandle<()> = thread::Builder::new()
             .name("nigh-epoch".into())
-            .spawn(move || ticking.tick(&engine))
+            .spawn(move || ticking.tick(&engines))
             .map_err(Error::Thread)?;
         Ok(Self { state, thread: started.thread().clone() })
     }
@@ -69,7 +69,7 @@ impl Drop for Running<'_> {
 }
 
 impl State {
-    fn tick(&self, engine: &wasmtime::Engine) {
+    fn tick(&self, engines: &[wasmtime::Engine]) {
         let mut idle = 0;
         while !self.stopping.load(Ordering::SeqCst) {
             idle = if self.running.load(Ordering::SeqCst) == 0 { idle + 1 } else { 0 };
@@ -78,7 +78,7 @@ impl State {
                 idle = 0;
             }
             thread::sleep(TICK);
-            engine.increment_epoch();
+            engines.iter().for_each(wasmtime::Engine::increment_epoch);
         }
     }
 

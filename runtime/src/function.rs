@@ -12,6 +12,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
 use crate::command::Command;
+use crate::http::Http;
 use crate::logs::{FunctionLog, Hub};
 use crate::measure::Measures;
 use crate::metrics::Meters;
@@ -40,6 +41,8 @@ pub(crate) enum Code {
     Native(Native),
     /// As a program.
     Command(Command),
+    /// As a handler of HTTP requests.
+    Http(Http),
 }
 
 /// A directory that a guest may reach.

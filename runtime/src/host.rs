@@ -171,7 +171,7 @@ impl Guest {
     fn wasi(&mut self) -> &mut WasiP1Ctx {
         if self.wasi.is_none() {
             let streams = self.streams().clone();
-            self.wasi = Some(Box::new(context(&self.version, &streams)));
+            self.wasi = Some(Box::new(context_of_module(&self.version, &streams)));
         }
         self.wasi.as_mut().expect("made just above")
     }
@@ -244,7 +244,8 @@ pub(crate) fn range(memory: &[u8], address: u32, len: u32) -> Option<&[u8]> {
     memory.get(start..start.checked_add(usize::try_from(len).ok()?)?)
 }
 
-fn context(version: &Version, streams: &Streams) -> WasiP1Ctx {
+/// What WASI gives a guest of this version.
+pub(crate) fn context(version: &Version, streams: &Streams) -> WasiCtxBuilder {
     let mut builder = WasiCtxBuilder::new();
     builder
         .monotonic_clock(Monotonic)
@@ -263,7 +264,12 @@ fn context(version: &Version, streams: &Streams) -> WasiP1Ctx {
             tracing::warn!(function, path = %grant.host_path.display(), %error, "a directory granted cannot be opened");
         }
     }
-    let mut context = builder.build_p1();
+    builder
+}
+
+/// The same for a module, with no more files than it may have open.
+fn context_of_module(version: &Version, streams: &Streams) -> WasiP1Ctx {
+    let mut context = context(version, streams).build_p1();
     let files = version.deployment.limits.open_files as usize;
     context.ctx().table.set_max_capacity(files.saturating_add(STREAMS_OPEN));
     context

@@ -26,7 +26,7 @@ use crate::outcome::{self, Failure};
 use crate::{command, native};
 
 /// Bytes of memory that an instance may have grown to and still be kept.
-const KEPT_MEMORY_BYTES_MAX: usize = 64 << 20;
+pub(crate) const KEPT_MEMORY_BYTES_MAX: usize = 64 << 20;
 
 /// What an instance is at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,7 +58,7 @@ enum Entry {
 }
 
 /// How a call's time in an instance ended.
-pub(crate) struct Ended {
+pub(crate) struct Ended<I = Instance> {
     pub(crate) outcome: Result<Outcome, PlatformError>,
     /// The call's own, handed back for the answer.
     pub(crate) service: Option<Service>,
@@ -67,7 +67,15 @@ pub(crate) struct Ended {
     /// How long it took, before the call, to make the instance as new; nothing where it was newly made.
     pub(crate) reset: Duration,
     /// The instance, no longer busy; nothing where none could be made.
-    pub(crate) instance: Option<Instance>,
+    pub(crate) instance: Option<I>,
+}
+
+impl<I> Ended<I> {
+    /// The same with what `form` makes of the instance.
+    pub(crate) fn map<T>(self, form: impl FnOnce(I) -> T) -> Ended<T> {
+        let Self { outcome, service, entered, reset, instance } = self;
+        Ended { outcome, service, entered, reset, instance: instance.map(form) }
+    }
 }
 
 /// Makes an instance for this call and runs the call in it. Where there is no place for it, `make_place` is asked for one
@@ -80,7 +88,7 @@ pub(crate) async fn run_fresh(
     make_place: impl Fn() -> bool,
 ) -> Ended {
     let streams = match version.code {
-        Code::Native(_) => None,
+        Code::Native(_) | Code::Http(_) => None,
         Code::Command(_) => {
             let answer_max = usize::try_from(version.deployment.limits.payload_bytes).unwrap_or(usize::MAX);
             Some(Streams::of_command(call.payload.clone(), answer_max))
@@ -96,6 +104,7 @@ pub(crate) async fn run_fresh(
         let entry = match &version.code {
             Code::Native(native) => native.instantiate(&mut store).await.map(Entry::Native),
             Code::Command(command) => command.instantiate(&mut store).await.map(Entry::Command),
+            Code::Http(_) => Err(wasmtime::Error::msg("a component is not run as a module")),
         };
         match entry {
             Ok(entry) => {

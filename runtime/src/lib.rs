@@ -9,7 +9,7 @@
 //! | `schedule` | calls wait: first come first served within a function, functions in turn, all within the budgets |
 //! | `crew` | the call computes in slices: a brief one where it arrived, others on threads of their own |
 //! | `run`, `pool`, `instance` | a fresh instance: newly made, or one kept that was made as new (or, where deployed so, left as it was) |
-//! | `native`, `command` | the two ways into a guest |
+//! | `native`, `command`, `http` | the three ways into a guest |
 //! | `host` | what the guest may touch |
 //! | `outcome`, `measure`, `estimate`, `metrics`, `logs`, `utilisation` | what is said and remembered of it |
 //!
@@ -36,6 +36,7 @@ mod estimate;
 mod expose;
 mod function;
 mod host;
+mod http;
 mod ingress;
 mod instance;
 mod logs;

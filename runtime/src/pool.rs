@@ -4,16 +4,61 @@
 
 use std::cell::Cell;
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
 use crate::function::Version;
-use crate::instance::Instance;
+use crate::http;
+use crate::instance::{Instance, Life};
 
 /// Bounds for the time between two looks at what has been idle for too long.
 const LOOK_INTERVAL: std::ops::RangeInclusive<Duration> = Duration::from_millis(50)..=Duration::from_secs(10);
+
+/// An instance of either form that may serve another call.
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "a box would cost the calls of most functions an allocation")]
+pub(crate) enum Reusable {
+    /// Of a module.
+    Module(Instance),
+    /// Of a component.
+    Component(http::Instance),
+}
+
+impl Reusable {
+    /// What it is at.
+    pub(crate) fn life(&self) -> Life {
+        match self {
+            Self::Module(instance) => instance.life(),
+            Self::Component(instance) => instance.life(),
+        }
+    }
+
+    /// The version that it is an instance of.
+    pub(crate) fn version(&self) -> &Arc<Version> {
+        match self {
+            Self::Module(instance) => instance.version(),
+            Self::Component(instance) => instance.version(),
+        }
+    }
+
+    /// Bytes of its memory.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        match self {
+            Self::Module(instance) => instance.memory_bytes(),
+            Self::Component(instance) => instance.memory_bytes(),
+        }
+    }
+
+    /// Makes a worn instance as new, and so idle. One that cannot be is spent, as components' always are.
+    pub(crate) fn reset(&mut self) {
+        if let Self::Module(instance) = self {
+            instance.reset();
+        }
+    }
+}
 
 /// Idle instances by version: one of one version never serves another.
 #[derive(Debug)]
@@ -33,7 +78,7 @@ struct Shelf {
 
 #[derive(Debug)]
 struct Idle {
-    instance: Instance,
+    instance: Reusable,
     since: Instant,
 }
 
@@ -51,7 +96,7 @@ impl Pool {
     }
 
     /// The instance of this version that was used last, on this thread if there is one.
-    pub(crate) fn take(&self, version: &Version, now: Instant) -> Option<Instance> {
+    pub(crate) fn take(&self, version: &Version, now: Instant) -> Option<Reusable> {
         if self.is_empty() {
             return None;
         }
@@ -66,7 +111,7 @@ impl Pool {
     }
 
     /// Keeps an instance for a later call; gives it back where there is no room, or its version is no longer in use.
-    pub(crate) fn keep(&self, instance: Instance, now: Instant) -> Option<Instance> {
+    pub(crate) fn keep(&self, instance: Reusable, now: Instant) -> Option<Reusable> {
         let mut shelf = self.shelves[self.own()].lock();
         // Read with the shelf locked: a version is first retired, and then taken from each shelf.
         if instance.version().is_retired() || self.count.fetch_add(1, Ordering::SeqCst) >= self.instances_max {
@@ -81,7 +126,7 @@ impl Pool {
     }
 
     /// Takes out the instance that has been idle for longest.
-    pub(crate) fn evict(&self) -> Option<Instance> {
+    pub(crate) fn evict(&self) -> Option<Reusable> {
         let oldest = |shelf: &Mutex<Shelf>| {
             let shelf = shelf.lock();
             let first = shelf.by_version.iter().filter_map(|(version, idle)| Some((idle.first()?.since, *version)));
@@ -98,12 +143,12 @@ impl Pool {
     }
 
     /// Takes out those idle for too long.
-    pub(crate) fn expire(&self, now: Instant) -> Vec<Instance> {
+    pub(crate) fn expire(&self, now: Instant) -> Vec<Reusable> {
         self.take_out(|_, idle| idle.is_expired(now))
     }
 
     /// Takes out all of a version, which is no longer in use.
-    pub(crate) fn retire(&self, version: &Version) -> Vec<Instance> {
+    pub(crate) fn retire(&self, version: &Version) -> Vec<Reusable> {
         version.retire();
         self.take_out(|id, _| id == version.id)
     }
@@ -133,7 +178,7 @@ impl Pool {
         NUMBER.get() % self.shelves.len()
     }
 
-    fn take_out(&self, is_due: impl Fn(u64, &Idle) -> bool) -> Vec<Instance> {
+    fn take_out(&self, is_due: impl Fn(u64, &Idle) -> bool) -> Vec<Reusable> {
         let mut out = Vec::new();
         for shelf in &self.shelves {
             let mut shelf = shelf.lock();

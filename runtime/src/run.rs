@@ -1,20 +1,24 @@
 //! One call, from its first slice to its answer: take an instance, run the guest in it, measure, answer, make the instance
 //! as new and keep it, or drop it.
 
+use std::sync::Arc;
 use std::time::Instant;
 
-use nigh_proto::{Reason, Reply, Timing};
+use nigh_proto::{Call, Reason, Reply, Timing};
 
 use crate::admission::{self, Job};
-use crate::crew::Turn;
+use crate::crew::{Crew, Turn};
+use crate::function::{Code, Version};
 use crate::host::Service;
+use crate::http::{self, Incoming};
 use crate::instance::{self, Ended, Life};
 use crate::logs::CallLog;
 use crate::metrics::Counted;
+use crate::pool::Reusable;
 
 /// Runs a call and answers it. Dropped before it is over, it ends the guest; the caller is gone then.
 pub(crate) async fn call(turn: Turn, job: Job) {
-    let Job { call, arrived, function, version, answer } = job;
+    let Job { call, arrived, function, version, incoming, answer } = job;
     let (crew, number) = (turn.crew.clone(), turn.number);
     // However the task ends, the call is counted.
     let counted = Counted::new(function.meters.clone());
@@ -36,10 +40,9 @@ pub(crate) async fn call(turn: Turn, job: Job) {
         log: CallLog::new(function.log.clone(), call.id.clone(), limits.log_bytes, limits.log_bytes_per_second),
         turn,
     };
-    let Ended { outcome, service, entered, reset, mut instance } = match crew.take_kept(&version, began) {
-        Some(kept) => kept.run_again(&call, service).await,
-        None => instance::run_fresh(&crew.engine, &version, &call, service, || crew.evict()).await,
-    };
+    let kept = crew.take_kept(&version, began);
+    let entering = enter(&crew, &version, &call, kept, incoming, service);
+    let Ended { outcome, service, entered, reset, mut instance } = entering.await;
     let ended = Instant::now();
     let entered = entered.unwrap_or(ended);
     let timing = Timing {
@@ -82,4 +85,30 @@ pub(crate) async fn call(turn: Turn, job: Job) {
         turn.end_and_keep(used);
     }
     // What is not kept is dropped before the call's place is given up.
+}
+
+/// Runs the call in an instance kept, or in one newly made.
+async fn enter(
+    crew: &Crew,
+    version: &Arc<Version>,
+    call: &Call,
+    kept: Option<Reusable>,
+    incoming: Option<Incoming>,
+    service: Service,
+) -> Ended<Reusable> {
+    match (&version.code, incoming, kept) {
+        (Code::Http(code), Some(incoming), kept) => {
+            let kept = kept.and_then(|kept| match kept {
+                Reusable::Component(kept) => Some(kept),
+                Reusable::Module(_) => None,
+            });
+            let run = http::run(code, version, crew, kept, incoming, service);
+            Box::pin(run).await.map(Reusable::Component)
+        }
+        (_, _, Some(Reusable::Module(kept))) => kept.run_again(call, service).await.map(Reusable::Module),
+        _ => {
+            let run = instance::run_fresh(&crew.engine, version, call, service, || crew.evict());
+            run.await.map(Reusable::Module)
+        }
+    }
 }

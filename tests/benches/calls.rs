@@ -34,6 +34,7 @@ struct BareEcho;
 struct BareHop(FunctionsClient<Channel>);
 
 type Frames = tokio_stream::Empty<Result<v1::InvokeFrame, Status>>;
+type Parts = tokio_stream::Empty<Result<v1::ExchangeResponse, Status>>;
 
 #[tonic::async_trait]
 impl Functions for BareEcho {
@@ -48,6 +49,12 @@ impl Functions for BareEcho {
     async fn invoke_stream(&self, _: Request<Streaming<v1::InvokeFrame>>) -> Result<Response<Frames>, Status> {
         Err(Status::unimplemented("not measured"))
     }
+
+    type ExchangeStream = Parts;
+
+    async fn exchange(&self, _: Request<Streaming<v1::ExchangeRequest>>) -> Result<Response<Parts>, Status> {
+        Err(Status::unimplemented("not measured"))
+    }
 }
 
 #[tonic::async_trait]
@@ -59,6 +66,12 @@ impl Functions for BareHop {
     type InvokeStreamStream = Frames;
 
     async fn invoke_stream(&self, _: Request<Streaming<v1::InvokeFrame>>) -> Result<Response<Frames>, Status> {
+        Err(Status::unimplemented("not measured"))
+    }
+
+    type ExchangeStream = Parts;
+
+    async fn exchange(&self, _: Request<Streaming<v1::ExchangeRequest>>) -> Result<Response<Parts>, Status> {
         Err(Status::unimplemented("not measured"))
     }
 }

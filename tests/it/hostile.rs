@@ -152,7 +152,7 @@ async fn what_is_no_function_is_refused_at_deploy() {
     assert!(message.contains("--memory"), "{message}");
     let (reason, message) = refusal(guests::from_text("(component)")).await;
     assert_eq!(reason, Reason::Malformed);
-    assert!(message.contains("http"), "{message}");
+    assert!(message.contains("wasi:http/incoming-handler"), "{message}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

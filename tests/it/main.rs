@@ -4,6 +4,7 @@
 
 mod edge;
 mod hostile;
+mod http;
 mod processes;
 mod tidy;
 mod tls;

@@ -63,8 +63,12 @@ async fn a_role_may_do_its_part_and_is_told_what_the_rest_needs() {
             assert!(error.message.contains(part), "{part}: {error}");
         }
     };
-    let request =
-        || DeployRequest { name: "other".parse().unwrap(), limits: Limits::default(), directories: Vec::new() };
+    let request = || DeployRequest {
+        name: "other".parse().unwrap(),
+        limits: Limits::default(),
+        directories: Vec::new(),
+        hosts: Vec::new(),
+    };
     needs_operator(admin.deploy(request(), guests::echo(), |_| {}).await.unwrap_err(), "deploy functions");
     needs_operator(admin.remove(&"echo".parse().unwrap()).await.unwrap_err(), "remove functions");
     needs_operator(computer.logs(LogQuery::default()).await.map(drop).unwrap_err(), "read logs");

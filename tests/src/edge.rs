@@ -19,6 +19,11 @@ use crate::processes;
 /// Time for anything that a test waits for.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// A module larger than this takes long to compile.
+const LARGE_MODULE_BYTES: usize = 4 << 20;
+/// Time for that.
+const LARGE_PATIENCE: Duration = Duration::from_secs(300);
+
 /// A controller, a broker and computers, with clients of both.
 pub struct Edge {
     local: Local,
@@ -110,10 +115,24 @@ impl Edge {
 
     /// Deploys and, where that succeeds, waits until every computer is ready and calls are taken.
     pub async fn try_deploy(&self, name: &str, module: Bytes, limits: Limits) -> Result<Deployment, PlatformError> {
-        let request = DeployRequest { name: name.parse()?, limits, directories: Vec::new() };
+        self.deploy_allowing(name, module, limits, &[]).await
+    }
+
+    /// The same with hosts that the function may send requests to.
+    pub async fn deploy_allowing(
+        &self,
+        name: &str,
+        module: Bytes,
+        limits: Limits,
+        hosts: &[String],
+    ) -> Result<Deployment, PlatformError> {
+        let hosts = hosts.iter().map(|host| host.parse()).collect::<Result<_, _>>()?;
+        let request = DeployRequest { name: name.parse()?, limits, directories: Vec::new(), hosts };
+        // A language's whole engine takes a while to compile.
+        let patience = if module.len() > LARGE_MODULE_BYTES { LARGE_PATIENCE } else { PATIENCE };
         let deployed = self.admin.deploy(request, module, |_| {}).await?;
         let deployment = deployed.deployment;
-        let ready = self.admin.await_ready(&deployment.name, deployment.version, PATIENCE, |_| {}).await;
+        let ready = self.admin.await_ready(&deployment.name, deployment.version, patience, |_| {}).await;
         ready.expect("what deploys becomes ready");
         self.until("the broker routes to it", async || {
             let mut probe = Call::new(deployment.name.clone(), Bytes::new(), PATIENCE);

@@ -26,7 +26,7 @@ pub fn root() -> PathBuf {
 }
 
 fn project(name: &str) -> PathBuf {
-    ["guest-functions", "tests/guests"]
+    ["guest-functions", "tests/guests", "tests/guests/http"]
         .map(|folder| root().join(folder).join(name))
         .into_iter()
         .find(|folder| folder.join("Cargo.toml").exists())
@@ -34,9 +34,20 @@ fn project(name: &str) -> PathBuf {
 }
 
 fn build(project: &Path) -> Bytes {
-    let options = BuildOptions { profile: "guest".into(), quiet: true, ..BuildOptions::new(project) };
+    // One that stands apart from the workspace must not make a target folder of its own.
+    let target_dir = Some(root().join("target/wasm"));
+    let options = BuildOptions { profile: "guest".into(), quiet: true, target_dir, ..BuildOptions::new(project) };
     let built = build_project(&options).unwrap_or_else(|error| panic!("{}: {error}", project.display()));
     std::fs::read(&built.path).expect("the builder names the file it made").into()
+}
+
+/// An http function made by another language's toolchain: `javascript` or `python`.
+///
+/// # Panics
+/// Where it has not been made.
+pub fn foreign(language: &str) -> Bytes {
+    let path = root().join("target/http-guests").join(format!("{language}.wasm"));
+    std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}; run scripts/http-guests", path.display())).into()
 }
 
 /// A module from Wasm text.

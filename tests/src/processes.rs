@@ -183,8 +183,12 @@ impl Processes {
 
     /// Deploys with default limits and waits until every computer is ready and the broker routes to it.
     pub async fn deploy(&self, name: &str, module: Bytes) {
-        let request =
-            DeployRequest { name: name.parse().expect("a name"), limits: Limits::default(), directories: Vec::new() };
+        let request = DeployRequest {
+            name: name.parse().expect("a name"),
+            limits: Limits::default(),
+            directories: Vec::new(),
+            hosts: Vec::new(),
+        };
         let deployed = self.admin().deploy(request, module, |_| {}).await.expect("a good module deploys").deployment;
         self.admin()
             .await_ready(&deployed.name, deployed.version, PATIENCE, |_| {})

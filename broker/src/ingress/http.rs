@@ -1,11 +1,13 @@
-//! The HTTP door: `POST /function/{name}` runs a function with the body as its payload, `GET /healthz` tells whether the
-//! broker serves. Every failure is a problem document (RFC 9457).
+//! The HTTP door: `POST /function/{name}` runs a function with the body as its payload; an http function is given every
+//! request below `/function/{name}` as it is; `GET /healthz` tells whether the broker serves. Every failure is a problem
+//! document (RFC 9457).
 //!
-//! How a request becomes a call is told in [`request`], how a reply becomes an answer in [`answer`], and which failure has
-//! which status in [`problem`].
+//! How a request becomes a call is told in [`request`], how a reply becomes an answer in [`answer`], how requests and
+//! answers of http functions pass in [`pass`], and which failure has which status in [`problem`].
 
 mod answer;
 mod connections;
+mod pass;
 mod problem;
 mod request;
 
@@ -14,15 +16,15 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Router;
-use axum::extract::rejection::PathRejection;
-use axum::extract::{ConnectInfo, Path, Request, State};
-use axum::http::StatusCode;
+use axum::extract::{ConnectInfo, Request, State};
+use axum::http::{Method, StatusCode};
 use axum::response::Response;
-use axum::routing::{get, post};
+use axum::routing::{any, get};
 use nigh_proto::channel::Door as TcpDoor;
 use nigh_proto::tls::HttpClients;
 use nigh_proto::tls::connection::{Peer, Proof};
-use nigh_proto::{FunctionName, PlatformError, Reason, access};
+use nigh_proto::{FunctionName, Kind, PlatformError, Reason, access};
+use percent_encoding::percent_decode_str;
 use tokio_util::sync::CancellationToken;
 
 use crate::call::Broker;
@@ -50,7 +52,9 @@ pub(crate) async fn serve(
     let connections = Connections::new(door, clients)?;
     let door = Door { clients, broker, routes, stop: stop.clone() };
     let router = Router::new()
-        .route("/function/{name}", post(invoke).fallback(wrong_method_for_function))
+        .route("/function/{name}", any(function))
+        .route("/function/{name}/", any(function))
+        .route("/function/{name}/{*path}", any(function))
         .route("/healthz", get(healthz).fallback(wrong_method_for_health))
         .fallback(unknown_path)
         .layer(axum::middleware::map_response(move |response: Response| {
@@ -72,18 +76,39 @@ impl Door {
     }
 }
 
-async fn invoke(
+/// Whatever is asked of a function.
+async fn function(
     State(door): State<Arc<Door>>,
     ConnectInfo(Caller(peer)): ConnectInfo<Caller>,
-    name: Result<Path<String>, PathRejection>,
     request: Request,
 ) -> Response {
     let arrived = Instant::now();
     if let Err(error) = door.check(&peer) {
         return Problem::of_platform(&error).respond(None);
     }
+    let (name, path) = request::name_and_path(request.uri().path());
+    let decoded = percent_decode_str(name).decode_utf8_lossy();
+    let function = match decoded.parse::<FunctionName>() {
+        Ok(function) => function,
+        Err(error) => return Problem::of_platform(&error.into()).respond(None),
+    };
+    match door.routes.kind(&function) {
+        Some(Kind::Http) => pass::exchange(&door.broker, function, request, arrived).await,
+        _ if path.is_some() => {
+            let detail = format!(
+                "{function} is no http function that is deployed, so it has no paths of its own; others are run with POST \
+                 /function/{{name}}, and `nigh ls` lists all"
+            );
+            Problem::of_request(StatusCode::NOT_FOUND, "unknown-path", "No such path", &detail).respond(None)
+        }
+        _ if request.method() != Method::POST => wrong_method_for_function().await,
+        _ => invoke(&door, function, request, arrived).await,
+    }
+}
+
+async fn invoke(door: &Door, function: FunctionName, request: Request, arrived: Instant) -> Response {
     let (parts, body) = request.into_parts();
-    let head = match checked_head(name, &parts, &door, arrived) {
+    let head = match Head::new(function, &parts, door.broker.limits(), arrived) {
         Ok(head) => head,
         Err(error) => return Problem::of_platform(&error).respond(None),
     };
@@ -98,17 +123,6 @@ async fn invoke(
         Ok(reply) => answer::respond(reply),
         Err(error) => Problem::of_platform(&error).respond(Some(&id)),
     }
-}
-
-fn checked_head(
-    name: Result<Path<String>, PathRejection>,
-    parts: &axum::http::request::Parts,
-    door: &Door,
-    arrived: Instant,
-) -> Result<Head, PlatformError> {
-    let Path(name) = name.map_err(|rejection| PlatformError::malformed(rejection.body_text()))?;
-    let function: FunctionName = name.parse()?;
-    Head::new(function, parts, door.broker.limits(), arrived)
 }
 
 async fn healthz(State(door): State<Arc<Door>>) -> Result<&'static str, Response> {

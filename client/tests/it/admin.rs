@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
 use nigh_client::{Admin, DeployRequest, Readiness, ReadyError};
+use nigh_proto::deployment::Wanted;
 use nigh_proto::discovery::WatchEvent;
 use nigh_proto::v1::controller_server::{Controller, ControllerServer};
 use nigh_proto::v1::deploy_request::Part;
@@ -38,7 +39,7 @@ impl Controller for Scripted {
         if head.name == "refused" {
             return Err(PlatformError::new(Reason::OutOfBudget, "no room; `nigh rm` something").into());
         }
-        let (name, limits, directories) = Deployment::check_head(head)?;
+        let Wanted { name, limits, directories, hosts } = Deployment::check_head(head)?;
         let mut module = Vec::new();
         while let Some(part) = parts.message().await? {
             let Some(Part::Module(bytes)) = part.part else { panic!("parts after the head") };
@@ -46,7 +47,8 @@ impl Controller for Scripted {
             module.extend_from_slice(&bytes);
         }
         let digest = Digest::of(&module);
-        let deployment = Deployment::new(name, digest, module.len() as u64, Kind::Native, limits, directories);
+        let deployment =
+            Deployment::new(name, digest, module.len() as u64, Kind::Native, limits, directories).allowing(hosts);
         self.deployed.lock().push(deployment.to_wire());
         Ok(Response::new(v1::DeployResponse { deployment: Some(deployment.to_wire()), changed: true }))
     }
@@ -102,7 +104,7 @@ async fn scripted(known: Vec<WatchEvent>) -> (Arc<Scripted>, Admin) {
 fn request(name: &str) -> DeployRequest {
     let directories = vec![DirectoryGrant { name: "data".into(), guest_path: "/data".into(), writable: true }];
     let limits = Limits { memory_bytes: 3 << 20, reuse: 7, ..Limits::default() };
-    DeployRequest { name: name.parse().unwrap(), limits, directories }
+    DeployRequest { name: name.parse().unwrap(), limits, directories, hosts: vec!["api.example:81".parse().unwrap()] }
 }
 
 #[tokio::test]

@@ -56,14 +56,28 @@ async fn uploads_that_are_wrong_are_refused_by_reason_and_change_nothing() {
         part: Some(Part::Head(v1::DeployHead {
             name: "f".into(),
             limits: Some(v1::Limits { memory_bytes: 64 << 10, ..Default::default() }),
-            directories: Vec::new(),
+            ..Default::default()
+        })),
+    };
+    let hosts = v1::DeployRequest {
+        part: Some(Part::Head(v1::DeployHead {
+            name: "f".into(),
+            hosts: vec!["api.example".into()],
+            ..Default::default()
+        })),
+    };
+    let odd_host = v1::DeployRequest {
+        part: Some(Part::Head(v1::DeployHead {
+            name: "f".into(),
+            hosts: vec!["https://api.example".into()],
+            ..Default::default()
         })),
     };
     let odd_grant = v1::DeployRequest {
         part: Some(Part::Head(v1::DeployHead {
             name: "f".into(),
-            limits: None,
             directories: vec![v1::DirectoryGrant { name: "data".into(), guest_path: "/../etc".into(), writable: true }],
+            ..Default::default()
         })),
     };
     let big = vec![part(vec![0; 150_000]); 4];
@@ -78,7 +92,9 @@ async fn uploads_that_are_wrong_are_refused_by_reason_and_change_nothing() {
         ("no part", vec![head("f"), v1::DeployRequest { part: None }], Reason::Malformed, "empty part"),
         ("not Wasm", vec![head("f"), part("GIF89a")], Reason::Malformed, "not a WebAssembly file"),
         ("truncated", vec![head("f"), part(good.slice(..good.len() - 40))], Reason::Malformed, "truncated"),
-        ("a component", vec![head("f"), part(component)], Reason::Malformed, "kind http"),
+        ("a component", vec![head("f"), part(component)], Reason::Malformed, "wasi:http/incoming-handler"),
+        ("hosts without http", vec![hosts, whole()], Reason::Malformed, "--allow-host"),
+        ("an odd host", vec![odd_host, whole()], Reason::Malformed, "HOST:PORT"),
         ("no import of ours", vec![head("f"), part(importing)], Reason::Malformed, "env::system"),
         ("memory over limit", vec![small_memory, part(module(2, 1))], Reason::Malformed, "--memory"),
         ("a gibibyte", vec![head("f"), part(module(16_384, 1))], Reason::Malformed, "--memory"),

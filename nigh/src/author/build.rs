@@ -10,6 +10,7 @@ use nigh_proto::module::{self, ModuleLimits};
 use nigh_proto::name::Digest;
 use serde::Deserialize;
 
+use super::component;
 use super::package::{Entry, Package};
 use super::{BuildError, Environment, GuestCompiler, TARGET};
 
@@ -61,7 +62,7 @@ pub struct Built {
 pub fn build(options: &BuildOptions) -> Result<Built, BuildError> {
     let package = Package::select(&options.environment, &options.path, options.package.as_deref())?;
     let compiler = GuestCompiler::find(&options.environment, package.folder())?;
-    let path = compile(options, &package, &compiler)?;
+    let path = componentize(compile(options, &package, &compiler)?)?;
     let module = std::fs::read(&path).map_err(|source| BuildError::Path { path: path.clone(), source })?;
     match module::inspect(&module, &ModuleLimits::default()) {
         Ok(found) => Ok(Built {
@@ -148,6 +149,25 @@ fn compile(options: &BuildOptions, package: &Package, compiler: &GuestCompiler) 
         }
     }
     module.ok_or_else(|| BuildError::NoModule { package: package.name.clone() })
+}
+
+/// Makes a component of a module that is meant to become one, beside it.
+fn componentize(path: PathBuf) -> Result<PathBuf, BuildError> {
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| BuildError::Path { path, source }
+    };
+    let module = std::fs::read(&path).map_err(failed(&path))?;
+    if !component::is_wanted(&module) {
+        return Ok(path);
+    }
+    let encoded = component::encode(&module);
+    let component = encoded.map_err(|reason| BuildError::NoComponent { path: path.clone(), reason })?;
+    let beside = path.with_extension("component.wasm");
+    // Put there whole: another build of the same package may be reading it.
+    let fresh = beside.with_extension(format!("{}.tmp", std::process::id()));
+    std::fs::write(&fresh, component).and_then(|()| std::fs::rename(&fresh, &beside)).map_err(failed(&beside))?;
+    Ok(beside)
 }
 
 /// A line of cargo's `--message-format=json`.

@@ -96,6 +96,17 @@ pub enum BuildError {
     /// Cargo's messages are not those of the cargo known.
     #[error("cargo's answer is not understood ({0}); Nigh needs cargo 1.85 or later")]
     Answer(#[from] serde_json::Error),
+    /// What was built has bindings of a component, and cannot be made one.
+    #[error(
+        "{} was built, but cannot be made a component: {reason}; are its bindings those of one world, and complete?",
+        .path.display()
+    )]
+    NoComponent {
+        /// The module.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
     /// What was built can be compiled but not deployed.
     #[error("{} was built, but cannot be deployed: {source}", .path.display())]
     Unfit {

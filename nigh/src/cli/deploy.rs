@@ -8,7 +8,7 @@ use bytes::Bytes;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use nigh_client::{Admin, DeployRequest, Deployed, Inspect, Readiness, ReadyError};
-use nigh_proto::{Deployment, DirectoryGrant, FunctionName, Reason};
+use nigh_proto::{AllowedHost, Deployment, DirectoryGrant, FunctionName, Reason};
 use serde_json::json;
 
 use super::limits::{LimitOptions, parse_grant};
@@ -28,10 +28,11 @@ const BROKERS_INTERVAL: Duration = Duration::from_millis(10);
   nigh deploy face_detect.wasm --name faces --memory 64MiB --timeout 5s
   nigh deploy gallery.wasm --dir pictures=/data              may read a directory that computers offer
   nigh deploy counter.wasm --reuse 1000 --idle 5m            instances serve many calls
+  nigh deploy shop.wasm --allow-host api.example.com         an http function that may ask that host
 
 Deploying under a name that is taken replaces that version without failing a call.")]
 pub(super) struct DeployCommand {
-    /// The module, as `nigh build` or any compiler for wasm32-wasip1 makes it
+    /// The module, as `nigh build` or any compiler for wasm32-wasip1 makes it, or a component for wasi:http 0.2
     #[arg(value_name = "FILE.wasm")]
     file: PathBuf,
     /// The name to call it by [default: the file's name, with - for _]
@@ -40,6 +41,10 @@ pub(super) struct DeployCommand {
     /// A directory that computers offer, read-only unless `:rw` follows; may be given several times
     #[arg(long, value_name = "NAME[=/PATH][:rw]", value_parser = parse_grant)]
     dir: Vec<DirectoryGrant>,
+    /// A host that an http function may send requests to, at the scheme's standard port unless one is given; may be given
+    /// several times
+    #[arg(long, value_name = "HOST[:PORT]")]
+    allow_host: Vec<AllowedHost>,
     /// Do not wait until it can be called
     #[arg(long)]
     no_wait: bool,
@@ -56,7 +61,12 @@ impl DeployCommand {
             Some(name) => name,
             None => name_of(&self.file)?,
         };
-        let request = DeployRequest { name, limits: self.limits.limits()?, directories: self.dir.clone() };
+        let request = DeployRequest {
+            name,
+            limits: self.limits.limits()?,
+            directories: self.dir.clone(),
+            hosts: self.allow_host.clone(),
+        };
         let module = read_module(&self.file)?;
         let Deployed { deployment, changed } = upload(admin, request, module).await?;
         if self.no_wait {

@@ -28,7 +28,12 @@ fn echo() -> Bytes {
 
 async fn deploy_and_call(edge: &Edge) {
     let admin = Admin::new(edge.controller().clone());
-    let request = DeployRequest { name: "echo".parse().unwrap(), limits: Limits::default(), directories: Vec::new() };
+    let request = DeployRequest {
+        name: "echo".parse().unwrap(),
+        limits: Limits::default(),
+        directories: Vec::new(),
+        hosts: Vec::new(),
+    };
     let deployed = admin.deploy(request, echo(), |_| {}).await.unwrap().deployment;
     let readiness = admin.await_ready(&deployed.name, deployed.version, PATIENCE, |_| {}).await.unwrap();
     assert!(readiness.problems.is_empty(), "{readiness:?}");

@@ -89,7 +89,7 @@ fn work() -> io::Result<()> {
     }
     thread::Builder::new().spawn(end_with_parent)?;
     let compile = move || {
-        let engine = engine::for_compiling(order.shape).map_err(|error| format!("{error:#}"))?;
+        let engine = engine::for_compiling(order.shape, order.kind).map_err(|error| format!("{error:#}"))?;
         machine_code(&engine, order.kind, &module)
     };
     let compiling = thread::Builder::new().stack_size(STACK_BYTES).spawn(compile)?;

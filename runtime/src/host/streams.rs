@@ -75,6 +75,13 @@ impl Streams {
         self.errors.clone()
     }
 
+    /// A line of the host's own, in the log among those that the guest writes to standard error.
+    pub(crate) fn note(&self, line: &str) {
+        if let Sink::Text(text) = &self.errors {
+            text.lock().take(format!("{line}\n").as_bytes());
+        }
+    }
+
     /// The answer written so far, taken out.
     pub(crate) fn take_answer(&self) -> Bytes {
         match &self.output {
@@ -152,7 +159,7 @@ impl StdoutStream for Sink {
         Box::new(self.clone())
     }
 
-    // WASI p1 writes through `p2_stream` alone.
+    // WASI p1 and p2 write through `p2_stream` alone.
     fn async_stream(&self) -> Box<dyn tokio::io::AsyncWrite + Send + Sync> {
         Box::new(tokio::io::sink())
     }

@@ -15,8 +15,8 @@ use crate::ingress::http::request::{ABOUT_THE_CONNECTION, PLATFORM_PREFIX};
 /// Where the time went, as the `Server-Timing` header tells it: durations in milliseconds.
 static SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 static CALL_ID: HeaderName = HeaderName::from_static("nigh-call-id");
-static COMPUTER: HeaderName = HeaderName::from_static("nigh-computer");
-static VERSION: HeaderName = HeaderName::from_static("nigh-version");
+pub(super) static COMPUTER: HeaderName = HeaderName::from_static("nigh-computer");
+pub(super) static VERSION: HeaderName = HeaderName::from_static("nigh-version");
 
 /// The answer to a call that has an outcome.
 pub(super) fn respond(reply: Reply) -> Response {
@@ -40,7 +40,7 @@ pub(super) fn put_call_id(headers: &mut HeaderMap, id: &CallId) {
     put(headers, &CALL_ID, id.as_str());
 }
 
-fn put(headers: &mut HeaderMap, name: &HeaderName, value: &str) {
+pub(super) fn put(headers: &mut HeaderMap, name: &HeaderName, value: &str) {
     if let Ok(value) = HeaderValue::from_str(value) {
         headers.insert(name, value);
     }

@@ -1,4 +1,4 @@
-//! From an HTTP request to a call.
+//! From an HTTP request to a call of a function that is no http function.
 //!
 //! * The body is the payload.
 //! * Every query parameter is a header for the function, and so is every request header except those about the connection
@@ -58,26 +58,21 @@ impl Head {
         let mut headers: Vec<_> = form_urlencoded::parse(query.as_bytes())
             .map(|(name, value)| (name.into_owned(), value.into_owned()))
             .collect();
-        let mut timeout = limits.timeout_default;
-        let (mut dry_run, mut retry_safe, mut id) = (false, false, None);
+        let wishes = Wishes::of(&parts.headers)?;
         for (name, value) in &parts.headers {
-            match name.as_str() {
-                "nigh-timeout" => timeout = duration(value)?,
-                "nigh-dry-run" => dry_run = flag("nigh-dry-run", value)?,
-                "nigh-retry-safe" => retry_safe = flag("nigh-retry-safe", value)?,
-                "nigh-call-id" => id = Some(text("nigh-call-id", value)?.parse()?),
-                platform if platform.starts_with(PLATFORM_PREFIX) => return Err(unknown_wish(platform)),
-                spent if ABOUT_THE_CONNECTION.contains(&spent) || ABOUT_THE_REQUEST.contains(&spent) => {}
-                name => headers.push((name.to_owned(), text(name, value)?.to_owned())),
+            let name = name.as_str();
+            let is_spent = ABOUT_THE_CONNECTION.contains(&name) || ABOUT_THE_REQUEST.contains(&name);
+            if !is_spent && !name.starts_with(PLATFORM_PREFIX) {
+                headers.push((name.to_owned(), text(name, value)?.to_owned()));
             }
         }
         Ok(Self {
-            id: id.unwrap_or_else(CallId::random),
-            deadline: arrived + timeout.min(limits.timeout_max),
+            deadline: wishes.deadline(limits, arrived),
+            id: wishes.id.unwrap_or_else(CallId::random),
             function,
             headers: Headers::new(headers)?,
-            dry_run,
-            retry_safe,
+            dry_run: wishes.dry_run,
+            retry_safe: wishes.retry_safe.unwrap_or(false),
         })
     }
 
@@ -92,6 +87,46 @@ impl Head {
             retry_safe: self.retry_safe,
             deadline: self.deadline,
         }
+    }
+}
+
+/// What a request wishes of the platform.
+#[derive(Debug, Default)]
+pub(super) struct Wishes {
+    pub(super) id: Option<CallId>,
+    pub(super) dry_run: bool,
+    pub(super) retry_safe: Option<bool>,
+    timeout: Option<Duration>,
+}
+
+impl Wishes {
+    /// Reads the headers for the platform.
+    pub(super) fn of(headers: &HeaderMap) -> Result<Self, PlatformError> {
+        let mut wishes = Self::default();
+        for (name, value) in headers.iter().filter(|(name, _)| name.as_str().starts_with(PLATFORM_PREFIX)) {
+            match name.as_str() {
+                "nigh-timeout" => wishes.timeout = Some(duration(value)?),
+                "nigh-dry-run" => wishes.dry_run = flag("nigh-dry-run", value)?,
+                "nigh-retry-safe" => wishes.retry_safe = Some(flag("nigh-retry-safe", value)?),
+                "nigh-call-id" => wishes.id = Some(text("nigh-call-id", value)?.parse()?),
+                other => return Err(unknown_wish(other)),
+            }
+        }
+        Ok(wishes)
+    }
+
+    /// When the answer stops being of use.
+    pub(super) fn deadline(&self, limits: &CallLimits, arrived: Instant) -> Instant {
+        arrived + self.timeout.unwrap_or(limits.timeout_default).min(limits.timeout_max)
+    }
+}
+
+/// Takes `/function/{name}` apart from what follows, if anything does; both as they stand on the wire.
+pub(super) fn name_and_path(path: &str) -> (&str, Option<&str>) {
+    let rest = path.strip_prefix("/function/").unwrap_or_default();
+    match rest.find('/') {
+        Some(end) => (&rest[..end], Some(&rest[end..])),
+        None => (rest, None),
     }
 }
 
@@ -197,6 +232,14 @@ mod tests {
             assert_eq!(head("/", &[(name, value)]).unwrap_err().reason, Reason::Malformed, "{name}: {value}");
         }
         assert_eq!(head("/", &[("x", "\u{1F980}")]).unwrap().headers.get("x"), Some("\u{1F980}"));
+    }
+
+    #[test]
+    fn a_functions_name_ends_where_its_own_paths_begin() {
+        assert_eq!(name_and_path("/function/echo"), ("echo", None));
+        assert_eq!(name_and_path("/function/echo/"), ("echo", Some("/")));
+        assert_eq!(name_and_path("/function/echo/a%2Fb/c"), ("echo", Some("/a%2Fb/c")));
+        assert_eq!(name_and_path("/function//a"), ("", Some("/a")));
     }
 
     #[test]

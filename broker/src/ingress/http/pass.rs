@@ -1,0 +1,185 @@
+//! Requests to http functions and their answers, passed as they are: method, path below the function's name, query,
+//! headers, body, and back status, headers, body. Left out, either way, are headers about one connection and those that
+//! begin with `nigh-`, which are between caller and platform.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::uri::PathAndQuery;
+use axum::http::{HeaderMap, HeaderName, Uri, header};
+use axum::response::Response;
+use bytes::Bytes;
+use futures_util::{StreamExt as _, TryStreamExt};
+use http_body::Frame;
+use http_body_util::{BodyExt as _, StreamBody};
+use nigh_proto::exchange::{self, Part, Parts, RequestHead, ResponseHead, remove_hop_by_hop};
+use nigh_proto::{Call, CallId, Exchange, Exchanged, FunctionName, Outcome, PlatformError, Reason};
+
+use crate::call::Broker;
+use crate::ingress::http::answer::{self, COMPUTER, VERSION, put, put_call_id};
+use crate::ingress::http::problem::Problem;
+use crate::ingress::http::request::{PLATFORM_PREFIX, Wishes, name_and_path};
+
+/// Brings a request to the head of its answer.
+pub(super) async fn exchange(
+    broker: &Arc<Broker>,
+    function: FunctionName,
+    request: Request,
+    arrived: Instant,
+) -> Response {
+    let wishes = match Wishes::of(request.headers()) {
+        Ok(wishes) => wishes,
+        Err(error) => return Problem::of_platform(&error).respond(None),
+    };
+    let id = wishes.id.clone().unwrap_or_else(CallId::random);
+    let call = Call {
+        function,
+        payload: Bytes::new(),
+        headers: Default::default(),
+        id: id.clone(),
+        hops: 0,
+        dry_run: wishes.dry_run,
+        // Methods that are safe by their definition do no harm when run twice.
+        retry_safe: wishes.retry_safe.unwrap_or_else(|| request.method().is_safe()),
+        deadline: wishes.deadline(broker.limits(), arrived),
+    };
+    let outcome = async {
+        let place = broker.admit()?;
+        if call.dry_run {
+            return broker.call(call, arrived).await.map(Exchanged::Failed);
+        }
+        let exchange = to_exchange(call, request)?;
+        broker.pass_exchange(exchange, place, arrived).await
+    };
+    match outcome.await {
+        Ok(Exchanged::Answer(head, parts)) => respond(head, parts, &id),
+        Ok(Exchanged::Failed(reply)) => answer::respond(reply),
+        Err(error) => Problem::of_platform(&error).respond(Some(&id)),
+    }
+}
+
+fn to_exchange(call: Call, request: Request) -> Result<Exchange, PlatformError> {
+    let (mut parts, body) = request.into_parts();
+    let authority = authority_of(&parts.uri, &parts.headers, &call.function)?;
+    parts.headers.remove(header::HOST);
+    parts.headers.remove(header::EXPECT);
+    end_to_end(&mut parts.headers);
+    let head = RequestHead { method: parts.method, path: path_of(&parts.uri)?, authority, headers: parts.headers };
+    head.check()?;
+    let body = if body_is_empty(&body) {
+        exchange::empty_body()
+    } else {
+        let broken = |error| PlatformError::malformed(format!("the body did not arrive whole: {error}"));
+        let frames = TryStreamExt::map_err(body.into_data_stream(), broken);
+        Box::pin(frames) as exchange::Body
+    };
+    Ok(Exchange { call, head, body })
+}
+
+fn body_is_empty(body: &Body) -> bool {
+    http_body::Body::is_end_stream(body)
+}
+
+/// The host that was asked, as the caller named it.
+fn authority_of(uri: &Uri, headers: &HeaderMap, function: &FunctionName) -> Result<String, PlatformError> {
+    let host = || headers.get(header::HOST).map(|host| host.to_str().unwrap_or_default());
+    let named = uri.authority().map(axum::http::uri::Authority::as_str).or_else(host).filter(|host| !host.is_empty());
+    let Some(named) = named else { return Ok(function.to_string()) };
+    let checked: Result<axum::http::uri::Authority, _> = named.parse();
+    checked.map(|_| named.to_owned()).map_err(|_| PlatformError::malformed("the host header is not a host"))
+}
+
+/// Path and query as the function sees them: below its own name.
+fn path_of(uri: &Uri) -> Result<PathAndQuery, PlatformError> {
+    let path = name_and_path(uri.path()).1.unwrap_or("/");
+    let path: Result<PathAndQuery, _> = match uri.query() {
+        Some(query) => format!("{path}?{query}").parse(),
+        None => path.parse(),
+    };
+    path.map_err(PlatformError::malformed)
+}
+
+/// Leaves only what is between caller and function.
+fn end_to_end(headers: &mut HeaderMap) {
+    remove_hop_by_hop(headers);
+    let of_platform: Vec<HeaderName> =
+        headers.keys().filter(|name| name.as_str().starts_with(PLATFORM_PREFIX)).cloned().collect();
+    for name in of_platform {
+        headers.remove(name);
+    }
+}
+
+fn respond(head: ResponseHead, parts: Parts, id: &CallId) -> Response {
+    let ResponseHead { status, mut headers, computer, version } = head;
+    end_to_end(&mut headers);
+    put_call_id(&mut headers, id);
+    put(&mut headers, &COMPUTER, computer.as_str());
+    put(&mut headers, &VERSION, &version.to_string());
+    let call = id.clone();
+    let frames = parts.filter_map(move |part| std::future::ready(frame(part, &call)));
+    let mut response = Response::new(Body::new(StreamBody::new(frames).boxed_unsync()));
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
+}
+
+/// The next piece of the body; nothing at a good end. An error cuts the connection, which is how HTTP tells a caller that
+/// a body is not whole.
+fn frame(part: Result<Part, PlatformError>, call: &CallId) -> Option<Result<Frame<Bytes>, PlatformError>> {
+    let error = match part {
+        Ok(Part::Body(bytes)) => return Some(Ok(Frame::data(bytes))),
+        Ok(Part::End(reply)) => match reply.outcome {
+            Outcome::Error { kind, message } => {
+                PlatformError::new(Reason::Disconnected, format!("the function failed, {kind}: {message}"))
+            }
+            Outcome::Answer { .. } | Outcome::Estimate(_) => return None,
+        },
+        Err(error) => error,
+    };
+    tracing::debug!(%call, %error, "an answer was cut off");
+    Some(Err(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn exchange(request: axum::http::request::Builder) -> Result<RequestHead, PlatformError> {
+        let call = Call::new("shop".parse().unwrap(), Bytes::new(), std::time::Duration::from_secs(1));
+        to_exchange(call, request.body(Body::empty()).unwrap()).map(|exchange| exchange.head)
+    }
+
+    #[test]
+    fn a_request_passes_as_it_is_below_the_functions_name() {
+        let request = Request::builder().method("PUT").uri("/function/shop/cart/7%2F8?color=red&x");
+        let head = exchange(request.header("host", "edge:8080").header("x-mine", "1")).unwrap();
+        assert_eq!((head.method.as_str(), head.path.as_str()), ("PUT", "/cart/7%2F8?color=red&x"));
+        assert_eq!((head.authority.as_str(), head.headers.len()), ("edge:8080", 1));
+        assert_eq!(exchange(Request::get("/function/shop?q=1")).unwrap().path.as_str(), "/?q=1");
+        assert_eq!(exchange(Request::get("/function/shop")).unwrap().authority, "shop");
+    }
+
+    #[test]
+    fn what_is_about_the_connection_or_for_the_platform_does_not_pass() {
+        let request = Request::get("/function/shop")
+            .header("connection", "close, x-hop")
+            .header("x-hop", "1")
+            .header("transfer-encoding", "chunked")
+            .header("te", "trailers")
+            .header("expect", "100-continue")
+            .header("nigh-timeout", "1s")
+            .header("accept", "*/*");
+        let head = exchange(request).unwrap();
+        assert_eq!(head.headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["accept"]);
+    }
+
+    #[test]
+    fn heads_are_bounded() {
+        let long = format!("/function/shop/{}", "a".repeat(9000));
+        assert_eq!(exchange(Request::get(long)).unwrap_err().reason, Reason::TooLarge);
+        let fat = Request::get("/function/shop").header("x", "a".repeat(17_000));
+        assert_eq!(exchange(fat).unwrap_err().reason, Reason::TooLarge);
+    }
+}

@@ -1,0 +1,111 @@
+//! Http functions: components that handle requests by `wasi:http/incoming-handler`, from any toolchain. They run on the
+//! crew as every guest does, under the same limits; their bodies travel in parts while they run.
+//!
+//! `instance` is the life of one, `guest` what it may touch, `outgoing` the requests that it sends itself, `answer` what
+//! its caller gets to see, `engine` the engine that components have for themselves.
+
+mod answer;
+mod body;
+pub(crate) mod engine;
+mod guest;
+mod instance;
+mod outgoing;
+
+use bytes::Bytes;
+use nigh_proto::exchange::{Body, RequestHead, whole_body};
+use nigh_proto::{Call, PlatformError, Reason};
+use tokio::sync::oneshot;
+use wasmtime::component::{Component, Linker};
+use wasmtime_wasi_http::p2::bindings::ProxyPre;
+
+use crate::error::{Error, PrepareError};
+
+pub(crate) use answer::{About, Answered, begin, whole};
+use guest::Guest;
+pub(crate) use instance::{Instance, run};
+pub(crate) use outgoing::Outgoing;
+
+/// What components can import, looked up once for each version.
+pub(crate) type Imports = Linker<Guest>;
+
+/// An http function's component, ready to be instantiated.
+pub(crate) struct Http {
+    pre: ProxyPre<Guest>,
+}
+
+/// A request for an http function.
+pub(crate) struct Incoming {
+    pub(crate) head: RequestHead,
+    pub(crate) body: Body,
+    /// Told once, when the function begins to answer.
+    pub(crate) answer: oneshot::Sender<Answered>,
+}
+
+impl Http {
+    /// Finds what the component imports and exports.
+    pub(crate) fn prepare(imports: &Imports, component: &Component) -> Result<Self, PrepareError> {
+        let unfit = |error: wasmtime::Error| PrepareError::Imports(format!("{error:#}"));
+        let pre = imports.instantiate_pre(component).map_err(unfit)?;
+        Ok(Self { pre: ProxyPre::new(pre).map_err(unfit)? })
+    }
+}
+
+/// Everything that http functions can import: WASI 0.2 with its HTTP. What of it leads anywhere is decided by each
+/// instance's context.
+pub(crate) fn imports(engine: &wasmtime::Engine) -> Result<Imports, Error> {
+    let mut linker = Linker::new(engine);
+    let define = |linker: &mut Imports| {
+        wasmtime_wasi::p2::add_to_linker_async(linker)?;
+        wasmtime_wasi_http::p2::add_only_http_to_linker_async(linker)
+    };
+    define(&mut linker).map_err(|error| Error::Engine(format!("{error:#}")))?;
+    Ok(linker)
+}
+
+/// The request that a call without one of its own stands for: its payload, posted to `/` with its headers.
+pub(crate) fn request_of(call: &mut Call) -> Result<(RequestHead, Body), PlatformError> {
+    let mut headers = http::HeaderMap::new();
+    for (name, value) in call.headers.iter() {
+        let (Ok(header), Ok(value)) = (http::HeaderName::try_from(name), http::HeaderValue::from_str(value)) else {
+            return Err(PlatformError::malformed(format!("header {name:?} cannot be one of an HTTP request")));
+        };
+        headers.append(header, value);
+    }
+    nigh_proto::exchange::remove_hop_by_hop(&mut headers);
+    headers.insert(http::header::CONTENT_LENGTH, call.payload.len().into());
+    let head = RequestHead {
+        method: http::Method::POST,
+        path: http::uri::PathAndQuery::from_static("/"),
+        authority: call.function.as_str().to_owned(),
+        headers,
+    };
+    let payload: Bytes = std::mem::take(&mut call.payload);
+    Ok((head, whole_body(payload)))
+}
+
+/// Refuses a request that announces more than its function takes.
+pub(crate) fn check_length(head: &RequestHead, payload_bytes_max: u64) -> Result<(), PlatformError> {
+    let announced: Option<u64> =
+        head.headers.get(http::header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    match announced {
+        Some(bytes) if bytes > payload_bytes_max => {
+            let message = format!(
+                "a body of {bytes} bytes; the function takes at most {payload_bytes_max}; deploy it with a larger --payload"
+            );
+            Err(PlatformError::new(Reason::TooLarge, message))
+        }
+        _ => Ok(()),
+    }
+}
+
+impl std::fmt::Debug for Http {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Http").finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Incoming {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Incoming").field("head", &self.head).finish_non_exhaustive()
+    }
+}

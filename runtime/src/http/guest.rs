@@ -1,0 +1,93 @@
+//! What an http function may touch: WASI with its standard streams ending in the log, the directories granted, clocks,
+//! randomness, no sockets; and HTTP, incoming and outgoing.
+
+use std::sync::Arc;
+
+use wasmtime::ResourceLimiter;
+use wasmtime::component::ResourceTable;
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
+
+use super::outgoing::{Outgoing, Sender};
+use crate::function::Version;
+use crate::host::{self, Streams};
+
+/// Handles that a guest may hold at once, beside those of open files.
+const RESOURCES_MAX: usize = 1 << 12;
+
+/// What the host holds for one instance of a component.
+pub(crate) struct Guest {
+    // Dropped first: whoever waits for the answer has to learn that the guest is gone before the body looks ended.
+    pub(super) base: host::Guest,
+    memory_bytes: u64,
+    // Built when first used: a component that only answers never does.
+    wasi: Option<Box<WasiCtx>>,
+    http: WasiHttpCtx,
+    pub(super) sender: Sender,
+    table: ResourceTable,
+}
+
+impl Guest {
+    pub(super) fn new(version: Arc<Version>, outgoing: &Outgoing) -> Self {
+        let streams = Streams::of_native();
+        let sender = Sender::new(version.clone(), streams.clone(), outgoing);
+        let mut table = ResourceTable::new();
+        let files = version.deployment.limits.open_files as usize;
+        table.set_max_capacity(RESOURCES_MAX.saturating_add(files));
+        Self {
+            base: host::Guest::new(version, Some(streams)),
+            memory_bytes: 0,
+            wasi: None,
+            http: WasiHttpCtx::new(),
+            sender,
+            table,
+        }
+    }
+
+    /// Bytes of all its memories.
+    pub(super) fn memory_bytes(&self) -> u64 {
+        self.memory_bytes
+    }
+}
+
+impl WasiView for Guest {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        let Self { base, wasi, table, .. } = self;
+        let ctx = wasi.get_or_insert_with(|| {
+            let streams = base.streams().clone();
+            Box::new(host::context(base.version(), &streams).build())
+        });
+        WasiCtxView { ctx, table }
+    }
+}
+
+impl WasiHttpView for Guest {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView { hooks: &mut self.sender, table: &mut self.table, ctx: &mut self.http }
+    }
+}
+
+/// A component may have several memories; together they are within the limit.
+impl ResourceLimiter for Guest {
+    fn memory_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
+        let total = self.memory_bytes.saturating_add(desired.saturating_sub(current) as u64);
+        let fits = total <= self.base.version().deployment.limits.memory_bytes;
+        if fits {
+            self.memory_bytes = total;
+        }
+        self.base.is_out_of_memory |= !fits;
+        Ok(fits)
+    }
+
+    fn table_growing(&mut self, _current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
+        let fits = desired as u64 <= u64::from(self.base.version().deployment.limits.table_elements);
+        self.base.is_out_of_table |= !fits;
+        Ok(fits)
+    }
+}
+
+impl std::fmt::Debug for Guest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Guest").field("base", &self.base).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,182 @@
+//! The life of a component's instance: made for a call, and kept for the next one where the function was deployed so.
+
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use nigh_proto::exchange::RequestHead;
+use nigh_proto::{Headers, Outcome};
+use wasmtime::{PoolConcurrencyLimitError, Store};
+use wasmtime_wasi_http::p2::bindings::Proxy;
+use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
+use wasmtime_wasi_http::{Error, WasiHttpView as _};
+
+use super::answer::error_words;
+use super::body::{Bounded, Flow};
+use super::guest::Guest;
+use super::{Http, Incoming};
+use crate::crew::Crew;
+use crate::function::Version;
+use crate::host::{self, Service, wait};
+use crate::instance::{Ended, KEPT_MEMORY_BYTES_MAX, Life};
+use crate::outcome::{self, Failure};
+
+/// A running copy of a component.
+pub(crate) struct Instance {
+    store: Store<Guest>,
+    proxy: Proxy,
+    life: Life,
+    calls: u32,
+}
+
+/// Runs a call in an instance kept from one before, or in one made for it. Its making is under the call's limits too.
+pub(crate) async fn run(
+    http: &Http,
+    version: &Arc<Version>,
+    crew: &Crew,
+    kept: Option<Instance>,
+    incoming: Incoming,
+    service: Service,
+) -> Ended<Instance> {
+    if let Some(mut kept) = kept {
+        debug_assert_eq!(kept.life, Life::Idle, "a busy or spent instance is never kept");
+        kept.life = Life::Busy;
+        kept.begin(service);
+        kept.store.set_epoch_deadline(1);
+        return kept.run(incoming).await;
+    }
+    let mut store = Store::new(http.pre.engine(), Guest::new(version.clone(), &crew.outgoing));
+    begin(&mut store, service);
+    store.limiter(|guest| guest);
+    store.epoch_deadline_callback(|mut context| host::on_tick(&mut context.data_mut().base));
+    store.set_epoch_deadline(1);
+    let limits = store.data().base.waiting_limits();
+    let instantiating = async {
+        loop {
+            match http.pre.instantiate_async(&mut store).await {
+                Err(failure) if failure.is::<PoolConcurrencyLimitError>() && crew.evict() => {}
+                made => return made,
+            }
+        }
+    };
+    let made = wait::within(limits, instantiating).await;
+    match made {
+        Ok(proxy) => Instance { store, proxy, life: Life::Busy, calls: 0 }.run(incoming).await,
+        Err(failure) => {
+            let outcome = outcome::of_failure(&failure, &store.data().base);
+            let service = store.data_mut().base.end();
+            Ended { outcome, service, entered: None, reset: Duration::ZERO, instance: None }
+        }
+    }
+}
+
+fn begin(store: &mut Store<Guest>, service: Service) {
+    let guest = store.data_mut();
+    guest.sender.until = service.deadline.min(service.time_limit);
+    guest.base.begin(service);
+}
+
+impl Instance {
+    /// What it is at.
+    pub(crate) fn life(&self) -> Life {
+        self.life
+    }
+
+    /// The version that it is an instance of.
+    pub(crate) fn version(&self) -> &Arc<Version> {
+        self.store.data().base.version()
+    }
+
+    /// Bytes of all its memories.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        self.store.data().memory_bytes()
+    }
+
+    fn begin(&mut self, service: Service) {
+        begin(&mut self.store, service);
+    }
+
+    async fn run(mut self, incoming: Incoming) -> Ended<Self> {
+        let entered = Instant::now();
+        let limits = self.store.data().base.waiting_limits();
+        let result = wait::within(limits, self.enter(incoming)).await;
+        let is_sound = result.is_ok();
+        let outcome = result.or_else(|failure| outcome::of_failure(&failure, &self.store.data().base));
+        let service = self.store.data_mut().base.end();
+        self.calls += 1;
+        self.life = if is_sound && self.may_serve_again() { Life::Idle } else { Life::Spent };
+        Ended { outcome, service, entered: Some(entered), reset: Duration::ZERO, instance: Some(self) }
+    }
+
+    async fn enter(&mut self, incoming: Incoming) -> Result<Outcome, Failure> {
+        let Incoming { head, body, answer } = incoming;
+        // What the guest has said: nothing yet, an answer, or that it has none and why.
+        let said: Arc<OnceLock<Result<Arc<Flow>, ErrorCode>>> = Arc::default();
+        let saying = said.clone();
+        let payload_bytes_max = self.version().deployment.limits.payload_bytes;
+        let mut view = self.store.data_mut().http();
+        let body = Bounded::new(
+            http_body_util::StreamBody::new(frames(body)),
+            payload_bytes_max,
+            || Error::HttpRequestBodySize(None),
+            (),
+        );
+        let request = view.new_incoming_request(Scheme::Http, request(head, body)?)?;
+        let out = view.new_response_outparam_from_callback(move |given| {
+            let response = given.map(|response| response.map(|body| Arc::new(Flow::new(body))));
+            let _ = saying.set(response.as_ref().map(|response| response.body().clone()).map_err(Clone::clone));
+            if let Ok(response) = response {
+                // Fails only where the caller is gone.
+                let _ = answer.send(response);
+            }
+        })?;
+        self.proxy.wasi_http_incoming_handler().call_handle(&mut self.store, request, out).await?;
+        Ok(match said.get() {
+            Some(Ok(body)) => {
+                body.seal();
+                Outcome::Answer { payload: bytes::Bytes::new(), headers: Headers::default() }
+            }
+            Some(Err(code)) => {
+                outcome::error("http-error", format!("the function could not answer: {}", error_words(code)))
+            }
+            None => {
+                outcome::error("no-answer", "the function returned without an answer; `nigh logs` shows what it said")
+            }
+        })
+    }
+
+    /// Only after a call that came to its own outcome, within the number of calls that the deployment allows, and
+    /// without more memory than is good to keep.
+    fn may_serve_again(&self) -> bool {
+        let guest = self.store.data();
+        self.calls < self.version().deployment.limits.reuse
+            && !guest.base.is_out_of_memory
+            && guest.memory_bytes() <= KEPT_MEMORY_BYTES_MAX as u64
+    }
+}
+
+/// The request as the guest sees it.
+fn request<B>(head: RequestHead, body: B) -> Result<http::Request<B>, Failure> {
+    let mut uri = http::uri::Parts::default();
+    uri.scheme = Some(http::uri::Scheme::HTTP);
+    uri.authority = Some(head.authority.parse()?);
+    uri.path_and_query = Some(head.path);
+    let mut request = http::Request::new(body);
+    *request.method_mut() = head.method;
+    *request.uri_mut() = http::Uri::from_parts(uri)?;
+    *request.headers_mut() = head.headers;
+    Ok(request)
+}
+
+/// A body as HTTP libraries know it; one that breaks off looks to the guest like a connection that ended.
+fn frames(
+    body: nigh_proto::exchange::Body,
+) -> impl futures_util::Stream<Item = Result<http_body::Frame<bytes::Bytes>, Error>> + Unpin {
+    use futures_util::StreamExt as _;
+    body.map(|part| part.map(http_body::Frame::data).map_err(|_| Error::ConnectionTerminated))
+}
+
+impl std::fmt::Debug for Instance {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Instance").field("life", &self.life).field("calls", &self.calls).finish_non_exhaustive()
+    }
+}
