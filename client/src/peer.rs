@@ -74,9 +74,12 @@ impl Peer {
             return PlatformError::new(Reason::Unauthenticated, message);
         }
         let cause = status::innermost_cause(&status);
+        let is_unproved = status.code() == Code::Unauthenticated;
         let is_foreign = status.code() == Code::Unimplemented;
         let mut error = PlatformError::from(status);
-        if is_foreign {
+        if is_unproved {
+            error.message = format!("the {role} at {endpoint} does not know who this is: {}", error.message);
+        } else if is_foreign {
             error.message = format!(
                 "what answers at {endpoint} is no {role} of this release ({}); is the address right?",
                 error.message

@@ -1,7 +1,8 @@
 //! Calls per second and latency of a computer, and of a broker in front of it, against a bare tonic echo server and a bare
 //! tonic pass-through in the same run. Rounds are interleaved, figures are medians.
 //!
-//! `cargo bench -p nigh-tests --bench calls [-- --rounds 7 --seconds 2]`
+//! `cargo bench -p nigh-tests --bench calls [-- --rounds 7 --seconds 2]`; with `--tls`, plain paths against the same over
+//! mutual TLS instead.
 #![expect(clippy::print_stdout, reason = "a bench prints its table")]
 #![expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "shares and counts of a bench are small")]
 
@@ -10,10 +11,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use nigh_proto::channel::{self, Door};
 use nigh_proto::ingress::Ingress;
 use nigh_proto::v1::functions_client::FunctionsClient;
 use nigh_proto::v1::functions_server::{Functions, FunctionsServer};
-use nigh_proto::{Endpoint, channel, v1};
+use nigh_proto::{Endpoint, Remote, Role, Tls, v1};
+use nigh_tests::edge::certificate;
 use nigh_tests::guests;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -107,7 +110,7 @@ fn bare<S: Functions>(name: &str, service: S) -> Endpoint {
 }
 
 /// A computer with the function on it; no controller is needed.
-fn computer() -> Endpoint {
+fn computer(tls: Option<Tls>) -> Endpoint {
     start("computer", |listener| async move {
         let module = guests::built(FUNCTION);
         let deployment = nigh_proto::Deployment::new(
@@ -123,13 +126,17 @@ fn computer() -> Endpoint {
         computer.deploy(deployment, module).await.expect("the shipped function deploys");
         let service = Ingress::service(computer, nigh_proto::CallLimits::default());
         let server = channel::server().add_service(service);
-        server.serve_with_incoming(channel::incoming(listener)).await.expect("serves until the bench ends");
+        server
+            .serve_with_incoming(channel::incoming(Door::new(listener, tls)))
+            .await
+            .expect("serves until the bench ends");
     })
 }
 
-fn broker(computer: Endpoint) -> Endpoint {
+fn broker(computer: Endpoint, tls: Option<Tls>) -> Endpoint {
     start("broker", |calls| async move {
         let mut config = nigh_broker::Config::new("broker-1".parse().expect("a name"));
+        config.tls = tls;
         config.routes = vec![(FUNCTION.parse().expect("a name"), computer)];
         let listeners = nigh_broker::Listeners { calls, table: None, http: None };
         nigh_broker::run(listeners, config, CancellationToken::new()).await.expect("serves until the bench ends");
@@ -149,8 +156,8 @@ struct Figures {
     p99_us: f64,
 }
 
-async fn load(to: &Endpoint, in_flight: usize, time: Duration) -> Figures {
-    let client = FunctionsClient::new(channel::connect_lazy(to));
+async fn load(to: &Remote, in_flight: usize, time: Duration) -> Figures {
+    let client = FunctionsClient::new(channel::connect_lazy(to.clone()));
     let (stop, calls) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let began = Instant::now();
     let tasks: Vec<_> = (0..in_flight)
@@ -195,47 +202,96 @@ fn argument(name: &str, default: f64) -> f64 {
 fn main() {
     let rounds = argument("--rounds", 7.0) as usize;
     let time = Duration::from_secs_f64(argument("--seconds", 2.0));
+    if std::env::args().any(|argument| argument == "--tls") {
+        return compare_tls(rounds, time);
+    }
     let bare_echo = bare("bare", BareEcho);
-    let computer = computer();
+    let computer = computer(None);
     let paths = [
         ("bare tonic echo", bare_echo.clone()),
         ("bare hop → bare echo", hop(&bare_echo)),
         ("computer", computer.clone()),
-        ("broker → computer", broker(computer.clone())),
+        ("broker → computer", broker(computer.clone(), None)),
         ("bare hop → computer", hop(&computer)),
     ];
+    for (in_flight, figures) in measure(&paths.clone().map(|(_, to)| to.into()), rounds, time) {
+        report(in_flight, &paths, &figures);
+    }
+}
+
+/// Interleaved rounds over all paths, for each number of calls in flight.
+fn measure(to: &[Remote], rounds: usize, time: Duration) -> Vec<(usize, Vec<Vec<Figures>>)> {
     let client = runtime("client");
-    for in_flight in IN_FLIGHT {
-        let mut figures = vec![Vec::new(); paths.len()];
+    let measured = IN_FLIGHT.map(|in_flight| {
+        let mut figures = vec![Vec::new(); to.len()];
         for round in 0..=rounds {
-            for (path, figures) in paths.iter().zip(&mut figures) {
-                let one = client.block_on(load(&path.1, in_flight, time));
+            for (remote, figures) in to.iter().zip(&mut figures) {
+                let one = client.block_on(load(remote, in_flight, time));
                 if round > 0 {
                     // The first round warms up.
                     figures.push(one);
                 }
             }
         }
-        report(in_flight, &paths, &figures);
+        (in_flight, figures)
+    });
+    measured.into()
+}
+
+/// Plain paths against the same over mutual TLS.
+fn compare_tls(rounds: usize, time: Duration) {
+    let authority = nigh::ca::Authority::new().expect("an authority");
+    let tls = |role, name| Some(certificate(&authority, role, name));
+    let computers = [computer(None), computer(tls(Role::Computer, "computer-1"))];
+    let brokers = [broker(computers[0].clone(), None), broker(computers[1].clone(), tls(Role::Broker, "broker-1"))];
+    let client = tls(Role::Client, "client");
+    let names = ["computer", "computer, TLS", "broker → computer", "broker → computer, TLS"];
+    let [plain, secured] = computers;
+    let [plain_broker, secured_broker] = brokers;
+    let to =
+        [plain.into(), Remote::new(secured, client.clone()), plain_broker.into(), Remote::new(secured_broker, client)];
+    for (in_flight, figures) in measure(&to, rounds, time) {
+        let medians = table(in_flight, &names, &figures);
+        println!(
+            "TLS / plain, calls/s: computer {:.2}, broker → computer {:.2}",
+            medians[1] / medians[0],
+            medians[3] / medians[2]
+        );
+    }
+    let runtime = runtime("newcomers");
+    for (name, remote) in names.iter().zip(&to).take(2) {
+        let first: Vec<f64> = (0..200).map(|_| runtime.block_on(load_once(remote))).collect();
+        println!("first call on a new connection, {name}: median {:.0} µs", median(first));
     }
 }
 
-fn report(in_flight: usize, paths: &[(&str, Endpoint)], figures: &[Vec<Figures>]) {
+/// Microseconds that one call takes with its connection yet to be made.
+async fn load_once(to: &Remote) -> f64 {
+    let began = Instant::now();
+    let mut client = FunctionsClient::new(channel::connect_lazy(to.clone()));
+    let request = v1::InvokeRequest { function: FUNCTION.into(), ..Default::default() };
+    client.invoke(request).await.expect("every call is answered");
+    began.elapsed().as_secs_f64() * 1e6
+}
+
+/// Prints what was measured, and gives the medians of calls per second.
+fn table(in_flight: usize, names: &[&str], figures: &[Vec<Figures>]) -> Vec<f64> {
     println!("\n{in_flight} in flight, {PAYLOAD_BYTES} B, median of {} rounds", figures[0].len());
     println!("| path | calls/s (min..max) | p50 µs | p99 µs |\n|---|---|---|---|");
-    let mut cost_us = Vec::new();
-    for ((name, _), rounds) in paths.iter().zip(figures) {
+    let of_path = |(name, rounds): (&&str, &Vec<Figures>)| {
         let of = |pick: fn(&Figures) -> f64| median(rounds.iter().map(pick).collect());
         let rates = rounds.iter().map(|round| round.calls_per_s);
         let (least, most) = (rates.clone().fold(f64::MAX, f64::min), rates.fold(0.0, f64::max));
-        println!(
-            "| {name} | {:.0} ({least:.0}..{most:.0}) | {:.0} | {:.0} |",
-            of(|f| f.calls_per_s),
-            of(|f| f.p50_us),
-            of(|f| f.p99_us)
-        );
-        cost_us.push(1e6 / of(|f| f.calls_per_s));
-    }
+        let (rate, p50, p99) = (of(|f| f.calls_per_s), of(|f| f.p50_us), of(|f| f.p99_us));
+        println!("| {name} | {rate:.0} ({least:.0}..{most:.0}) | {p50:.0} | {p99:.0} |");
+        rate
+    };
+    names.iter().zip(figures).map(of_path).collect()
+}
+
+fn report(in_flight: usize, paths: &[(&str, Endpoint)], figures: &[Vec<Figures>]) {
+    let names: Vec<&str> = paths.iter().map(|(name, _)| *name).collect();
+    let cost_us: Vec<f64> = table(in_flight, &names, figures).iter().map(|rate| 1e6 / rate).collect();
     let [bare, bare_via_hop, computer, computer_via_broker, computer_via_hop] = cost_us[..] else { return };
     println!("computer / bare tonic, calls/s: {:.2}", bare / computer);
     println!(

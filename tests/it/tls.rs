@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use nigh_client::{Admin, Caller, CallerLimits, DeployRequest, Inspect, LogQuery};
 use nigh_proto::membership::Node;
+use nigh_proto::older::rpc;
+use nigh_proto::older::rpc::edge_server_client::EdgeServerClient;
 use nigh_proto::tls::HttpClients;
 use nigh_proto::v1::controller_client::ControllerClient;
 use nigh_proto::{Broker, Call, Computer, Endpoint, Limits, PlatformError, Reason, Remote, Role, Tls, channel, v1};
@@ -300,5 +302,16 @@ async fn older_clients_speak_tls_1_2() {
     let spoken =
         Client::of(edge.authority(), Role::Client, Age::Valid).handshake_1_2(&edge.broker(), edge.authority()).await;
     assert_eq!(spoken, ("TLSv1_2".to_owned(), "h2".to_owned()));
+    // And what they say is heard under the same rules.
+    edge.deploy("echo", guests::echo()).await;
+    let run = async |tls: Tls| {
+        let remote = Remote::new(edge.broker(), Some(tls));
+        let request = rpc::LambdaRequest { name: "echo".into(), input: "hello".into(), ..Default::default() };
+        EdgeServerClient::new(channel::connect_lazy(remote)).run_lambda(request).await
+    };
+    let answered = run(edge.certificate(Role::Client, "older")).await.unwrap().into_inner();
+    assert_eq!((answered.retcode.as_str(), answered.output.as_str()), ("OK", "hello"));
+    let refused = run(edge.certificate(Role::Controller, "control")).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::PermissionDenied, "{refused}");
     edge.stop().await;
 }
