@@ -1,6 +1,7 @@
 //! What a guest may touch, and nothing else: a log, clocks and randomness, standard streams that end here, the
 //! directories granted. No network, no environment, no arguments but a program's own name.
 
+mod random;
 mod sleep;
 mod streams;
 pub(crate) mod wait;
@@ -25,6 +26,9 @@ pub(crate) use streams::Streams;
 
 /// What WASI holds for a guest beside its files: three standard streams, and one that reads or writes a file just then.
 const STREAMS_OPEN: usize = 4;
+
+/// What WASI says of a descriptor that is no socket.
+const NOT_A_SOCKET: i32 = 57;
 
 /// Why the host ended a guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -218,6 +222,14 @@ fn define(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
     linker.func_wrap_async(abi::WASI, "poll_oneoff", |caller: Caller<'_, Guest>, request| {
         Box::new(sleep::poll_oneoff(caller, request))
     })?;
+    linker.func_wrap_async(abi::WASI, "random_get", |caller: Caller<'_, Guest>, request| {
+        Box::new(random::random_get(caller, request))
+    })?;
+    // There are no sockets. WASI's own say so in the operator's log, each time.
+    linker.func_wrap(abi::WASI, "sock_accept", |_: i32, _: i32, _: i32| NOT_A_SOCKET)?;
+    linker.func_wrap(abi::WASI, "sock_recv", |_: i32, _: i32, _: i32, _: i32, _: i32, _: i32| NOT_A_SOCKET)?;
+    linker.func_wrap(abi::WASI, "sock_send", |_: i32, _: i32, _: i32, _: i32, _: i32| NOT_A_SOCKET)?;
+    linker.func_wrap(abi::WASI, "sock_shutdown", |_: i32, _: i32| NOT_A_SOCKET)?;
     // WASI's own takes exit codes over 125 for a fault of the host.
     linker.func_wrap(abi::WASI, "proc_exit", |code: i32| -> wasmtime::Result<()> { Err(I32Exit(code).into()) })?;
     linker.allow_shadowing(false);

@@ -192,7 +192,7 @@ async fn predictions_go_by_the_size_of_the_payload() {
     assert!(small.run < between.run && between.run < large.run, "{between:?}");
     assert_eq!((small.samples, small.similar, large.similar, between.similar), (20, 10, 10, 0));
     assert!(large.run_spread.p10 <= large.run && large.run_spread.p90 > Duration::from_millis(20), "{large:?}");
-    assert_eq!(computer.load().running, 0, "nothing ran");
+    until("only the answers were waited for", || computer.load().running == 0).await;
 }
 
 #[tokio::test]
@@ -254,4 +254,55 @@ async fn contradicting_settings_are_refused() {
     ] {
         assert!(Computer::new(wrong).is_err());
     }
+}
+
+/// A guest with one import of WASI, which its handler calls.
+fn calls_wasi(import: &str, handler: &str) -> String {
+    let import = format!(r#"(module (import "wasi_snapshot_preview1" {import})"#);
+    guests::native(
+        "",
+        &format!("{handler} (call $answer (i32.const 0) (i32.const 32) (i32.const 4) (i32.const 64) (i32.const 1))"),
+    )
+    .replacen("(module", &import, 1)
+}
+
+#[tokio::test]
+async fn randomness_by_the_megabyte_ends_at_the_time_limit_too() {
+    let computer = Computer::new(Config { workers: 1, ..config() }).unwrap();
+    let guest = calls_wasi(
+        r#""random_get" (func $random (param i32 i32) (result i32))"#,
+        "(drop (memory.grow (i32.const 8000))) (loop $more
+            (if (call $random (i32.const 0) (i32.const 500000000)) (then unreachable)) (br $more))",
+    );
+    let limits = Limits { memory_bytes: 1 << 30, timeout: Duration::from_millis(20), ..limits() };
+    deploy(&computer, "random", &guest, limits).await;
+    let start = Instant::now();
+    assert_eq!(error(&computer, "random", "").await.0, "time-limit");
+    assert!(start.elapsed() < LONG / 4, "it was not interrupted within one call of the host");
+}
+
+#[tokio::test]
+async fn randomness_is_whole_random_and_within_memory() {
+    let computer = computer();
+    let guest = calls_wasi(
+        r#""random_get" (func $random (param i32 i32) (result i32))"#,
+        "(drop (memory.grow (i32.const 2)))
+        (i32.store8 (i32.const 64) (i32.add
+            (call $random (i32.const 1024) (i32.const 200000))
+            (call $random (i32.const 1024) (i32.const 1000000))))
+        (if (i64.eqz (i64.load (i32.const 201016))) (then unreachable))",
+    );
+    deploy(&computer, "random", &guest, limits()).await;
+    assert_eq!(answer(&computer, "random", "").await, [21], "success, then a fault");
+}
+
+#[tokio::test]
+async fn there_are_no_sockets() {
+    let computer = computer();
+    let guest = calls_wasi(
+        r#""sock_accept" (func $accept (param i32 i32 i32) (result i32))"#,
+        "(i32.store8 (i32.const 64) (call $accept (i32.const 3) (i32.const 0) (i32.const 128)))",
+    );
+    deploy(&computer, "accepts", &guest, limits()).await;
+    assert_eq!(answer(&computer, "accepts", "").await, [57]);
 }
