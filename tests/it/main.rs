@@ -2,8 +2,10 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![expect(clippy::cast_possible_truncation, reason = "the tests' numbers are small")]
 
+mod corpus;
 mod edge;
 mod hostile;
+mod hostile_abi;
 mod http;
 mod processes;
 mod tidy;

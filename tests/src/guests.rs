@@ -63,8 +63,8 @@ pub fn from_text(text: &str) -> Bytes {
 pub fn native(fields: &str, handler: &str) -> Bytes {
     from_text(&format!(
         r#"(module
-            (memory (export "memory") 2)
             {fields}
+            (memory (export "memory") 2)
             (func (export "nigh_alloc_v1") (param i32) (result i32) i32.const 1024)
             (func (export "nigh_handle_v1") (param $payload i32) (param $head i32) (result i32)
                 {handler}))"#
@@ -73,9 +73,14 @@ pub fn native(fields: &str, handler: &str) -> Bytes {
 
 /// A native function that answers with its payload and no headers, and needs no compiler to be made.
 pub fn echo() -> Bytes {
+    echo_with("")
+}
+
+/// The same with these extra fields in the module; imports stand first.
+pub fn echo_with(fields: &str) -> Bytes {
     native(
+        fields,
         // The head of no headers is four zero bytes, as memory is to begin with.
-        "",
         "(i32.store (i32.const 64) (i32.const 0))
          (i32.store (i32.const 68) (i32.const 128))
          (i32.store (i32.const 72) (i32.const 4))

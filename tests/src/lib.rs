@@ -1,5 +1,8 @@
-//! What the tests of the whole edge share: guests, an edge in one process, an edge of real processes.
+//! What the tests of the whole edge share: guests, an edge in one process, an edge of real processes, and what fuzzers and
+//! the replay of their corpora check.
 
 pub mod edge;
+pub mod fuzzed;
 pub mod guests;
+pub mod hostile;
 pub mod processes;

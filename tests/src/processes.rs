@@ -70,6 +70,14 @@ impl Role {
         assert!(Command::new("kill").args(arguments).status().expect("kill runs").success());
     }
 
+    /// Bytes of memory that it holds.
+    pub fn resident_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("the process lives");
+        let kib =
+            status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix("kB")?.trim().parse().ok());
+        kib.map_or(0, |kib: u64| kib << 10)
+    }
+
     /// Asks it to stop and waits until it has.
     pub async fn terminate(&mut self) -> ExitStatus {
         self.signal("TERM");
@@ -183,18 +191,16 @@ impl Processes {
 
     /// Deploys with default limits and waits until every computer is ready and the broker routes to it.
     pub async fn deploy(&self, name: &str, module: Bytes) {
-        let request = DeployRequest {
-            name: name.parse().expect("a name"),
-            limits: Limits::default(),
-            directories: Vec::new(),
-            hosts: Vec::new(),
-        };
-        let deployed = self.admin().deploy(request, module, |_| {}).await.expect("a good module deploys").deployment;
-        self.admin()
-            .await_ready(&deployed.name, deployed.version, PATIENCE, |_| {})
-            .await
-            .expect("computers become ready");
+        self.try_deploy(name, module, Limits::default()).await.expect("a good module deploys");
         self.until_ready(name).await;
+    }
+
+    /// Deploys and waits until every computer is ready.
+    pub async fn try_deploy(&self, name: &str, module: Bytes, limits: Limits) -> anyhow::Result<()> {
+        let request = DeployRequest { name: name.parse()?, limits, directories: Vec::new(), hosts: Vec::new() };
+        let deployed = self.admin().deploy(request, module, |_| {}).await?.deployment;
+        self.admin().await_ready(&deployed.name, deployed.version, PATIENCE, |_| {}).await?;
+        Ok(())
     }
 
     /// Waits until all computers are announced with the function and the broker routes to it.
@@ -226,7 +232,8 @@ impl Processes {
         Admin::new(self.controller.endpoint.clone())
     }
 
-    fn caller(&self) -> Caller {
+    /// Asks the broker.
+    pub fn caller(&self) -> Caller {
         Caller::new(self.broker.endpoint.clone(), CallerLimits::default())
     }
 

@@ -11,6 +11,8 @@ mod pass;
 mod problem;
 mod request;
 
+pub use request::call_for_fuzzing;
+
 use std::future::IntoFuture as _;
 use std::sync::Arc;
 use std::time::Instant;

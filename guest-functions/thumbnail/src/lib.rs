@@ -34,7 +34,11 @@ const QUALITY_MAX: u32 = 100;
 /// Bytes of the answer: what a computer passes on by default, and what memory is left for.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
 
-fn thumbnail(request: Request) -> Result<Response, Error> {
+/// The function. Headers and errors are described above.
+///
+/// # Errors
+/// The caller's, by kind.
+pub fn thumbnail(request: Request) -> Result<Response, Error> {
     let bounds = (
         header_within(&request, "max-width", BOUND_DEFAULT, BOUND_MAX)?,
         header_within(&request, "max-height", BOUND_DEFAULT, BOUND_MAX)?,

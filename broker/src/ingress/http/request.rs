@@ -130,6 +130,19 @@ pub(super) fn name_and_path(path: &str) -> (&str, Option<&str>) {
     }
 }
 
+/// The call that a request with this head and no body is.
+///
+/// # Errors
+/// Why it is none.
+pub fn call_for_fuzzing(
+    function: FunctionName,
+    parts: &Parts,
+    limits: &CallLimits,
+    arrived: Instant,
+) -> Result<Call, PlatformError> {
+    Head::new(function, parts, limits, arrived).map(|head| head.into_call(Bytes::new()))
+}
+
 /// Reads the body, which has to be within its limit and to arrive before the deadline.
 pub(super) async fn payload(
     headers: &HeaderMap,

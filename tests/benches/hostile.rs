@@ -1,0 +1,278 @@
+//! What a function's callers notice of the others on its computer: of long calls on every core, and of functions that mean
+//! harm (`nigh_tests::hostile`), in one process. Rounds are interleaved, figures are medians of rounds.
+//!
+//! Beside work that is merely heavy, a neighbour is owed its fair share of the cores and no more; so harm is measured against
+//! the same number of calls of a function that only computes.
+//!
+//! `cargo bench -p nigh-tests --bench hostile [-- --rounds 5 --seconds 1]`
+#![expect(clippy::print_stdout, reason = "a bench prints its table")]
+#![expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "shares and counts of a bench are small")]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use nigh_proto::ingress::Handler as _;
+use nigh_proto::{Call, Deployment, Digest, Kind, Limits, Outcome};
+use nigh_runtime::{Computer, Config};
+use nigh_tests::hostile;
+use tokio::task::JoinHandle;
+
+/// Time that each call has.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// What the neighbour computes in each call.
+const BRIEF: Duration = Duration::from_millis(1);
+/// What a long call computes.
+const LONG: Duration = Duration::from_secs(2);
+/// Time between the neighbour's calls.
+const PAUSE: Duration = Duration::from_millis(2);
+/// Calls of a hostile function at once.
+const AT_ONCE: usize = 8;
+
+struct Bench {
+    computer: Arc<Computer>,
+    /// Rounds of `hostile::works` in a millisecond.
+    per_ms: f64,
+    time: Duration,
+    rounds: usize,
+}
+
+#[derive(Clone, Copy)]
+struct Figures {
+    p50_ms: f64,
+    p99_ms: f64,
+    /// Calls of the others that ended meanwhile, each second.
+    others_per_s: f64,
+}
+
+impl Bench {
+    async fn deploy(&self, name: &str, module: Bytes, limits: Limits) {
+        let (digest, len) = (Digest::of(&module), module.len() as u64);
+        let name = name.parse().expect("a name");
+        let deployment = Deployment::new(name, digest, len, Kind::Native, limits, Vec::new());
+        self.computer.deploy(deployment, module).await.expect("it deploys");
+    }
+
+    fn rounds_of(&self, time: Duration) -> Bytes {
+        let rounds = (time.as_secs_f64() * 1e3 * self.per_ms) as u32;
+        Bytes::copy_from_slice(&rounds.to_le_bytes())
+    }
+
+    async fn call(&self, name: &str, payload: Bytes) -> Outcome {
+        let call = Call::new(name.parse().expect("a name"), payload, PATIENCE);
+        self.computer.handle(call, Instant::now()).await.expect("the platform does its part").outcome
+    }
+
+    /// Keeps so many calls of a function going until told to stop; counts those that have ended.
+    fn keep_going(self: &Arc<Self>, name: &'static str, payload: &Bytes, calls: usize) -> Others {
+        let (stop, ended) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let one = |_| {
+            let (bench, payload, stop, ended) = (self.clone(), payload.clone(), stop.clone(), ended.clone());
+            tokio::spawn(async move {
+                while !stop.load(Ordering::Relaxed) {
+                    bench.call(name, payload.clone()).await;
+                    ended.fetch_add(1, Ordering::Relaxed);
+                }
+            })
+        };
+        Others { tasks: (0..calls).map(one).collect(), stop, ended }
+    }
+
+    /// The neighbour's calls for the time of a round, while the others go on.
+    async fn neighbour(&self, name: &str, payload: Bytes, ended: &AtomicU64) -> Figures {
+        let (before, began) = (ended.load(Ordering::Relaxed), Instant::now());
+        let mut latencies = Vec::new();
+        while began.elapsed() < self.time {
+            let sent = Instant::now();
+            assert!(matches!(self.call(name, payload.clone()).await, Outcome::Answer { .. }));
+            latencies.push(sent.elapsed());
+            tokio::time::sleep(PAUSE).await;
+        }
+        let others = (ended.load(Ordering::Relaxed) - before) as f64 / began.elapsed().as_secs_f64();
+        latencies.sort_unstable();
+        let at = |share: f64| latencies[((latencies.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e3;
+        Figures { p50_ms: at(0.5), p99_ms: at(0.99), others_per_s: others }
+    }
+
+    /// One round of the neighbour beside so many calls of others.
+    async fn round(
+        self: &Arc<Self>,
+        neighbour: &str,
+        payload: Bytes,
+        others: Option<(&'static str, Bytes, usize)>,
+    ) -> Figures {
+        let Some((name, with, calls)) = others else {
+            return self.neighbour(neighbour, payload, &AtomicU64::new(0)).await;
+        };
+        let others = self.keep_going(name, &with, calls);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let figures = self.neighbour(neighbour, payload, &others.ended).await;
+        others.end().await;
+        figures
+    }
+}
+
+struct Others {
+    tasks: Vec<JoinHandle<()>>,
+    stop: Arc<AtomicBool>,
+    ended: Arc<AtomicU64>,
+}
+
+impl Others {
+    /// Cuts off what still runs.
+    async fn end(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for task in self.tasks {
+            task.abort();
+            let _ = task.await;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_unstable_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+fn medians(rounds: &[Figures]) -> Figures {
+    let of = |pick: fn(&Figures) -> f64| median(rounds.iter().map(pick).collect());
+    Figures { p50_ms: of(|f| f.p50_ms), p99_ms: of(|f| f.p99_ms), others_per_s: of(|f| f.others_per_s) }
+}
+
+fn argument(name: &str, default: f64) -> f64 {
+    let mut arguments = std::env::args().skip_while(|argument| argument != name);
+    arguments.nth(1).and_then(|value| value.parse().ok()).unwrap_or(default)
+}
+
+/// Bytes that this process holds.
+fn resident_mib() -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let kib =
+        status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix("kB")?.trim().parse().ok());
+    kib.unwrap_or(0.0) / 1024.0
+}
+
+/// How many rounds of work a millisecond is, the best of several tries.
+async fn calibrate(bench: &mut Bench) {
+    for _ in 0..20 {
+        let began = Instant::now();
+        bench.call("works", Bytes::copy_from_slice(&1_000_000u32.to_le_bytes())).await;
+        bench.per_ms = bench.per_ms.max(1e6 / (began.elapsed().as_secs_f64() * 1e3));
+    }
+}
+
+/// The neighbour alone and beside long calls.
+async fn scheduling(bench: &Arc<Bench>) {
+    let (brief, long) = (bench.rounds_of(BRIEF), bench.rounds_of(LONG));
+    let cases = [0, 1, 2, 4, 16];
+    let mut figures = vec![Vec::new(); cases.len()];
+    for round in 0..=bench.rounds {
+        for (&calls, figures) in cases.iter().zip(&mut figures) {
+            let others = (calls > 0).then(|| ("long", long.clone(), calls));
+            let one = bench.round("works", brief.clone(), others).await;
+            if round > 0 {
+                // The first round warms up.
+                figures.push(one);
+            }
+        }
+    }
+    println!("\n1 ms calls beside so many calls of 2 s, medians of {} rounds of {:?}", bench.rounds, bench.time);
+    println!("| long calls | p50 ms | p99 ms | p99 / alone | long calls ended/s |\n|---|---|---|---|---|");
+    let alone = medians(&figures[0]).p99_ms;
+    for (calls, rounds) in cases.iter().zip(&figures) {
+        let Figures { p50_ms, p99_ms, others_per_s } = medians(rounds);
+        println!("| {calls} | {p50_ms:.2} | {p99_ms:.2} | {:.2} | {others_per_s:.2} |", p99_ms / alone);
+    }
+}
+
+/// A long call alone and beside a flood of brief ones.
+async fn fairness(bench: &Arc<Bench>) {
+    let (brief, long) = (bench.rounds_of(BRIEF), bench.rounds_of(LONG / 10));
+    let mut seconds = [Vec::new(), Vec::new()];
+    for _ in 0..bench.rounds {
+        for (flooded, seconds) in [false, true].into_iter().zip(&mut seconds) {
+            let flood = flooded.then(|| bench.keep_going("works", &brief, 32));
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            let began = Instant::now();
+            bench.call("long", long.clone()).await;
+            seconds.push(began.elapsed().as_secs_f64());
+            if let Some(flood) = flood {
+                flood.end().await;
+            }
+        }
+    }
+    let [alone, flooded] = seconds.map(median);
+    println!(
+        "\na call of {:?} beside 32 callers of 1 ms calls: {flooded:.2} s, alone {alone:.2} s: {:.2}",
+        LONG / 10,
+        flooded / alone
+    );
+}
+
+/// The neighbour alone, beside heavy work, and beside each function that means harm.
+async fn harm(bench: &Arc<Bench>) {
+    let brief = bench.rounds_of(BRIEF / 10);
+    let heavy = ("long", bench.rounds_of(LONG / 10), AT_ONCE);
+    let all = hostile::all();
+    let mut others = vec![None, Some(heavy)];
+    others.extend(all.iter().map(|one| Some((one.name, Bytes::new(), AT_ONCE))));
+    let mut figures = vec![Vec::new(); others.len()];
+    let mut level = 0.0;
+    for round in 0..=bench.rounds {
+        for (others, figures) in others.iter().zip(&mut figures) {
+            let one = bench.round("works", brief.clone(), others.clone()).await;
+            if round > 0 {
+                figures.push(one);
+            }
+        }
+        if round == 0 {
+            level = resident_mib();
+        }
+    }
+    println!(
+        "\n0.1 ms calls beside {AT_ONCE} calls that mean harm, medians of {} rounds of {:?}",
+        bench.rounds, bench.time
+    );
+    println!("| beside | p50 ms | p99 ms | p99 / beside heavy work | their calls/s |\n|---|---|---|---|---|");
+    let fair = medians(&figures[1]).p99_ms.max(medians(&figures[0]).p99_ms);
+    for (others, rounds) in others.iter().zip(&figures) {
+        let name = others.as_ref().map_or("nobody", |(name, ..)| if *name == "long" { "heavy work" } else { name });
+        let Figures { p50_ms, p99_ms, others_per_s } = medians(rounds);
+        println!("| {name} | {p50_ms:.2} | {p99_ms:.2} | {:.2} | {others_per_s:.0} |", p99_ms / fair);
+    }
+    println!("memory held: {level:.0} MiB after the first round, {:.0} MiB after the last", resident_mib());
+}
+
+async fn run() {
+    let computer = Computer::new(Config::new("computer-1".parse().expect("a name"))).expect("a computer");
+    let (rounds, seconds) = (argument("--rounds", 5.0) as usize, argument("--seconds", 1.0));
+    let mut bench = Bench { computer, per_ms: 0.0, time: Duration::from_secs_f64(seconds), rounds };
+    let patient = Limits { timeout: PATIENCE, concurrency: 64, memory_bytes: 16 << 20, ..Limits::default() };
+    bench.deploy("works", hostile::works(), patient.clone()).await;
+    // The same work under another name: functions, not modules, are what is learnt of.
+    bench.deploy("long", hostile::works(), patient).await;
+    for one in hostile::all() {
+        bench.deploy(one.name, one.module, hostile::limits()).await;
+    }
+    calibrate(&mut bench).await;
+    let bench = Arc::new(bench);
+    let only = std::env::args().skip_while(|argument| argument != "--only").nth(1);
+    let wanted = |part: &str| only.as_deref().is_none_or(|only| only == part);
+    if wanted("scheduling") {
+        scheduling(&bench).await;
+        fairness(&bench).await;
+    }
+    if wanted("harm") {
+        harm(&bench).await;
+    }
+}
+
+fn main() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    // A neighbour that is to be served needs its caller awake: spawned, not blocked on.
+    let runtime = runtime.expect("a runtime");
+    let run = runtime.spawn(run());
+    runtime.block_on(run).expect("the bench does not panic");
+}
