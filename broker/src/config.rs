@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use nigh_proto::tls::HttpClients;
-use nigh_proto::{CallLimits, Endpoint, FunctionName, NodeName, Remote, Tls};
+use nigh_proto::{CallLimits, Endpoint, FunctionName, NodeName, Remote, ServerLimits, Tls};
 use nigh_routing::PolicyKind;
 use nigh_telemetry::Telemetry;
 
@@ -26,6 +26,8 @@ pub struct Config {
     pub policy: PolicyKind,
     /// What it accepts of one call.
     pub limits: CallLimits,
+    /// What it accepts of those who connect to one of its doors.
+    pub server: ServerLimits,
     /// Calls under way at once, at most; further ones are refused with a time to retry after.
     pub calls_max: usize,
     /// Time that calls under way have to end once the broker is told to stop.
@@ -53,6 +55,7 @@ impl Config {
             older_controller: None,
             policy: PolicyKind::default(),
             limits: CallLimits::default(),
+            server: ServerLimits::default(),
             calls_max: Self::CALLS_MAX,
             drain: Self::DRAIN,
             routes: Vec::new(),

@@ -62,13 +62,14 @@ pub(crate) async fn serve(
 ) -> Result<(), Error> {
     let calls = Ingress::service(broker.clone(), broker.limits().clone());
     let older = EdgeIngress::service(broker.clone(), broker.limits().clone());
-    let door = |listener| Door::new(listener, config.tls.clone());
-    let services = channel::server().add_service(calls).add_service(older);
+    let door = |listener| Door::new(listener, config.tls.clone()).within(&config.server);
+    let services = channel::server_within(&config.server).add_service(calls).add_service(older);
     let calls = channel::serve(services, door(listeners.calls), stop.clone());
     let table = async {
         let Some(listener) = listeners.table else { return Ok(()) };
         let table = table::service(routes.clone());
-        channel::serve(channel::server().add_service(table), door(listener), stop.clone()).await
+        let services = channel::server_within(&config.server).add_service(table);
+        channel::serve(services, door(listener), stop.clone()).await
     };
     let http = async {
         let Some(listener) = listeners.http else { return Ok(()) };

@@ -77,8 +77,8 @@ pub async fn run(listeners: Listeners, config: Config, shutdown: CancellationTok
         .map(|controller| spawn(older::keep_announced(controller, announced_there, leave.clone())));
     tracing::info!(broker = %config.name, policy = %config.policy, "serving");
 
-    let serving = ingress::serve(listeners, &config, &broker, &routes, &stop);
-    tokio::pin!(serving);
+    // On the heap, as all doors together are large.
+    let mut serving = Box::pin(ingress::serve(listeners, &config, &broker, &routes, &stop));
     tokio::select! {
         ended = &mut serving => return ended,
         () = shutdown.cancelled() => {}

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use nigh_proto::Tls;
 use nigh_proto::module::ModuleLimits;
+use nigh_proto::{ServerLimits, Tls};
 use nigh_routing::install::Hierarchy;
 use nigh_telemetry::Telemetry;
 
@@ -24,6 +24,8 @@ pub struct Config {
     pub grace: Duration,
     /// What is accepted of one module.
     pub module_limits: ModuleLimits,
+    /// What is accepted of those who connect.
+    pub server: ServerLimits,
     /// Functions deployed, at most.
     pub functions_max: usize,
     /// Bytes of all modules stored, at most.
@@ -69,6 +71,7 @@ impl Config {
             lease: Duration::from_secs(3),
             grace: Duration::from_secs(5),
             module_limits: ModuleLimits::default(),
+            server: ServerLimits::default(),
             functions_max: 10_000,
             modules_bytes_max: 4 << 30,
             nodes_max: 10_000,

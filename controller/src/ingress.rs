@@ -49,8 +49,8 @@ impl Ingress {
         let service = ControllerServer::new(self)
             .max_decoding_message_size(channel::message_bytes_max(message_bytes_max))
             .max_encoding_message_size(channel::message_bytes_max(LISTING_BYTES_MAX));
-        let services = channel::server().add_service(service).add_service(older);
-        channel::serve(services, Door::new(listener, config.tls.clone()), shutdown)
+        let services = channel::server_within(&config.server).add_service(service).add_service(older);
+        channel::serve(services, Door::new(listener, config.tls.clone()).within(&config.server), shutdown)
             .await
             .map_err(|error| Error::Server(error.into()))
     }

@@ -194,7 +194,11 @@ mod tests {
     use super::*;
 
     fn peer(proof: Proof) -> Peer {
-        Peer { address: "127.0.0.1:1".parse().unwrap(), proof: Arc::new(proof) }
+        Peer {
+            address: "127.0.0.1:1".parse().unwrap(),
+            proof: Arc::new(proof),
+            busy: crate::connections::Busy::default(),
+        }
     }
 
     fn of(role: Role, name: &str) -> Peer {

@@ -234,7 +234,11 @@ pub(crate) fn check_payload(bytes: usize, limits: &CallLimits) -> Result<(), Pla
 
 /// The gRPC time-out of a request, if its caller set one that is well formed.
 pub(crate) fn timeout_of(metadata: &tonic::metadata::MetadataMap) -> Option<Duration> {
-    let text = metadata.get("grpc-timeout")?.to_str().ok()?;
+    parse_timeout(metadata.get("grpc-timeout")?.to_str().ok()?)
+}
+
+/// The time that a `grpc-timeout` header says, if it is well formed.
+pub(crate) fn parse_timeout(text: &str) -> Option<Duration> {
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     // The protocol allows at most eight digits.
     let amount: u64 = (digits.len() <= 8).then(|| digits.parse().ok())??;

@@ -12,8 +12,10 @@ use tonic::transport::{Channel, server};
 use tower::layer::util::{Identity as NoLayer, Stack};
 
 use crate::access::Rules;
+use crate::connections::ServerLimits;
 use crate::exchange::PART_BYTES_MAX;
 use crate::identity::Role;
+use crate::intake::Intake;
 use crate::name::Endpoint;
 use crate::tls::accept::Incoming;
 use crate::tls::connect::Connector;
@@ -29,15 +31,13 @@ pub const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(3);
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 /// The same for a whole connection.
 const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
-/// Calls under way on one connection.
-const STREAMS_PER_CONNECTION_MAX: u32 = 4096;
 /// Time from closing a listener until those connected are told to leave.
 pub const CLOSED_BEFORE_LEAVING: Duration = Duration::from_millis(50);
 /// Room in a message beside the payload: headers, names, ids.
 const MESSAGE_OVERHEAD_BYTES: usize = 64 << 10;
 
 /// What every request passes before it meets a service.
-type Layers = Stack<Rules, NoLayer>;
+type Layers = Stack<Intake, Stack<Rules, NoLayer>>;
 /// A server to add services to.
 pub type Server = server::Server<Layers>;
 /// A server and its services.
@@ -99,13 +99,19 @@ pub fn connect_lazy(remote: impl Into<Remote>) -> Channel {
 
 /// A server to add services to. Its connections must come from [`incoming`], which tells whose they are.
 pub fn server() -> Server {
+    server_within(&ServerLimits::default())
+}
+
+/// The same within these limits; its door has limits of its own.
+pub fn server_within(limits: &ServerLimits) -> Server {
     server::Server::builder()
         .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
+        .max_concurrent_streams(limits.requests_per_connection_max)
         .layer(Rules::default())
+        .layer(Intake::new(limits))
 }
 
 /// A listener, and how connections are let in there. A [`TcpListener`] alone is a plain one.
@@ -113,12 +119,24 @@ pub fn server() -> Server {
 pub struct Door {
     listener: TcpListener,
     tls: Option<Tls>,
+    limits: ServerLimits,
 }
 
 impl Door {
     /// One that takes TLS only, if there is any.
     pub fn new(listener: TcpListener, tls: Option<Tls>) -> Self {
-        Self { listener, tls }
+        Self { listener, tls, limits: ServerLimits::default() }
+    }
+
+    /// The same within these limits.
+    #[must_use]
+    pub fn within(self, limits: &ServerLimits) -> Self {
+        Self { limits: limits.clone(), ..self }
+    }
+
+    /// Its limits.
+    pub fn limits(&self) -> &ServerLimits {
+        &self.limits
     }
 
     /// Where it is.
@@ -138,14 +156,14 @@ impl From<TcpListener> for Door {
 
 /// A door's connections for gRPC, each with `TCP_NODELAY`.
 pub fn incoming(door: impl Into<Door>) -> Incoming {
-    let Door { listener, tls } = door.into();
-    Incoming::new(listener, tls, Admission::Grpc)
+    let Door { listener, tls, limits } = door.into();
+    Incoming::new(listener, tls, Admission::Grpc, &limits)
 }
 
 /// A door's connections for HTTP/1.1 and HTTP/2, each with `TCP_NODELAY`.
 pub fn incoming_http(door: impl Into<Door>, clients: HttpClients) -> Incoming {
-    let Door { listener, tls } = door.into();
-    Incoming::new(listener, tls, Admission::Http(clients))
+    let Door { listener, tls, limits } = door.into();
+    Incoming::new(listener, tls, Admission::Http(clients), &limits)
 }
 
 /// Serves until `stop`, and then until the calls under way have ended.

@@ -7,11 +7,13 @@
 pub mod access;
 pub mod call;
 pub mod channel;
+pub mod connections;
 pub mod deployment;
 pub mod discovery;
 pub mod exchange;
 pub mod identity;
 pub mod ingress;
+mod intake;
 pub mod membership;
 pub mod module;
 pub mod name;
@@ -35,6 +37,7 @@ pub mod v1 {
 
 pub use call::{Call, CallId, CallLimits, Headers};
 pub use channel::Remote;
+pub use connections::ServerLimits;
 pub use deployment::{AllowedHost, Deployment, DirectoryGrant, Kind, Limits};
 pub use discovery::{Broker, Computer, ComputerProblem};
 pub use exchange::{Exchange, Exchanged};

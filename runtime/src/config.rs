@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use nigh_proto::module::ModuleLimits;
-use nigh_proto::{CallLimits, Endpoint, NodeName, Tls};
+use nigh_proto::{CallLimits, Endpoint, NodeName, ServerLimits, Tls};
 use nigh_telemetry::Telemetry;
 
 use crate::probe;
@@ -59,6 +59,8 @@ pub struct Config {
     pub payload_bytes_total_max: u64,
     /// What is accepted of one call.
     pub limits: CallLimits,
+    /// What is accepted of those who connect.
+    pub server: ServerLimits,
     /// What is accepted of one module.
     pub module_limits: ModuleLimits,
     /// Time for calls to finish once the computer has to stop.
@@ -116,6 +118,7 @@ impl Config {
             payload_bytes_total_max: 512 << 20,
             limits: CallLimits::default(),
             module_limits: ModuleLimits::default(),
+            server: ServerLimits::default(),
             drain: Duration::from_secs(30),
             telemetry: Telemetry::new(),
         }

@@ -34,7 +34,7 @@ pub(crate) async fn serve(
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
     let inside = Inside { computer: computer.clone(), shutdown: shutdown.clone() };
-    let services = channel::server()
+    let services = channel::server_within(door.limits())
         .add_service(Ingress::service(computer.clone(), limits.clone()))
         .add_service(EdgeIngress::service(computer.clone(), limits))
         .add_service(EdgeComputerServer::new(OlderInside { computer, shutdown: shutdown.clone() }))

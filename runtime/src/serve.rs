@@ -34,7 +34,7 @@ pub async fn run(listener: TcpListener, config: Config, shutdown: CancellationTo
     let older_controller = config.older_controller.clone();
     let is_announced = controller.is_some() || older_controller.is_some();
     let own = listener.local_addr().map_err(Error::Listen)?;
-    let door = Door::new(listener, config.tls.clone());
+    let door = Door::new(listener, config.tls.clone()).within(&config.server);
     let endpoint = config.advertise.clone().unwrap_or_else(|| Endpoint::from(own));
     // Starting the engine reserves address space and makes threads: not for an async thread.
     let computer = tokio::task::spawn_blocking(move || Computer::new(config))

@@ -3,6 +3,7 @@
 #![expect(clippy::cast_possible_truncation, reason = "the tests' numbers are small")]
 
 mod corpus;
+mod doors;
 mod edge;
 mod hostile;
 mod hostile_abi;

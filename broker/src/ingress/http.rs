@@ -18,10 +18,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{Method, StatusCode};
+use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::{any, get};
+use http_body_util::BodyExt as _;
 use nigh_proto::channel::Door as TcpDoor;
 use nigh_proto::tls::HttpClients;
 use nigh_proto::tls::connection::{Peer, Proof};
@@ -59,13 +62,27 @@ pub(crate) async fn serve(
         .route("/function/{name}/{*path}", any(function))
         .route("/healthz", get(healthz).fallback(wrong_method_for_health))
         .fallback(unknown_path)
-        .layer(axum::middleware::map_response(move |response: Response| {
+        .layer(middleware::map_response(move |response: Response| {
             counting.counts().count_http(response.status());
             std::future::ready(response)
         }))
+        .layer(middleware::from_fn(keep_busy))
         .with_state(Arc::new(door));
     let router = router.into_make_service_with_connect_info::<Caller>();
     axum::serve(connections, router).with_graceful_shutdown(stop.cancelled_owned()).into_future().await
+}
+
+/// While a request is being answered, the silence of who waits is patience.
+async fn keep_busy(ConnectInfo(Caller(peer)): ConnectInfo<Caller>, request: Request, next: Next) -> Response {
+    let busy = peer.busy.begin();
+    let answer = next.run(request).await;
+    // Until the last byte of the answer is handed over.
+    answer.map(|body| {
+        Body::new(body.map_frame(move |frame| {
+            let _held = &busy;
+            frame
+        }))
+    })
 }
 
 impl Door {

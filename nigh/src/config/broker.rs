@@ -10,7 +10,7 @@ use nigh_proto::tls::HttpClients;
 use nigh_proto::{Endpoint, FunctionName, NodeName, Role};
 use nigh_routing::PolicyKind;
 
-use super::keys::{CallLimitKeys, Fill as _, OrNone, Text, keys};
+use super::keys::{CallLimitKeys, Fill as _, OrNone, ServerLimitKeys, Text, keys};
 use super::node::{Listen, check_advertise, default_controller, default_name, metrics_at, or_none};
 use super::tls::{self, TlsFiles, TlsKeys};
 use super::{ConfigError, ports, read};
@@ -118,6 +118,7 @@ keys! {
             calls_max: NonZeroUsize,
             drain: Time,
             limits: CallLimitKeys,
+            server: ServerLimitKeys,
         }
     }
 }

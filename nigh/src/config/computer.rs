@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use nigh_proto::{Endpoint, NodeName, Role};
 use nigh_runtime::{Config, OfferedDirectory};
 
-use super::keys::{CallLimitKeys, Fill as _, ModuleLimitKeys, OrNone, Text, keys};
+use super::keys::{CallLimitKeys, Fill as _, ModuleLimitKeys, OrNone, ServerLimitKeys, Text, keys};
 use super::node::{Listen, check_advertise, default_controller, default_name, metrics_at, or_none};
 use super::tls::{self, TlsFiles, TlsKeys};
 use super::{ConfigError, default_data_dir, ports, read};
@@ -106,6 +106,7 @@ keys! {
             drain: Time,
             limits: CallLimitKeys,
             module_limits: ModuleLimitKeys,
+            server: ServerLimitKeys,
         }
     }
 }

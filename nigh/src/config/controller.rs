@@ -8,7 +8,7 @@ use nigh_controller::Config;
 use nigh_proto::Role;
 use nigh_routing::install::{Hierarchy, Objective, Topology};
 
-use super::keys::{Fill as _, ModuleLimitKeys, OrNone, Text, keys};
+use super::keys::{Fill as _, ModuleLimitKeys, OrNone, ServerLimitKeys, Text, keys};
 use super::node::{Listen, metrics_at, or_none};
 use super::tls::{self, TlsFiles, TlsKeys};
 use super::{ConfigError, default_data_dir, ports, read};
@@ -94,6 +94,7 @@ keys! {
             fetch_idle: Time,
             drain: Time,
             module_limits: ModuleLimitKeys,
+            server: ServerLimitKeys,
         }
     }
 }

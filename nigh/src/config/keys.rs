@@ -6,8 +6,8 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::str::FromStr;
 use std::time::Duration;
 
-use nigh_proto::CallLimits;
 use nigh_proto::module::ModuleLimits;
+use nigh_proto::{CallLimits, ServerLimits};
 use serde::{Deserialize, Deserializer};
 
 use crate::units::{Size, Time};
@@ -126,6 +126,21 @@ keys! {
             timeout_default: Time,
             timeout_max: Time,
             hops_max: NonZeroU32,
+        }
+    }
+}
+
+keys! {
+    /// `[server]`: what a role accepts of those who connect.
+    ServerLimitKeys for ServerLimits {
+        own {}
+        config {
+            connections_max: NonZeroUsize,
+            requests_per_connection_max: NonZeroU32,
+            idle_max: Time,
+            stall_max: Time,
+            intake_bytes_max: Size,
+            intake_timeout: Time,
         }
     }
 }

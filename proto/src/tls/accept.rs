@@ -20,6 +20,8 @@ use tokio_util::task::AbortOnDropHandle;
 use super::complaints::Complaints;
 use super::connection::Connection;
 use super::plaintext::{self, TLS_HANDSHAKE};
+use crate::connections::{Bound, Room, ServerLimits};
+
 use super::{Admission, Tls, refusal};
 
 /// Time for a handshake.
@@ -37,19 +39,20 @@ pub struct Incoming(Kind);
 
 #[derive(Debug)]
 enum Kind {
-    Plain { listener: TcpListener, complaints: Arc<Complaints> },
+    Plain { listener: TcpListener, complaints: Arc<Complaints>, room: Room },
     Tls { ready: mpsc::Receiver<Connection>, close: CancellationToken, _doorkeeper: AbortOnDropHandle<()> },
     Closed,
 }
 
 impl Incoming {
     /// Over TLS it needs a runtime.
-    pub(crate) fn new(listener: TcpListener, tls: Option<Tls>, admission: Admission) -> Self {
+    pub(crate) fn new(listener: TcpListener, tls: Option<Tls>, admission: Admission, limits: &ServerLimits) -> Self {
+        let room = Room::new(limits);
         let complaints = Arc::new(Complaints::default());
-        let Some(tls) = tls else { return Self(Kind::Plain { listener, complaints }) };
+        let Some(tls) = tls else { return Self(Kind::Plain { listener, complaints, room }) };
         let (let_in, ready) = mpsc::channel(READY_MAX);
         let close = CancellationToken::new();
-        let doorkeeper = Doorkeeper { tls, admission, let_in, complaints };
+        let doorkeeper = Doorkeeper { tls, admission, let_in, complaints, room };
         let doorkeeper = tokio::spawn(doorkeeper.keep(listener, close.clone()));
         Self(Kind::Tls { ready, close, _doorkeeper: AbortOnDropHandle::new(doorkeeper) })
     }
@@ -69,13 +72,19 @@ impl Stream for Incoming {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         match &mut self.0 {
-            Kind::Plain { listener, complaints } => {
-                let accepted = ready!(listener.poll_accept(context));
-                Poll::Ready(Some(accepted.map(|(stream, address)| {
-                    no_delay(&stream);
-                    Connection::plain(stream, address, complaints.clone())
-                })))
-            }
+            Kind::Plain { listener, complaints, room } => loop {
+                let (stream, address) = match ready!(listener.poll_accept(context)) {
+                    Ok(accepted) => accepted,
+                    Err(error) => return Poll::Ready(Some(Err(error))),
+                };
+                no_delay(&stream);
+                if let Some(bound) = room.enter() {
+                    let connection = Connection::plain(stream, address, complaints.clone());
+                    return Poll::Ready(Some(Ok(connection.bounded(bound))));
+                }
+                tell_full(complaints, address);
+                room.refuse(stream, true);
+            },
             Kind::Tls { ready, .. } => ready.poll_recv(context).map(|connection| connection.map(Ok)),
             Kind::Closed => Poll::Ready(None),
         }
@@ -87,7 +96,14 @@ fn no_delay(stream: &TcpStream) {
     let _ = stream.set_nodelay(true);
 }
 
+fn tell_full(complaints: &Complaints, address: SocketAddr) {
+    if complaints.is_news(address.ip(), "full") {
+        tracing::warn!(peer = %address, "a connection was refused: as many are open here as there may be");
+    }
+}
+
 struct Doorkeeper {
+    room: Room,
     tls: Tls,
     admission: Admission,
     let_in: mpsc::Sender<Connection>,
@@ -115,24 +131,29 @@ impl Doorkeeper {
                     continue;
                 }
             };
+            let Some(bound) = doorkeeper.room.enter() else {
+                tell_full(&doorkeeper.complaints, address);
+                doorkeeper.room.refuse(stream, false);
+                continue;
+            };
             by_age.retain(|handshake| !handshake.is_finished());
             if by_age.len() >= HANDSHAKES_MAX
                 && let Some(oldest) = by_age.pop_front()
             {
                 oldest.abort();
             }
-            by_age.push_back(handshakes.spawn(doorkeeper.clone().greet(stream, address)));
+            by_age.push_back(handshakes.spawn(doorkeeper.clone().greet(stream, address, bound)));
         }
         drop(listener);
         while handshakes.join_next().await.is_some() {}
     }
 
     /// One handshake.
-    async fn greet(self: Arc<Self>, stream: TcpStream, address: SocketAddr) {
+    async fn greet(self: Arc<Self>, stream: TcpStream, address: SocketAddr, bound: Bound) {
         no_delay(&stream);
         match tokio::time::timeout(HANDSHAKE_TIMEOUT, self.shake_hands(stream)).await {
             // Nobody listens any more when the door has closed for good.
-            Ok(Ok(stream)) => drop(self.let_in.send(Connection::secured(stream, address)).await),
+            Ok(Ok(stream)) => drop(self.let_in.send(Connection::secured(stream, address).bounded(bound)).await),
             Ok(Err(Turned::Plain(stream))) => {
                 self.complain(address, "plaintext", "it does not speak TLS, and this port takes nothing else");
                 plaintext::refuse(stream).await;

@@ -13,6 +13,7 @@ use tonic::transport::server::Connected;
 
 use super::complaints::Complaints;
 use super::plaintext::TLS_HANDSHAKE;
+use crate::connections::{Bound, Busy};
 use crate::identity::{Certificate, Identity, IdentityError};
 
 /// What the other end of a connection has proved of itself.
@@ -33,6 +34,8 @@ pub struct Peer {
     pub address: SocketAddr,
     /// What it has proved.
     pub proof: Arc<Proof>,
+    /// Its requests being answered.
+    pub busy: Busy,
 }
 
 /// A connection that has been let in, or made.
@@ -42,6 +45,8 @@ pub struct Connection {
     peer: Peer,
     /// Until the first bytes have come: they tell a peer that speaks TLS, in vain.
     unread: Option<Arc<Complaints>>,
+    /// One that was let in, and what it may do.
+    bound: Option<Bound>,
 }
 
 #[derive(Debug)]
@@ -52,8 +57,8 @@ enum Io {
 
 impl Connection {
     pub(super) fn plain(stream: TcpStream, address: SocketAddr, complaints: Arc<Complaints>) -> Self {
-        let peer = Peer { address, proof: Arc::new(Proof::Plain) };
-        Self { io: Io::Plain(stream), peer, unread: Some(complaints) }
+        let peer = Peer { address, proof: Arc::new(Proof::Plain), busy: Busy::default() };
+        Self { io: Io::Plain(stream), peer, unread: Some(complaints), bound: None }
     }
 
     pub(super) fn secured(stream: TlsStream<TcpStream>, address: SocketAddr) -> Self {
@@ -63,7 +68,19 @@ impl Connection {
             Some(Ok(certificate)) => Proof::Certificate(certificate.identity),
             Some(Err(unreadable)) => Proof::Certificate(Err(unreadable)),
         };
-        Self { io: Io::Tls(Box::new(stream)), peer: Peer { address, proof: Arc::new(proof) }, unread: None }
+        Self {
+            io: Io::Tls(Box::new(stream)),
+            peer: Peer { address, proof: Arc::new(proof), busy: Busy::default() },
+            unread: None,
+            bound: None,
+        }
+    }
+
+    /// The same in a place of its own at a door.
+    pub(crate) fn bounded(mut self, bound: Bound) -> Self {
+        self.peer.busy = bound.busy().clone();
+        self.bound = Some(bound);
+        self
     }
 
     /// Who is at the other end.
@@ -74,11 +91,15 @@ impl Connection {
 
 impl AsyncRead for Connection {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let Self { io, peer, unread } = self.get_mut();
+        let Self { io, peer, unread, bound } = self.get_mut();
         let before = buffer.filled().len();
         let read = match io {
             Io::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
             Io::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
+        };
+        let read = match bound {
+            Some(bound) => bound.after_read(read, context),
+            None => read,
         };
         if let Poll::Ready(Ok(())) = read
             && let Some(complaints) = unread.take()
@@ -98,9 +119,14 @@ impl AsyncRead for Connection {
 
 impl AsyncWrite for Connection {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut self.get_mut().io {
+        let Self { io, bound, .. } = self.get_mut();
+        let written = match io {
             Io::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
             Io::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
+        };
+        match bound {
+            Some(bound) => bound.after_write(written, context),
+            None => written,
         }
     }
 
@@ -109,9 +135,14 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.get_mut().io {
+        let Self { io, bound, .. } = self.get_mut();
+        let written = match io {
             Io::Plain(stream) => Pin::new(stream).poll_write_vectored(context, slices),
             Io::Tls(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+        };
+        match bound {
+            Some(bound) => bound.after_write(written, context),
+            None => written,
         }
     }
 

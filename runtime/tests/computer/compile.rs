@@ -1,7 +1,7 @@
 //! Compiling in a process of its own: what it may take, and what happens to the others meanwhile.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use nigh_proto::module::ModuleError;
@@ -87,15 +87,10 @@ async fn a_module_that_takes_too_long_is_given_up_and_others_go_on() {
     let short = Config { compile_cpu_max: Duration::from_secs(1), compiles_max: 1, ..config() };
     let computer = Computer::new(short).unwrap();
     let bombs = computer.clone();
-    let slow = tokio::spawn(async move {
-        let began = Instant::now();
-        (try_deploy_module(&bombs, bomb(60, 20_000)).await, began.elapsed())
-    });
+    let slow = tokio::spawn(async move { try_deploy_module(&bombs, bomb(60, 20_000)).await });
     deploy(&computer, "echo", &guests::echo(), limits()).await;
     assert_eq!(answer(&computer, "echo", "meanwhile").await, b"meanwhile");
-    let (refused, took) = slow.await.unwrap();
-    assert_eq!(refused.unwrap_err(), PrepareError::CompileTime { limit_ms: 1000 });
-    assert!(took < LONG, "{took:?}");
+    assert_eq!(slow.await.unwrap().unwrap_err(), PrepareError::CompileTime { limit_ms: 1000 });
     let (reason, error) = refusal(&computer, call("bomb", "")).await;
     assert_eq!(reason, Reason::NotReady);
     assert!(error.message.contains("1000 ms"), "{error}");
