@@ -10,7 +10,8 @@ use hyper::body::{Body, Frame, Incoming};
 use hyper::client::conn::http1;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
-use nigh_proto::{Call, Headers, Limits, Outcome, Reason};
+use nigh_proto::ingress::Handler as _;
+use nigh_proto::{Call, Deployment, Digest, Headers, Kind, Limits, Outcome, Reason};
 use nigh_tests::edge::{Edge, answer};
 use nigh_tests::guests;
 use tokio::net::{TcpListener, TcpStream};
@@ -291,25 +292,58 @@ async fn instances_are_fresh_unless_deployed_with_reuse() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn components_of_other_languages_run_unmodified() {
+async fn a_component_from_javascript_runs_unmodified() {
+    runs_unmodified("javascript").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_component_from_python_runs_unmodified() {
+    runs_unmodified("python").await;
+}
+
+async fn runs_unmodified(language: &str) {
     let allowed = neighbour(Duration::ZERO).await;
     let edge = Edge::start(1).await;
-    for language in ["javascript", "python"] {
-        let hosts = std::slice::from_ref(&allowed);
-        edge.deploy_allowing(language, guests::foreign(language), Limits::default(), hosts).await.unwrap();
-        let echo = Request::post(format!("/function/{language}/echo"));
-        let echo = echo.header("host", "edge").body(Full::new(Bytes::from_static(b"said"))).unwrap();
-        assert_eq!(text(send(&edge, echo).await).await, (200, "said".to_owned()), "{language}");
-        let (status, said) = get(&edge, &format!("/function/{language}/about?color=red")).await;
-        assert_eq!(status, 201, "{language}: {said}");
-        assert!(said.contains("color=red"), "{language}: {said}");
-        let (status, said) = get(&edge, &format!("/function/{language}/fetch?url=http://{allowed}/hello")).await;
-        assert_eq!((status, said.as_str()), (200, "200: /hello"), "{language}");
-        let (status, said) = get(&edge, &format!("/function/{language}/fetch?url=http://192.0.2.1/")).await;
-        assert_eq!(status, 502, "{language}: {said}");
-        assert_eq!(get(&edge, &format!("/function/{language}/nowhere")).await, (404, "no such page\n".to_owned()));
-        let lines = logs(&edge, language).await;
-        assert!(lines.iter().any(|line| line.starts_with("asked")), "{language}: {lines:?}");
-    }
+    let hosts = std::slice::from_ref(&allowed);
+    edge.deploy_allowing(language, guests::foreign(language), Limits::default(), hosts).await.unwrap();
+    let echo = Request::post(format!("/function/{language}/echo"));
+    let echo = echo.header("host", "edge").body(Full::new(Bytes::from_static(b"said"))).unwrap();
+    assert_eq!(text(send(&edge, echo).await).await, (200, "said".to_owned()));
+    let (status, said) = get(&edge, &format!("/function/{language}/about?color=red")).await;
+    assert_eq!(status, 201, "{said}");
+    assert!(said.contains("color=red"), "{said}");
+    let (status, said) = get(&edge, &format!("/function/{language}/fetch?url=http://{allowed}/hello")).await;
+    assert_eq!((status, said.as_str()), (200, "200: /hello"));
+    let (status, said) = get(&edge, &format!("/function/{language}/fetch?url=http://192.0.2.1/")).await;
+    assert_eq!(status, 502, "{said}");
+    assert_eq!(get(&edge, &format!("/function/{language}/nowhere")).await, (404, "no such page\n".to_owned()));
+    let lines = logs(&edge, language).await;
+    assert!(lines.iter().any(|line| line.starts_with("asked")), "{lines:?}");
     edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_component_is_compiled_once_and_kept_on_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let module = guests::built("rust");
+    let compiled = || {
+        let entries = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap());
+        let code = entries.filter(|entry| entry.path().extension().is_some_and(|ending| ending == "cwasm"));
+        code.map(|entry| entry.metadata().unwrap().modified().unwrap()).collect::<Vec<_>>()
+    };
+    let mut kept = Vec::new();
+    for _ in 0..2 {
+        let mut config = nigh_runtime::Config::new("computer-1".parse().unwrap());
+        config.cache = Some(folder.path().to_owned());
+        let computer = nigh_runtime::Computer::new(config).unwrap();
+        let (digest, bytes) = (Digest::of(&module), module.len() as u64);
+        let deployment = Deployment::new("web".parse().unwrap(), digest, bytes, Kind::Http, Limits::default(), vec![]);
+        computer.deploy(deployment, module.clone()).await.unwrap();
+        let call = Call::new("web".parse().unwrap(), "said", Duration::from_secs(20));
+        let reply = computer.handle(call, std::time::Instant::now()).await.unwrap();
+        assert_eq!(answer(reply), "said");
+        kept.push(compiled());
+    }
+    assert_eq!(kept[0].len(), 1);
+    assert_eq!(kept[0], kept[1], "the second start loads what the first has written");
 }
