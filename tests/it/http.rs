@@ -303,7 +303,12 @@ async fn a_component_from_python_runs_unmodified() {
 
 async fn runs_unmodified(language: &str) {
     let allowed = neighbour(Duration::ZERO).await;
-    let edge = Edge::start(1).await;
+    // A language's whole engine, compiled by a compiler that itself is built without optimisation.
+    let edge = Edge::start_with(1, |config| {
+        config.computer.compile_cpu_max = Duration::from_secs(600);
+        config.computer.compile_timeout = Duration::from_secs(900);
+    })
+    .await;
     let hosts = std::slice::from_ref(&allowed);
     edge.deploy_allowing(language, guests::foreign(language), Limits::default(), hosts).await.unwrap();
     let echo = Request::post(format!("/function/{language}/echo"));

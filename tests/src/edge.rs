@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// A module larger than this takes long to compile.
 const LARGE_MODULE_BYTES: usize = 4 << 20;
 /// Time for that.
-const LARGE_PATIENCE: Duration = Duration::from_secs(300);
+const LARGE_PATIENCE: Duration = Duration::from_secs(900);
 
 /// A controller, a broker and computers, with clients of both.
 pub struct Edge {
