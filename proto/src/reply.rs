@@ -186,7 +186,8 @@ impl Reply {
                 queue_us: us(self.timing.queue),
                 init_us: us(self.timing.init),
                 run_us: us(self.timing.run),
-                reset_us: us(self.timing.reset),
+                // However short, it shows that the instance was not newly made.
+                reset_us: us(self.timing.reset).max(u64::from(!self.timing.reset.is_zero())),
             }),
         }
     }

@@ -78,6 +78,16 @@ impl Computer {
     /// # Errors
     /// Where the configuration contradicts itself, or the host does not give what it needs; the operator has to act.
     pub fn new(config: Config) -> Result<Arc<Self>, Error> {
+        Self::start(config, true)
+    }
+
+    /// A computer that holds no guest to its limits of time and memory, for the benches to see what these cost.
+    #[doc(hidden)]
+    pub fn without_limits_for_benches(config: Config) -> Result<Arc<Self>, Error> {
+        Self::start(config, false)
+    }
+
+    fn start(config: Config, is_limited: bool) -> Result<Arc<Self>, Error> {
         check(&config)?;
         let (modules, components) = (engine::start_sized(&config)?, http::engine::start(&config)?);
         let compiler = Compiler::new(&modules, &components, &config);
@@ -97,7 +107,7 @@ impl Computer {
             payload_bytes_max: config.payload_bytes_total_max,
             memory_bytes_max: config.memory_bytes_max,
         };
-        let crew = Crew::start(config.name.clone(), engine.clone(), component_engine.clone(), budgets)?;
+        let crew = Crew::start(config.name.clone(), engine.clone(), component_engine.clone(), budgets, is_limited)?;
         let computer = Arc::new(Self {
             name: config.name,
             directories,

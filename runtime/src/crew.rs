@@ -42,11 +42,14 @@ thread_local! {
 /// A guest's time on a thread.
 #[derive(Debug, Clone, Copy)]
 struct Slice {
+    number: Number,
     began: Instant,
     /// The thread serves the network and wants to go on doing so.
     is_lent: bool,
     /// The guest gave the thread back to let others compute.
     has_yielded: bool,
+    /// The call has ended, and the schedule knows that it no longer computes.
+    is_over: bool,
 }
 
 /// A guest, ready to compute. Carries its number in the schedule.
@@ -57,6 +60,8 @@ pub(crate) type Ready = Runnable<Number>;
 pub(crate) struct Crew {
     pub(crate) computer: NodeName,
     pub(crate) engine: wasmtime::Engine,
+    /// Guests are held to their limits, as they are everywhere but in a bench.
+    pub(crate) is_limited: bool,
     pub(crate) pool: Pool,
     /// Requests that guests send.
     pub(crate) outgoing: Outgoing,
@@ -99,6 +104,7 @@ impl Crew {
         engine: wasmtime::Engine,
         component_engine: wasmtime::Engine,
         budgets: Budgets,
+        is_limited: bool,
     ) -> Result<Arc<Self>, Error> {
         let workers = budgets.workers;
         let kept_max = budgets.instances_max.saturating_sub(workers);
@@ -109,6 +115,7 @@ impl Crew {
             computer,
             ticker,
             engine,
+            is_limited,
             // Calls compute on these threads, and on those that bring them.
             pool: Pool::new(kept_max, workers + probe::cores()),
             outgoing: Outgoing::new(),
@@ -247,9 +254,7 @@ impl Crew {
     /// Drops a kept instance, the one idle for longest; says whether there was one.
     pub(crate) fn evict(&self) -> bool {
         let evicted = self.pool.evict();
-        let is_one = evicted.is_some();
-        self.drop_kept(evicted);
-        is_one
+        evicted.map(|instance| self.drop_kept([instance])).is_some()
     }
 
     /// Keeps an instance for a later call, for which the schedule has found room.
@@ -322,12 +327,15 @@ impl Crew {
     /// Runs a guest for a slice.
     fn run(&self, number: Number, ready: Ready, slice: u32, began: Instant, is_lent: bool) {
         let running = self.ticker.guest_runs();
-        SLICE.set(Some(Slice { began, is_lent, has_yielded: false }));
+        SLICE.set(Some(Slice { number, began, is_lent, has_yielded: false, is_over: false }));
         let result = panic::catch_unwind(AssertUnwindSafe(|| ready.run()));
-        SLICE.set(None);
+        let is_over = SLICE.take().is_some_and(|slice| slice.is_over);
         drop(running);
         if result.is_err() {
             tracing::error!("a call panicked; its caller was told of an internal error. Please report this");
+        }
+        if is_over {
+            return;
         }
         let now = Instant::now();
         let mut desk = self.desk.lock();
@@ -437,8 +445,14 @@ impl Turn {
     /// Tells the schedule that the call has ended, and says whether there is room to keep an instance with so much memory.
     fn end(&mut self, kept_bytes: Option<u64>) -> bool {
         self.is_over = true;
+        // Mostly it ends in a slice of its own, and with that the slice is over too.
+        let own = SLICE.get().filter(|slice| slice.number == self.number);
         let mut desk = self.crew.desk();
         desk.schedule.finish(self.number);
+        if let Some(slice) = own {
+            desk.schedule.pause(self.number, 0, Duration::ZERO, Instant::now());
+            SLICE.set(Some(Slice { is_over: true, ..slice }));
+        }
         let may_keep = kept_bytes.is_some_and(|bytes| desk.schedule.keep(bytes));
         // A thread of the crew looks for more to do anyway.
         let is_of_crew = SLICE.get().is_some_and(|slice| !slice.is_lent);

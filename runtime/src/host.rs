@@ -126,7 +126,7 @@ impl Guest {
 
     /// What bounds a guest while it waits for its host, and no tick can reach it.
     pub(crate) fn waiting_limits(&self) -> Option<wait::Limits> {
-        let service = self.service.as_ref()?;
+        let service = self.service.as_ref().filter(|service| service.turn.crew.is_limited)?;
         let (until, stop) = if service.deadline <= service.time_limit {
             (service.deadline, Stop::Late)
         } else {

@@ -94,12 +94,15 @@ pub(crate) async fn run_fresh(
             Some(Streams::of_command(call.payload.clone(), answer_max))
         }
     };
+    let is_limited = service.turn.crew.is_limited;
     let mut guest = Guest::new(version.clone(), streams);
     guest.begin(service);
     let mut store = Store::new(engine, guest);
-    store.limiter(|guest| guest);
-    store.epoch_deadline_callback(|mut context| host::on_tick(context.data_mut()));
-    store.set_epoch_deadline(1);
+    if is_limited {
+        store.limiter(|guest| guest);
+        store.epoch_deadline_callback(|mut context| host::on_tick(context.data_mut()));
+    }
+    store.set_epoch_deadline(first_look_in(is_limited));
     loop {
         let entry = match &version.code {
             Code::Native(native) => native.instantiate(&mut store).await.map(Entry::Native),
@@ -126,8 +129,8 @@ impl Instance {
     pub(crate) async fn run_again(mut self, call: &Call, service: Service) -> Ended {
         debug_assert_eq!(self.life, Life::Idle, "only idle instances are kept");
         self.life = Life::Busy;
+        self.store.set_epoch_deadline(first_look_in(service.turn.crew.is_limited));
         self.store.data_mut().begin(service);
-        self.store.set_epoch_deadline(1);
         self.run(call).await
     }
 
@@ -210,6 +213,12 @@ impl Instance {
             Life::Spent
         }
     }
+}
+
+/// Ticks until a guest is looked in on.
+fn first_look_in(is_limited: bool) -> u64 {
+    // Far enough not to be reached, and not so far that the sum with the ticks so far overflows.
+    if is_limited { 1 } else { 1 << 40 }
 }
 
 impl std::fmt::Debug for Instance {

@@ -44,6 +44,7 @@ mod measure;
 mod metrics;
 mod module;
 mod native;
+mod number;
 mod outcome;
 mod pages;
 mod pool;

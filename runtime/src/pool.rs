@@ -3,7 +3,6 @@
 //! only when its own has none.
 
 use std::cell::Cell;
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -13,6 +12,7 @@ use parking_lot::Mutex;
 use crate::function::Version;
 use crate::http;
 use crate::instance::{Instance, Life};
+use crate::number::NumberMap;
 
 /// Bounds for the time between two looks at what has been idle for too long.
 const LOOK_INTERVAL: std::ops::RangeInclusive<Duration> = Duration::from_millis(50)..=Duration::from_secs(10);
@@ -73,7 +73,7 @@ pub(crate) struct Pool {
 #[derive(Debug, Default)]
 struct Shelf {
     /// Those used last stand last.
-    by_version: HashMap<u64, Vec<Idle>>,
+    by_version: NumberMap<Vec<Idle>>,
 }
 
 #[derive(Debug)]

@@ -7,11 +7,12 @@ mod claim;
 mod lane;
 mod rounds;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use nigh_proto::Load;
 
+use crate::number::NumberMap;
 use crate::utilisation::Utilisation;
 pub(crate) use claim::{Budgets, Claim, Class, Demand, Full, Next};
 use lane::{Lane, Waiting};
@@ -77,10 +78,10 @@ struct Begun<T> {
 #[derive(Debug)]
 pub(crate) struct Schedule<T> {
     budgets: Budgets,
-    lanes: HashMap<LaneId, Lane<T>>,
+    lanes: NumberMap<Lane<T>>,
     /// By class, the lanes that may begin their next call, in turn; each at most once.
     turns: [VecDeque<LaneId>; 2],
-    begun: HashMap<Number, Begun<T>>,
+    begun: NumberMap<Begun<T>>,
     /// By class, calls ready for their next slice.
     ready: [Rounds; 2],
     /// By class, calls that compute or are ready to.
@@ -103,9 +104,9 @@ impl<T> Schedule<T> {
     pub(crate) fn new(budgets: Budgets, cores: usize, now: Instant) -> Self {
         Self {
             budgets,
-            lanes: HashMap::new(),
+            lanes: NumberMap::default(),
             turns: Default::default(),
-            begun: HashMap::new(),
+            begun: NumberMap::default(),
             ready: Default::default(),
             active: [0; 2],
             waiting: 0,

@@ -263,7 +263,7 @@ proptest! {
     #[test]
     fn budgets_hold_and_nothing_is_lost(steps in prop::collection::vec((0u8..6, 0u64..5, 1u64..60), 1..400)) {
         let mut schedule = schedule(budgets());
-        let mut claims = HashMap::<Number, Claim>::new();
+        let mut claims = NumberMap::<Claim>::default();
         let mut waiting = Vec::<(LaneId, Number, u64)>::new();
         let (mut computing, mut blocked) = (Vec::<(Number, u64)>::new(), Vec::<(Number, u64)>::new());
         let mut ready = HashSet::<Number>::new();

@@ -1,5 +1,6 @@
 //! Calls per second and latency of a computer, and of a broker in front of it, against a bare tonic echo server and a bare
-//! tonic pass-through in the same run. Rounds are interleaved, figures are medians.
+//! tonic pass-through in the same run; then latency at half the load that each bears. Rounds are interleaved, figures are
+//! medians.
 //!
 //! `cargo bench -p nigh-tests --bench calls [-- --rounds 7 --seconds 2]`; with `--tls`, plain paths against the same over
 //! mutual TLS instead.
@@ -29,6 +30,9 @@ const THREADS: usize = 2;
 const PAYLOAD_BYTES: usize = 64;
 const IN_FLIGHT: [usize; 2] = [1, 64];
 const FUNCTION: &str = "echo";
+
+/// Callers who together make half of the load that a path bears.
+const CALLERS_AT_HALF: usize = 64;
 
 /// Answers with the payload and does nothing else.
 struct BareEcho;
@@ -156,16 +160,21 @@ struct Figures {
     p99_us: f64,
 }
 
-async fn load(to: &Remote, in_flight: usize, time: Duration) -> Figures {
+/// So many callers, each of whom waits a random time of mean `think` before each call, nothing where that is zero.
+async fn load(to: &Remote, in_flight: usize, time: Duration, think: Duration) -> Figures {
     let client = FunctionsClient::new(channel::connect_lazy(to.clone()));
     let (stop, calls) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let began = Instant::now();
     let tasks: Vec<_> = (0..in_flight)
-        .map(|_| {
+        .map(|caller| {
             let (mut client, stop, calls) = (client.clone(), stop.clone(), calls.clone());
             tokio::spawn(async move {
                 let mut latencies = Vec::new();
+                let mut dice = Dice(caller as u64 + 1);
                 while !stop.load(Ordering::Relaxed) {
+                    if !think.is_zero() {
+                        tokio::time::sleep(think.mul_f64(dice.exponential())).await;
+                    }
                     let request = v1::InvokeRequest { function: FUNCTION.into(), payload: vec![7; PAYLOAD_BYTES].into(), ..Default::default() };
                     let sent = Instant::now();
                     let response = client.invoke(request).await.expect("every call is answered").into_inner();
@@ -187,6 +196,20 @@ async fn load(to: &Remote, in_flight: usize, time: Duration) -> Figures {
     latencies.sort_unstable();
     let at = |share: f64| latencies[((latencies.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e6;
     Figures { calls_per_s, p50_us: at(0.5), p99_us: at(0.99) }
+}
+
+/// Times between arrivals that know nothing of each other: exponentially distributed, of mean 1.
+struct Dice(u64);
+
+impl Dice {
+    fn exponential(&mut self) -> f64 {
+        // Xorshift: good enough to keep callers out of step.
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        let uniform = ((self.0 >> 11) as f64 + 1.0) / (1u64 << 53) as f64;
+        -uniform.ln()
+    }
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
@@ -214,28 +237,56 @@ fn main() {
         ("broker → computer", broker(computer.clone(), None)),
         ("bare hop → computer", hop(&computer)),
     ];
-    for (in_flight, figures) in measure(&paths.clone().map(|(_, to)| to.into()), rounds, time) {
+    let to = paths.clone().map(|(_, to)| to.into());
+    for (in_flight, figures) in measure(&to, rounds, time) {
         report(in_flight, &paths, &figures);
+        if in_flight == CALLERS_AT_HALF {
+            // Each caller comes round half as often as when it does not wait.
+            let half = |rounds: &Vec<Figures>| median(rounds.iter().map(|round| round.calls_per_s).collect()) / 2.0;
+            let think = |rounds| Duration::from_secs_f64(in_flight as f64 / half(rounds));
+            let thinks: Vec<_> = figures.iter().map(think).collect();
+            report_half(&paths, &interleave(&runtime("client"), &to, &thinks, in_flight, rounds, time));
+        }
+    }
+}
+
+fn report_half(paths: &[(&str, Endpoint)], figures: &[Vec<Figures>]) {
+    println!("\nat half the load that each path bears, {PAYLOAD_BYTES} B, median of {} rounds", figures[0].len());
+    println!("| path | calls/s | p50 µs | p99 µs | p99 / p50 |\n|---|---|---|---|---|");
+    for ((name, _), rounds) in paths.iter().zip(figures) {
+        let of = |pick: fn(&Figures) -> f64| median(rounds.iter().map(pick).collect());
+        let (rate, p50, p99) = (of(|f| f.calls_per_s), of(|f| f.p50_us), of(|f| f.p99_us));
+        println!("| {name} | {rate:.0} | {p50:.0} | {p99:.0} | {:.1} |", p99 / p50);
     }
 }
 
 /// Interleaved rounds over all paths, for each number of calls in flight.
 fn measure(to: &[Remote], rounds: usize, time: Duration) -> Vec<(usize, Vec<Vec<Figures>>)> {
     let client = runtime("client");
-    let measured = IN_FLIGHT.map(|in_flight| {
-        let mut figures = vec![Vec::new(); to.len()];
-        for round in 0..=rounds {
-            for (remote, figures) in to.iter().zip(&mut figures) {
-                let one = client.block_on(load(remote, in_flight, time));
-                if round > 0 {
-                    // The first round warms up.
-                    figures.push(one);
-                }
+    let thinks = vec![Duration::ZERO; to.len()];
+    IN_FLIGHT.map(|in_flight| (in_flight, interleave(&client, to, &thinks, in_flight, rounds, time))).into()
+}
+
+/// Interleaved rounds over all paths, each with callers that think for so long between calls.
+fn interleave(
+    client: &Runtime,
+    to: &[Remote],
+    thinks: &[Duration],
+    in_flight: usize,
+    rounds: usize,
+    time: Duration,
+) -> Vec<Vec<Figures>> {
+    let mut figures = vec![Vec::new(); to.len()];
+    for round in 0..=rounds {
+        for ((remote, think), figures) in to.iter().zip(thinks).zip(&mut figures) {
+            let one = client.block_on(load(remote, in_flight, time, *think));
+            if round > 0 {
+                // The first round warms up.
+                figures.push(one);
             }
         }
-        (in_flight, figures)
-    });
-    measured.into()
+    }
+    figures
 }
 
 /// Plain paths against the same over mutual TLS.

@@ -1,15 +1,16 @@
 //! Calls that are ready for their next slice. Each function has one slice in each round, however many of its calls are
 //! ready; within a round, and within a function, the earliest deadline goes first.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use super::{LaneId, Number};
+use crate::number::NumberMap;
 
 /// The ready calls of one class.
 #[derive(Debug, Default)]
 pub(super) struct Rounds {
-    functions: HashMap<LaneId, Function>,
+    functions: NumberMap<Function>,
     /// The functions with ready calls, each in its place.
     order: BTreeSet<(u64, Instant, LaneId)>,
     /// The round of the last slice.
