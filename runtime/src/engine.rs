@@ -16,6 +16,8 @@ const HOST_STACK_BYTES: usize = 512 << 10;
 pub(crate) const TABLES_PER_MODULE_MAX: u32 = 4;
 /// Bytes of an instance's bookkeeping beside memory and tables; grows with the module's functions and globals.
 pub(crate) const INSTANCE_BYTES_MAX: usize = 4 << 20;
+/// Address space kept behind a memory that had to move, so that it need not move again at once.
+const GROWTH_BYTES: u64 = 1 << 20;
 /// The share of the address space left to this process that the pool may take.
 const ADDRESS_SPACE_PERCENT: u64 = 75;
 /// Memory that an instance at work is expected to hold, at least: how many places make sense where memory is short.
@@ -145,6 +147,7 @@ pub(crate) fn settings(shape: Shape) -> wasmtime::Config {
         .async_stack_size(STACK_BYTES + HOST_STACK_BYTES)
         .memory_reservation(shape.reservation_bytes)
         .memory_guard_size(shape.guard_bytes)
+        .memory_reservation_for_growth(GROWTH_BYTES)
         .memory_init_cow(true)
         .native_unwind_info(false)
         .wasm_backtrace_max_frames(None);

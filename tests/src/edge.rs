@@ -129,7 +129,7 @@ impl Edge {
         let hosts = hosts.iter().map(|host| host.parse()).collect::<Result<_, _>>()?;
         let request = DeployRequest { name: name.parse()?, limits, directories: Vec::new(), hosts };
         // A language's whole engine takes a while to compile.
-        let patience = if module.len() > LARGE_MODULE_BYTES { LARGE_PATIENCE } else { PATIENCE };
+        let patience = if module.len() > LARGE_MODULE_BYTES { LARGE_PATIENCE } else { 4 * PATIENCE };
         let deployed = self.admin.deploy(request, module, |_| {}).await?;
         let deployment = deployed.deployment;
         let ready = self.admin.await_ready(&deployment.name, deployment.version, patience, |_| {}).await;

@@ -19,7 +19,7 @@ const ORDER_BYTES: usize = MAGIC.len() + 6 * 8;
 pub(super) const ANSWER_CODE: u8 = 0;
 const ANSWER_REFUSAL: u8 = 1;
 /// How far compiling steps back behind everything else, in steps of `nice`.
-const NICENESS: i32 = 10;
+const NICENESS: i32 = 5;
 
 /// What is to be done, within which bounds. The module's bytes follow it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
