@@ -4,28 +4,41 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nigh_proto::ingress::Handler;
-use nigh_proto::{Call, CallLimits, Exchange, Exchanged, Outcome, PlatformError, Reason, Reply};
-use nigh_routing::{Observation, Pick};
+use nigh_proto::name::NAME_BYTES_MAX;
+use nigh_proto::{Call, CallLimits, Exchange, Exchanged, NodeName, PlatformError, Priority, Reason, Reply};
+use nigh_routing::{Demand, RetryBudget, Scope};
+use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
+use crate::attempt::{Answered, Attempt, Failed};
 use crate::config::Config;
 use crate::forward::Destination;
 use crate::metrics::{Counted, Counts};
 use crate::routes::Routes;
-use crate::verdict::{Elsewhere, judge};
+use crate::verdict::judge;
 
-/// When a caller may come again that was refused because too many calls are under way.
+/// When a caller may come again that was refused because too many calls are under way: those of low priority later.
 const FULL_RETRY_AFTER: Duration = Duration::from_millis(100);
+const LOW_RETRY_AFTER: Duration = Duration::from_millis(400);
+/// One place in so many is kept for calls of normal and high priority, and for calls of high priority.
+const KEPT_FROM_LOW: usize = 5;
+const KEPT_FROM_NORMAL: usize = 20;
 
 /// What every door leads to.
 #[derive(Debug)]
 pub(crate) struct Broker {
+    /// What it is called on the way of a call: its name, and what tells it from a namesake elsewhere.
+    mark: NodeName,
     pub(crate) routes: Arc<Routes>,
     places: Arc<Semaphore>,
     calls_max: usize,
     limits: CallLimits,
     counts: Counts,
+    /// For calls made twice.
+    budget: Mutex<RetryBudget>,
+    hedge_percent: Option<u32>,
+    started: Instant,
     /// The drain is over: calls still under way end now.
     pub(crate) cut: CancellationToken,
 }
@@ -34,11 +47,15 @@ impl Broker {
     pub(crate) fn new(routes: Arc<Routes>, config: &Config, cut: CancellationToken) -> Self {
         let calls_max = config.calls_max.min(Semaphore::MAX_PERMITS);
         Self {
+            mark: mark(&config.name),
             routes,
             places: Arc::new(Semaphore::new(calls_max)),
             calls_max,
             limits: config.limits.clone(),
             counts: Counts::default(),
+            budget: Mutex::new(RetryBudget::new(config.retry_share)),
+            hedge_percent: config.hedge_percent,
+            started: Instant::now(),
             cut,
         }
     }
@@ -62,15 +79,25 @@ impl Broker {
         self.calls_max - self.places.available_permits()
     }
 
-    /// A place for one call, held until it ends.
+    /// A place for one call, held until it ends. The last places are kept for calls of higher priority, so that those of
+    /// lower priority are shed first.
     ///
     /// # Errors
-    /// [`Reason::OutOfBudget`] where all are taken.
-    pub(crate) fn admit(&self) -> Result<OwnedSemaphorePermit, PlatformError> {
-        self.places.clone().try_acquire_owned().map_err(|_| {
+    /// [`Reason::OutOfBudget`] where none is left for its priority.
+    pub(crate) fn admit(&self, priority: Priority) -> Result<OwnedSemaphorePermit, PlatformError> {
+        let (kept, wait) = match priority {
+            Priority::Low => (self.calls_max / KEPT_FROM_LOW, LOW_RETRY_AFTER),
+            Priority::Normal => (self.calls_max / KEPT_FROM_NORMAL, FULL_RETRY_AFTER),
+            Priority::High => (0, FULL_RETRY_AFTER),
+        };
+        let has_room = self.places.available_permits() > kept;
+        has_room.then(|| self.places.clone().try_acquire_owned().ok()).flatten().ok_or_else(|| {
             self.routes.meters().unknown().record_reason(Reason::OutOfBudget);
-            let message = format!("{} calls are under way at this broker, all that it takes", self.calls_max);
-            PlatformError::new(Reason::OutOfBudget, message).retry_after(FULL_RETRY_AFTER)
+            self.counts.count_shed();
+            let taken = self.calls_max - kept;
+            let message =
+                format!("{taken} calls are under way at this broker, all that it takes at {priority} priority");
+            PlatformError::new(Reason::OutOfBudget, message).retry_after(wait)
         })
     }
 
@@ -91,18 +118,24 @@ impl Broker {
     }
 
     async fn pass_on(&self, mut call: Call, arrived: Instant, counted: &mut Counted) -> Result<Reply, PlatformError> {
-        self.count_hop(&mut call, Instant::now())?;
-        let first = Attempt::new(&self.routes, &call, None).inspect_err(|_| {
+        let scope = self.count_hop(&mut call, Instant::now())?;
+        if call.dry_run {
+            return self.estimate(&call, scope, arrived, counted).await;
+        }
+        self.count_call();
+        let first = Attempt::new(&self.routes, &call, scope, None).inspect_err(|_| {
             counted.belongs_to(&self.routes.meters().find(call.function.as_str()));
         })?;
-        counted.belongs_to(first.pick.destination.meters());
-        let mut sent = first.sent;
-        let outcome = match first.make().await {
-            Err(failed) if failed.allow_another(&call) => {
-                match Attempt::new(&self.routes, &call, Some(&failed.destination)) {
+        counted.belongs_to(first.destination().meters());
+        let outcome = match self.hedge_after(&call) {
+            None => first.make().await,
+            Some(after) => Box::pin(self.hedged(first, &call, scope, after)).await,
+        };
+        let outcome = match outcome {
+            Err(failed) if failed.allow_another(&call) && self.may_make_another() => {
+                match Attempt::new(&self.routes, &call, scope, Some(&failed.destination)) {
                     Ok(second) => {
                         self.counts.count_retry();
-                        sent = second.sent;
                         second.make().await.map_err(|failed| failed.error)
                     }
                     // Nobody else is there, so the first failure is the one to tell.
@@ -111,13 +144,113 @@ impl Broker {
             }
             outcome => outcome.map_err(|failed| failed.error),
         };
-        counted.spent(sent.saturating_duration_since(arrived));
-        outcome.map(|reply| with_own_time(reply, arrived, sent))
+        outcome.map(|Answered { reply, sent }| {
+            counted.spent(sent.saturating_duration_since(arrived));
+            with_own_time(reply, arrived, sent)
+        })
     }
 
-    /// Counts one more role that the call has passed, if it may and there is time.
-    pub(crate) fn count_hop(&self, call: &mut Call, now: Instant) -> Result<(), PlatformError> {
+    /// Has the destination that would answer soonest estimate a call. Nothing runs, so another may always be asked.
+    async fn estimate(
+        &self,
+        call: &Call,
+        scope: Scope,
+        arrived: Instant,
+        counted: &mut Counted,
+    ) -> Result<Reply, PlatformError> {
+        let mut failed: Option<(Destination, PlatformError)> = None;
+        loop {
+            let exclude = failed.as_ref().map(|(destination, _)| destination);
+            let demand = Demand { scope, exclude, payload_bytes: call.payload.len() as u64 };
+            let destination = match (self.routes.cheapest(&call.function, demand), failed) {
+                (Ok(destination), failed_before) => {
+                    failed = failed_before;
+                    destination
+                }
+                (Err(_), Some((_, error))) | (Err(error), None) => return Err(error),
+            };
+            counted.belongs_to(destination.meters());
+            let sent = Instant::now();
+            match destination.invoke(call, sent).await {
+                Ok(reply) => return Ok(with_own_time(reply, arrived, sent)),
+                Err(failure) => {
+                    let may_ask_another = judge(&failure, sent.elapsed()).elsewhere.allows(true);
+                    if failed.is_some() || !may_ask_another {
+                        return Err(failure.error);
+                    }
+                    failed = Some((destination, failure.error));
+                }
+            }
+        }
+    }
+
+    /// After which time a call is made a second time, if it may be.
+    fn hedge_after(&self, call: &Call) -> Option<Duration> {
+        let percent = self.hedge_percent.filter(|_| call.retry_safe)?;
+        self.routes.percentile(&call.function, percent)
+    }
+
+    /// Makes a call a second time elsewhere where the first is slow; whichever is answered first counts, and the other is
+    /// given up.
+    async fn hedged<'a>(
+        &'a self,
+        first: Attempt<'a>,
+        call: &'a Call,
+        scope: Scope,
+        after: Duration,
+    ) -> Result<Answered, Failed> {
+        let slow = first.destination().clone();
+        let first = first.make();
+        tokio::pin!(first);
+        if let Ok(outcome) = tokio::time::timeout(after, &mut first).await {
+            return outcome;
+        }
+        let second = match Attempt::new(&self.routes, call, scope, Some(&slow)) {
+            Ok(second) if self.may_make_another() => second,
+            Ok(_) | Err(_) => return first.await,
+        };
+        self.counts.count_hedge();
+        let second = second.make();
+        tokio::pin!(second);
+        tokio::select! {
+            outcome = &mut first => match outcome {
+                Ok(answered) => Ok(answered),
+                Err(_) => second.await,
+            },
+            outcome = &mut second => match outcome {
+                Ok(answered) => Ok(answered),
+                Err(_) => first.await,
+            },
+        }
+    }
+
+    /// A call begins, of which a share may be made twice.
+    pub(crate) fn count_call(&self) {
+        self.budget.lock().count(self.started.elapsed());
+    }
+
+    /// Takes one more call out of the budget.
+    pub(crate) fn may_make_another(&self) -> bool {
+        let has_budget = self.budget.lock().spend();
+        if !has_budget {
+            self.counts.count_retry_refused();
+        }
+        has_budget
+    }
+
+    /// Marks a call as passed on by this broker, if it may be and there is time, and tells where it may go.
+    ///
+    /// # Errors
+    /// [`Reason::LoopDetected`] where it has been here before, or has been passed on too often; [`Reason::Late`].
+    pub(crate) fn count_hop(&self, call: &mut Call, now: Instant) -> Result<Scope, PlatformError> {
+        let scope = if call.via.is_empty() { Scope::Overall } else { Scope::Final };
         call.hops += 1;
+        if call.via.contains(&self.mark) {
+            let way: Vec<_> = call.via.iter().chain([&self.mark]).map(NodeName::as_str).collect();
+            let way = way.join(" → ");
+            let message = format!("brokers forward {} to each other: {way}; `nigh routes` shows where", call.function);
+            return Err(PlatformError::new(Reason::LoopDetected, message));
+        }
         if call.hops > self.limits.hops_max {
             let message = format!("passed on {} times already; do brokers forward to each other?", call.hops - 1);
             return Err(PlatformError::new(Reason::LoopDetected, message));
@@ -125,79 +258,27 @@ impl Broker {
         if call.time_left(now).is_zero() {
             return Err(PlatformError::new(Reason::Late, "the deadline passed before the call could be passed on"));
         }
-        Ok(())
+        call.via.push(self.mark.clone());
+        Ok(scope)
     }
+}
+
+/// A name that no other broker marks calls with, even one that has the same name by default.
+fn mark(name: &NodeName) -> NodeName {
+    let name_bytes = name.as_str().len().min(NAME_BYTES_MAX - 9);
+    let mark = format!("{}.{:08x}", &name.as_str()[..name_bytes], rand::random::<u32>());
+    mark.parse().unwrap_or_else(|_| name.clone())
 }
 
 impl Handler for Broker {
     async fn handle(&self, call: Call, arrived: Instant) -> Result<Reply, PlatformError> {
-        let _place = self.admit()?;
+        let _place = self.admit(call.priority)?;
         self.call(call, arrived).await
     }
 
     async fn exchange(&self, exchange: Exchange, arrived: Instant) -> Result<Exchanged, PlatformError> {
-        let place = self.admit()?;
+        let place = self.admit(exchange.call.priority)?;
         self.pass_exchange(exchange, place, arrived).await
-    }
-}
-
-/// One try of a call at one destination. Ends with an observation in any case, also when its caller goes away.
-struct Attempt<'a> {
-    routes: &'a Routes,
-    call: &'a Call,
-    pick: Pick<Destination>,
-    sent: Instant,
-    observation: Option<Observation>,
-}
-
-/// A try that brought no reply.
-struct Failed {
-    error: PlatformError,
-    destination: Destination,
-    elsewhere: Elsewhere,
-}
-
-impl<'a> Attempt<'a> {
-    fn new(routes: &'a Routes, call: &'a Call, exclude: Option<&Destination>) -> Result<Self, PlatformError> {
-        let pick = routes.pick(&call.function, exclude)?;
-        Ok(Self { routes, call, pick, sent: Instant::now(), observation: None })
-    }
-
-    async fn make(mut self) -> Result<Reply, Failed> {
-        let outcome = self.pick.destination.invoke(self.call, self.sent).await;
-        let elapsed = self.sent.elapsed();
-        match outcome {
-            Ok(reply) => {
-                self.observation = Some(match reply.outcome {
-                    Outcome::Answer { .. } => Observation::Answered { latency: elapsed },
-                    Outcome::Error { .. } | Outcome::Estimate(_) => Observation::Unmeasured,
-                });
-                Ok(reply)
-            }
-            Err(failure) => {
-                let verdict = judge(&failure, elapsed);
-                self.observation = Some(verdict.observation);
-                let destination = self.pick.destination.clone();
-                tracing::debug!(
-                    call = %self.call.id, function = %self.call.function, ?destination,
-                    reason = failure.error.reason.word(), error = %failure.error, "no reply"
-                );
-                Err(Failed { error: failure.error, destination, elsewhere: verdict.elsewhere })
-            }
-        }
-    }
-}
-
-impl Drop for Attempt<'_> {
-    fn drop(&mut self) {
-        let observation = self.observation.unwrap_or_else(|| Observation::Unfinished { elapsed: self.sent.elapsed() });
-        self.routes.observe(&self.call.function, &self.pick, observation);
-    }
-}
-
-impl Failed {
-    fn allow_another(&self, call: &Call) -> bool {
-        self.elsewhere.allows(call.retry_safe) && !call.time_left(Instant::now()).is_zero()
     }
 }
 

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use nigh_proto::tls::HttpClients;
 use nigh_proto::{CallLimits, Endpoint, FunctionName, NodeName, Remote, ServerLimits, Tls};
-use nigh_routing::PolicyKind;
+use nigh_routing::forwarding::Optimizer;
+use nigh_routing::{Policy, RetryBudget, Strategy};
 use nigh_telemetry::Telemetry;
 
 /// A broker's settings.
@@ -23,7 +24,16 @@ pub struct Config {
     /// A controller of the older system that is to know of this broker too, and then writes into its table.
     pub older_controller: Option<Endpoint>,
     /// How it chooses among a function's destinations.
-    pub policy: PolicyKind,
+    pub policy: Policy,
+    /// How measured latency becomes weight, where the policy chooses by weight alone.
+    pub optimizer: Optimizer,
+    /// For how long a newcomer, or one that is back, gets fewer calls than its share.
+    pub slow_start: Duration,
+    /// Which share of calls (0 to 1) may be made twice, by retry or hedge.
+    pub retry_share: f64,
+    /// Makes a call that is safe to retry a second time elsewhere when it has not been answered within the time that this
+    /// percentage of its function's calls takes. Without it no call is hedged.
+    pub hedge_percent: Option<u32>,
     /// What it accepts of one call.
     pub limits: CallLimits,
     /// What it accepts of those who connect to one of its doors.
@@ -32,13 +42,19 @@ pub struct Config {
     pub calls_max: usize,
     /// Time that calls under way have to end once the broker is told to stop.
     pub drain: Duration,
-    /// Destinations set by hand, whatever the controller says.
+    /// Computers set by hand, whatever the controller says.
     pub routes: Vec<(FunctionName, Endpoint)>,
     /// Where it tells of itself.
     pub telemetry: Telemetry,
+    /// Brokers that calls of a function may be passed on to, by hand too.
+    pub forward: Vec<(FunctionName, Endpoint)>,
 }
 
 impl Config {
+    pub(crate) fn strategy(&self) -> Strategy {
+        Strategy { policy: self.policy, optimizer: self.optimizer, slow_start: self.slow_start }
+    }
+
     /// The default of `calls_max`.
     pub const CALLS_MAX: usize = 16_384;
     /// The default of `drain`.
@@ -53,13 +69,18 @@ impl Config {
             http_clients: HttpClients::default(),
             controller: None,
             older_controller: None,
-            policy: PolicyKind::default(),
+            policy: Policy::default(),
+            optimizer: Optimizer::default(),
+            slow_start: Strategy::SLOW_START,
+            retry_share: RetryBudget::SHARE,
+            hedge_percent: None,
             limits: CallLimits::default(),
             server: ServerLimits::default(),
             calls_max: Self::CALLS_MAX,
             drain: Self::DRAIN,
             routes: Vec::new(),
             telemetry: Telemetry::new(),
+            forward: Vec::new(),
         }
     }
 

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
 use nigh_proto::exchange::{Body, Part, Parts, RequestHead};
 use nigh_proto::{Call, Exchange, Exchanged, FunctionName, PlatformError, Reason};
-use nigh_routing::{Observation, Pick};
+use nigh_routing::{Demand, Observation, Pick, Scope};
 use parking_lot::Mutex;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::WaitForCancellationFutureOwned;
@@ -73,19 +73,20 @@ impl Broker {
         counted: &mut Counted,
     ) -> Result<(Exchanged, Attempt), PlatformError> {
         let sent = Instant::now();
-        self.count_hop(&mut call, sent)?;
+        let scope = self.count_hop(&mut call, sent)?;
+        self.count_call();
         let call = &call;
-        let first = Attempt::new(&self.routes, &call.function, None, sent).inspect_err(|_| {
+        let first = Attempt::new(&self.routes, &call.function, scope, None, sent).inspect_err(|_| {
             counted.belongs_to(&self.routes.meters().find(call.function.as_str()));
         })?;
         counted.belongs_to(first.pick.destination.meters());
         match first.make(call, head, body).await {
             Err(failed) if failed.elsewhere.allows(call.retry_safe) && body.can_rewind() => {
                 let now = Instant::now();
-                if call.time_left(now).is_zero() {
+                if call.time_left(now).is_zero() || !self.may_make_another() {
                     return Err(failed.error);
                 }
-                match Attempt::new(&self.routes, &call.function, Some(&failed.destination), now) {
+                match Attempt::new(&self.routes, &call.function, scope, Some(&failed.destination), now) {
                     Ok(second) => {
                         self.counts().count_retry();
                         second.make(call, head, body).await.map_err(|failed| failed.error)
@@ -124,10 +125,12 @@ impl Attempt {
     fn new(
         routes: &Arc<Routes>,
         function: &FunctionName,
+        scope: Scope,
         exclude: Option<&Destination>,
         sent: Instant,
     ) -> Result<Self, PlatformError> {
-        let pick = routes.pick(function, exclude)?;
+        // How large the body will be is not known yet.
+        let pick = routes.pick(function, Demand { scope, exclude, payload_bytes: 0 })?;
         Ok(Self { routes: routes.clone(), function: function.clone(), pick, sent, observation: None })
     }
 
@@ -137,7 +140,7 @@ impl Attempt {
         match outcome {
             Ok(exchanged) => {
                 self.observation = Some(match exchanged {
-                    Exchanged::Answer(..) => Observation::Answered { latency: elapsed },
+                    Exchanged::Answer(..) => Observation::answered(elapsed),
                     Exchanged::Failed(_) => Observation::Unmeasured,
                 });
                 Ok((exchanged, self))

@@ -1,10 +1,12 @@
 //! A broker: takes calls, sends each to the destination expected to answer soonest, and learns from the outcome.
 //!
-//! The walk of a call: [`ingress`] (a message becomes a checked call) → [`call`] (time left? pick, forward, perhaps once
-//! more elsewhere, record; calls of http functions in [`exchange`]) → `routing` (pick) → [`forward`] (over a kept connection), and straight back. Beside it,
+//! The walk of a call: [`ingress`] (a message becomes a checked call) → [`call`] (time left? [`attempt`]: pick, forward,
+//! record; perhaps once more elsewhere; calls of http functions in [`exchange`]) → `routing` (pick) → [`forward`] (over a
+//! kept connection), and straight back. Beside it,
 //! [`discovery`] keeps the forwarding table in [`routes`] in step with the controller. A broker holds nothing that it
 //! could not rebuild.
 
+mod attempt;
 mod call;
 mod config;
 mod discovery;
@@ -58,7 +60,10 @@ pub async fn run(listeners: Listeners, config: Config, shutdown: CancellationTok
     let announcement = ingress::announcement(&listeners, &config)?;
     let routes = Arc::new(Routes::new(&config));
     for (function, endpoint) in &config.routes {
-        routes.set_by_hand(function, endpoint, None)?;
+        routes.set_by_hand(function, endpoint, None, true)?;
+    }
+    for (function, endpoint) in &config.forward {
+        routes.set_by_hand(function, endpoint, None, false)?;
     }
     let (cut, leave, stop) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
     let broker = Arc::new(Broker::new(routes.clone(), &config, cut.clone()));

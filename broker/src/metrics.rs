@@ -78,6 +78,9 @@ impl Drop for Counted {
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
     retries: AtomicU64,
+    hedges: AtomicU64,
+    retries_refused: AtomicU64,
+    shed: AtomicU64,
     http: nigh_telemetry::Counts<STATUSES>,
 }
 
@@ -85,6 +88,21 @@ impl Counts {
     /// A call is passed on once more, elsewhere.
     pub(crate) fn count_retry(&self) {
         self.retries.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A call is made a second time while the first is under way.
+    pub(crate) fn count_hedge(&self) {
+        self.hedges.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A call could have been passed on once more, but the budget for that was used up.
+    pub(crate) fn count_retry_refused(&self) {
+        self.retries_refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A call was refused because there was no room for its priority.
+    pub(crate) fn count_shed(&self) {
+        self.shed.fetch_add(1, Ordering::Relaxed);
     }
 
     /// A request over HTTP was answered.
@@ -125,6 +143,11 @@ fn write(broker: &Broker, out: &mut Exposition<'_>) -> fmt::Result {
     let counts = broker.counts();
     let retries = counts.retries.load(Ordering::Relaxed);
     out.counter("nigh_broker_retries_total", "Calls passed on once more, elsewhere", retries)?;
+    let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+    out.counter("nigh_broker_hedges_total", "Calls made a second time while the first was slow", read(&counts.hedges))?;
+    let help = "Calls not made again because the budget for that was used up";
+    out.counter("nigh_broker_retries_refused_total", help, read(&counts.retries_refused))?;
+    out.counter("nigh_broker_shed_total", "Calls refused for want of room", read(&counts.shed))?;
     out.gauge("nigh_broker_in_flight", "Calls under way", broker.in_flight())?;
     let census = broker.routes().census();
     out.gauge("nigh_broker_functions", "Functions in the forwarding table", census.functions)?;

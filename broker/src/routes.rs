@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use nigh_proto::{CallLimits, Endpoint, FunctionName, Kind, PlatformError, Reason, Remote, Tls};
-use nigh_routing::{Cause, Observation, Pick, PickError, PolicyKind, State, Table};
+use nigh_routing::{Cause, Demand, Member, Observation, Pick, PickError, Scope, State, Strategy, Table};
 use nigh_telemetry::PerFunction;
 use parking_lot::Mutex;
 
@@ -22,6 +22,9 @@ const UNKNOWN_RETRY_AFTER: Duration = Duration::from_millis(500);
 
 /// Who serves each function.
 pub(crate) type Announced = BTreeMap<FunctionName, BTreeSet<Endpoint>>;
+
+/// Destinations set by hand: of each function where, and whether it runs calls itself.
+type ByHand = BTreeMap<FunctionName, BTreeMap<Endpoint, bool>>;
 
 /// The forwarding table, shared by all calls. Its lock is held for a decision or a lesson, never across an await.
 #[derive(Debug)]
@@ -49,7 +52,7 @@ struct Links {
 #[derive(Default)]
 struct Plan {
     announced: Announced,
-    by_hand: Announced,
+    by_hand: ByHand,
     /// Connections in use, so that one endpoint has one whatever the number of its functions.
     known: HashMap<Endpoint, WeakConnection>,
 }
@@ -64,6 +67,7 @@ pub(crate) struct Listed {
     pub(crate) calls: u64,
     pub(crate) failures: u64,
     pub(crate) by_hand: bool,
+    pub(crate) is_final: bool,
 }
 
 /// How many functions and destinations the table has.
@@ -79,7 +83,7 @@ impl Routes {
     /// An empty table.
     pub(crate) fn new(config: &Config) -> Self {
         Self {
-            table: Mutex::new(Table::new(config.policy)),
+            table: Mutex::new(Table::new(config.strategy())),
             plan: Mutex::default(),
             meters: PerFunction::default(),
             links: Links { limits: config.limits.clone(), tls: config.tls.clone() },
@@ -90,7 +94,7 @@ impl Routes {
         }
     }
 
-    /// Chooses a destination other than `exclude`.
+    /// Chooses a destination in the scope, and other than the excluded one, of the demand.
     ///
     /// # Errors
     /// [`Reason::UnknownFunction`], [`Reason::NotServing`] before the controller has been heard of, [`Reason::NotReady`],
@@ -98,11 +102,30 @@ impl Routes {
     pub(crate) fn pick(
         &self,
         function: &FunctionName,
-        exclude: Option<&Destination>,
+        demand: Demand<'_, Destination>,
     ) -> Result<Pick<Destination>, PlatformError> {
         let now = self.started.elapsed();
-        let picked = self.table.lock().pick(function, exclude, now, &mut rand::rng());
-        picked.map_err(|error| self.nobody(function, error))
+        let picked = self.table.lock().pick(function, demand, now, &mut rand::rng());
+        picked.map_err(|error| self.nobody(function, demand.scope, error))
+    }
+
+    /// The destination that would answer soonest, for a call that only asks how long it would take.
+    ///
+    /// # Errors
+    /// As [`Routes::pick`].
+    pub(crate) fn cheapest(
+        &self,
+        function: &FunctionName,
+        demand: Demand<'_, Destination>,
+    ) -> Result<Destination, PlatformError> {
+        let now = self.started.elapsed();
+        let cheapest = self.table.lock().cheapest(function, demand, now);
+        cheapest.map_err(|error| self.nobody(function, demand.scope, error))
+    }
+
+    /// The time within which this percentage of the function's calls is answered, if there were enough to tell.
+    pub(crate) fn percentile(&self, function: &FunctionName, percent: u32) -> Option<Duration> {
+        self.table.lock().percentile(function, percent)
     }
 
     /// Records what became of a call.
@@ -130,8 +153,8 @@ impl Routes {
     }
 
     /// How destinations are chosen.
-    pub(crate) fn policy(&self) -> PolicyKind {
-        self.table.lock().policy()
+    pub(crate) fn strategy(&self) -> Strategy {
+        *self.table.lock().strategy()
     }
 
     /// Puts what the controller knows in place of what it knew; all at once for the calls. What was learnt of
@@ -151,7 +174,8 @@ impl Routes {
         self.in_step.store(true, Ordering::Release);
     }
 
-    /// Adds a destination by hand, or makes an announced one stay, with this latency in milliseconds until measured.
+    /// Adds a destination by hand, or makes an announced one stay, with this latency in milliseconds until measured. In
+    /// the final table only if it `is_final`.
     ///
     /// # Errors
     /// [`Reason::OutOfBudget`] beyond [`BY_HAND_MAX`] destinations.
@@ -160,24 +184,25 @@ impl Routes {
         function: &FunctionName,
         endpoint: &Endpoint,
         latency_ms: Option<f64>,
+        is_final: bool,
     ) -> Result<(), PlatformError> {
         let mut plan = self.plan.lock();
-        let is_new = !plan.by_hand.get(function).is_some_and(|endpoints| endpoints.contains(endpoint));
-        if is_new && plan.by_hand.values().map(BTreeSet::len).sum::<usize>() >= BY_HAND_MAX {
+        let is_new = !plan.by_hand.get(function).is_some_and(|endpoints| endpoints.contains_key(endpoint));
+        if is_new && plan.by_hand.values().map(BTreeMap::len).sum::<usize>() >= BY_HAND_MAX {
             let message = format!("{BY_HAND_MAX} routes are set by hand already; remove some first");
             return Err(PlatformError::new(Reason::OutOfBudget, message));
         }
-        plan.by_hand.entry(function.clone()).or_default().insert(endpoint.clone());
+        plan.by_hand.entry(function.clone()).or_default().insert(endpoint.clone(), is_final);
         self.apply(&mut plan, std::iter::once(function));
         if let Some(ms) = latency_ms
             && let Some(destination) = plan.known.get(endpoint).and_then(|known| known.upgrade(self.meters.unknown()))
         {
-            self.table.lock().set_latency(function, &destination, ms);
+            self.table.lock().set_latency(function, &destination, ms, self.started.elapsed());
         }
         Ok(())
     }
 
-    /// Removes a destination; one that is announced comes back when the controller next tells of a change.
+    /// Removes a destination from both tables; one that is announced comes back when the controller next tells of a change.
     ///
     /// # Errors
     /// [`Reason::UnknownFunction`] or [`Reason::Malformed`] where there is no such destination.
@@ -188,7 +213,7 @@ impl Routes {
             return Err(PlatformError::unknown_function(function));
         }
         let was_announced = announced.get_mut(function).is_some_and(|endpoints| endpoints.remove(endpoint));
-        let was_by_hand = by_hand.get_mut(function).is_some_and(|endpoints| endpoints.remove(endpoint));
+        let was_by_hand = by_hand.get_mut(function).is_some_and(|endpoints| endpoints.remove(endpoint).is_some());
         if !was_announced && !was_by_hand {
             return Err(PlatformError::malformed(format!("{function} has no route to {endpoint}")));
         }
@@ -206,9 +231,9 @@ impl Routes {
     pub(crate) fn census(&self) -> Census {
         let table = self.table.lock();
         let mut census = Census::default();
-        for (name, _) in table.functions() {
+        for name in table.functions() {
             census.functions += 1;
-            for view in table.destinations(name).into_iter().flatten() {
+            for view in table.destinations(name, Scope::Overall).into_iter().flatten() {
                 match view.state {
                     State::InUse => census.in_use += 1,
                     State::SetAside(_) => census.set_aside += 1,
@@ -219,19 +244,30 @@ impl Routes {
         census
     }
 
-    /// Every function's destinations, or one's.
+    /// Removes everything from both tables; what is announced comes back when the controller next tells of a change.
+    pub(crate) fn flush(&self) {
+        let mut plan = self.plan.lock();
+        let functions: BTreeSet<FunctionName> = plan.announced.keys().chain(plan.by_hand.keys()).cloned().collect();
+        plan.announced.clear();
+        plan.by_hand.clear();
+        self.apply(&mut plan, functions.iter());
+    }
+
+    /// Every function's destinations in one of the two tables, or one function's.
     ///
     /// # Errors
     /// [`Reason::UnknownFunction`].
     pub(crate) fn list(
         &self,
         function: Option<&FunctionName>,
+        scope: Scope,
     ) -> Result<BTreeMap<FunctionName, Vec<Listed>>, PlatformError> {
         let plan = self.plan.lock();
         let table = self.table.lock();
         let list = |name: &FunctionName| {
             let by_hand = plan.by_hand.get(name);
-            let views = table.destinations(name)?;
+            let announced = plan.announced.get(name);
+            let views = table.destinations(name, scope)?;
             let listed = views.map(|view| Listed {
                 endpoint: view.destination.endpoint().clone(),
                 latency_ms: view.latency_ms,
@@ -239,12 +275,13 @@ impl Routes {
                 in_flight: view.in_flight,
                 calls: view.calls,
                 failures: view.failures,
-                by_hand: by_hand.is_some_and(|endpoints| endpoints.contains(view.destination.endpoint())),
+                by_hand: by_hand.is_some_and(|endpoints| endpoints.contains_key(view.destination.endpoint())),
+                is_final: is_final(announced, by_hand, view.destination.endpoint()),
             });
             Some((name.clone(), listed.collect()))
         };
         match function {
-            None => Ok(table.functions().filter_map(|(name, _)| list(name)).collect()),
+            None => Ok(table.functions().filter_map(list).collect()),
             Some(name) => {
                 list(name).map(|one| BTreeMap::from([one])).ok_or_else(|| PlatformError::unknown_function(name))
             }
@@ -269,13 +306,20 @@ impl Routes {
     }
 
     /// Why there is nobody for a call, in words for its caller.
-    fn nobody(&self, function: &FunctionName, error: PickError) -> PlatformError {
+    fn nobody(&self, function: &FunctionName, scope: Scope, error: PickError) -> PlatformError {
         match (error, &self.controller) {
             (PickError::UnknownFunction, Some(controller)) if !self.in_step.load(Ordering::Acquire) => {
                 let message = format!("this broker has not heard from its controller at {controller} yet");
                 PlatformError::new(Reason::NotServing, message).retry_after(UNKNOWN_RETRY_AFTER)
             }
             (PickError::UnknownFunction, _) => PlatformError::unknown_function(function),
+            (PickError::NoDestination | PickError::NoOther, _) if scope == Scope::Final => {
+                let message = format!(
+                    "this broker knows no computer for {function}, and a call that another broker has passed on goes \
+                     to computers only; `nigh routes --final` lists them"
+                );
+                PlatformError::new(Reason::NotReady, message).retry_after(UNKNOWN_RETRY_AFTER)
+            }
             (PickError::NoDestination | PickError::NoOther, _) => {
                 let message =
                     format!("{function} is deployed, but no computer has it ready; `nigh ls` tells of problems");
@@ -300,16 +344,17 @@ impl Plan {
         function: &FunctionName,
         links: &Links,
         meters: &PerFunction<Meters>,
-    ) -> Option<Vec<Destination>> {
+    ) -> Option<Vec<Member<Destination>>> {
         let (announced, by_hand) = (self.announced.get(function), self.by_hand.get(function));
         if announced.is_none() && by_hand.is_none() {
             meters.forget(function.as_str());
             return None;
         }
         let meters = meters.of(function.as_str());
-        let endpoints: BTreeSet<&Endpoint> = announced.into_iter().chain(by_hand).flatten().collect();
+        let by_hand_endpoints = by_hand.into_iter().flat_map(BTreeMap::keys);
+        let endpoints: BTreeSet<&Endpoint> = announced.into_iter().flatten().chain(by_hand_endpoints).collect();
         let known = &mut self.known;
-        let destination = |endpoint: &Endpoint| {
+        let mut destination = |endpoint: &Endpoint| {
             known.get(endpoint).and_then(|known| known.upgrade(&meters)).unwrap_or_else(|| {
                 let remote = Remote::new(endpoint.clone(), links.tls.clone());
                 let destination = Destination::new(remote, &links.limits, meters.clone());
@@ -317,8 +362,20 @@ impl Plan {
                 destination
             })
         };
-        Some(endpoints.into_iter().map(destination).collect())
+        let member =
+            |endpoint| Member { destination: destination(endpoint), is_final: is_final(announced, by_hand, endpoint) };
+        Some(endpoints.into_iter().map(member).collect())
     }
+}
+
+/// Whether a destination runs calls itself: those set by hand as they were set, those announced always.
+fn is_final(
+    announced: Option<&BTreeSet<Endpoint>>,
+    by_hand: Option<&BTreeMap<Endpoint, bool>>,
+    endpoint: &Endpoint,
+) -> bool {
+    let set = by_hand.and_then(|endpoints| endpoints.get(endpoint).copied());
+    set.unwrap_or_else(|| announced.is_some_and(|endpoints| endpoints.contains(endpoint)))
 }
 
 impl std::fmt::Debug for Plan {

@@ -8,12 +8,12 @@ use tonic::transport::Channel;
 
 use crate::computer::{ComputerStatus, LogLine, LogQuery};
 use crate::peer::Peer;
-use crate::routes::Routes;
+use crate::routes::{Routes, Table};
 
 /// Bytes of an answer, at most: a status or a table with tens of thousands of functions.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
-/// Looks into one node: the first three requests are for a computer, the last three for a broker's table. Cheap to clone;
+/// Looks into one node: the first three requests are for a computer, the last four for a broker's tables. Cheap to clone;
 /// clones share the connection.
 #[derive(Debug, Clone)]
 pub struct Inspect {
@@ -67,16 +67,17 @@ impl Inspect {
         }))
     }
 
-    /// The broker's forwarding table, of one function or of all.
+    /// One of the broker's forwarding tables, of one function or of all.
     ///
     /// # Errors
     /// [`PlatformError`] where the node cannot be reached or is no broker's table.
-    pub async fn routes(&self, function: Option<&FunctionName>) -> Result<Routes, PlatformError> {
-        let request = v1::RoutesRequest { function: function.map(ToString::to_string).unwrap_or_default() };
+    pub async fn routes(&self, function: Option<&FunctionName>, table: Table) -> Result<Routes, PlatformError> {
+        let function = function.map(ToString::to_string).unwrap_or_default();
+        let request = v1::RoutesRequest { function, table: table.to_wire().into() };
         Routes::from_wire(self.peer.request(self.broker().routes(request)).await?)
     }
 
-    /// Adds a destination by hand, or changes its weight in milliseconds.
+    /// Adds a destination by hand, or changes its weight in milliseconds; `is_final` unless it is another broker.
     ///
     /// # Errors
     /// As [`Inspect::routes`]; [`Reason::Malformed`](nigh_proto::Reason::Malformed) for a weight that is not a positive
@@ -86,17 +87,18 @@ impl Inspect {
         function: &FunctionName,
         destination: &Endpoint,
         weight_ms: f64,
+        is_final: bool,
     ) -> Result<(), PlatformError> {
         if !(weight_ms.is_finite() && weight_ms > 0.0) {
             return Err(PlatformError::malformed(format!("a weight of {weight_ms} ms; give a positive number")));
         }
         let (function, endpoint) = (function.to_string(), destination.to_string());
-        let request = v1::SetRouteRequest { function, endpoint, weight: weight_ms };
+        let request = v1::SetRouteRequest { function, endpoint, weight: weight_ms, is_final: Some(is_final) };
         let v1::SetRouteResponse {} = self.peer.request(self.broker().set_route(request)).await?;
         Ok(())
     }
 
-    /// Removes a destination that was added by hand.
+    /// Removes a destination from both tables.
     ///
     /// # Errors
     /// As [`Inspect::routes`].
@@ -104,6 +106,16 @@ impl Inspect {
         let (function, endpoint) = (function.to_string(), destination.to_string());
         let request = v1::RemoveRouteRequest { function, endpoint };
         let v1::RemoveRouteResponse {} = self.peer.request(self.broker().remove_route(request)).await?;
+        Ok(())
+    }
+
+    /// Removes every destination of every function from both tables; those that a controller announces come back.
+    ///
+    /// # Errors
+    /// As [`Inspect::routes`].
+    pub async fn flush_routes(&self) -> Result<(), PlatformError> {
+        let v1::FlushRoutesResponse {} =
+            self.peer.request(self.broker().flush_routes(v1::FlushRoutesRequest {})).await?;
         Ok(())
     }
 

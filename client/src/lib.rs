@@ -18,5 +18,5 @@ pub use call::{Caller, CallerLimits};
 pub use computer::{ComputerStatus, FunctionStatus, LogLevel, LogLine, LogQuery};
 pub use inspect::Inspect;
 pub use ready::{Readiness, ReadyError};
-pub use routes::{Destination, DestinationState, Route, Routes};
+pub use routes::{Destination, DestinationState, Route, Routes, Table};
 pub use stream::CallStream;

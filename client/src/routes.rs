@@ -4,6 +4,27 @@ use std::fmt;
 
 use nigh_proto::{Endpoint, FunctionName, PlatformError, Reason, v1};
 
+/// Which of a broker's two tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Table {
+    /// Every destination: for calls straight from a caller.
+    Overall,
+    /// Destinations that run calls themselves: for calls that have passed a broker already.
+    Final,
+}
+
+impl Table {
+    /// Both, in the order in which they are numbered.
+    pub const ALL: [Self; 2] = [Self::Overall, Self::Final];
+
+    pub(crate) fn to_wire(self) -> v1::Table {
+        match self {
+            Self::Overall => v1::Table::Overall,
+            Self::Final => v1::Table::Final,
+        }
+    }
+}
+
 /// A broker's forwarding table.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Routes {
@@ -39,6 +60,8 @@ pub struct Destination {
     pub failures: u64,
     /// Set by hand, so that it stays whatever the controller says.
     pub by_hand: bool,
+    /// It runs calls itself; false for another broker.
+    pub is_final: bool,
 }
 
 /// Whether a destination gets calls.
@@ -97,6 +120,7 @@ impl Destination {
             calls: wire.calls,
             failures: wire.failures,
             by_hand: wire.by_hand,
+            is_final: wire.is_final,
         })
     }
 }

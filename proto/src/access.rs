@@ -54,6 +54,7 @@ const RULES: &[Rule] = &[
     rule("/nigh.v1.Broker/Routes", "read routes", READERS),
     rule("/nigh.v1.Broker/SetRoute", "edit routes", EDITORS),
     rule("/nigh.v1.Broker/RemoveRoute", "edit routes", EDITORS),
+    rule("/nigh.v1.Broker/FlushRoutes", "edit routes", EDITORS),
     // The older system's. Its nodes have no names that a certificate could prove, so over TLS an operator speaks for them.
     rule("/uiiit.rpc.EdgeServer/RunLambda", "call functions", CALLERS),
     rule("/uiiit.rpc.EdgeComputer/StreamUtil", "see how busy a computer is", LOOKERS),
@@ -240,7 +241,7 @@ mod tests {
                 .map(|rule| rule.path.rsplit('/').next().unwrap())
                 .collect()
         };
-        assert_eq!(allowed(Role::Controller), ["Routes", "SetRoute", "RemoveRoute"]);
+        assert_eq!(allowed(Role::Controller), ["Routes", "SetRoute", "RemoveRoute", "FlushRoutes"]);
         assert_eq!(allowed(Role::Client), ["Invoke", "InvokeStream", "List", "StreamUtilisation", "Status", "Routes"]);
         assert_eq!(allowed(Role::Computer), ["Invoke", "InvokeStream", "Announce", "Withdraw", "Watch", "FetchModule"]);
         assert!(!allowed(Role::Broker).contains(&"Deploy") && !allowed(Role::Broker).contains(&"SetRoute"));

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tonic::Request;
 
 use crate::status::{PlatformError, Reason};
-use crate::{FunctionName, v1};
+use crate::{FunctionName, NodeName, v1};
 
 /// What a role accepts of one call, whatever the function's own limits say.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -128,6 +128,68 @@ impl fmt::Debug for CallId {
     }
 }
 
+/// Which calls give way where there is no room for all.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Priority {
+    /// These first.
+    Low,
+    /// What a caller gets that says nothing.
+    #[default]
+    Normal,
+    /// These last.
+    High,
+}
+
+impl Priority {
+    /// Every priority, from the one that gives way first.
+    pub const ALL: [Self; 3] = [Self::Low, Self::Normal, Self::High];
+
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Low => "low",
+            Self::Normal => "normal",
+            Self::High => "high",
+        }
+    }
+
+    /// The priority that a message tells of; one that this side does not know is normal.
+    pub fn from_wire(wire: i32) -> Self {
+        match v1::Priority::try_from(wire) {
+            Ok(v1::Priority::Low) => Self::Low,
+            Ok(v1::Priority::High) => Self::High,
+            Ok(v1::Priority::Normal | v1::Priority::Unspecified) | Err(_) => Self::Normal,
+        }
+    }
+
+    /// The priority as its message.
+    pub fn to_wire(self) -> v1::Priority {
+        match self {
+            Self::Low => v1::Priority::Low,
+            Self::Normal => v1::Priority::Normal,
+            Self::High => v1::Priority::High,
+        }
+    }
+}
+
+impl FromStr for Priority {
+    type Err = PlatformError;
+
+    fn from_str(given: &str) -> Result<Self, PlatformError> {
+        let known = Self::ALL.into_iter().find(|priority| priority.as_str() == given);
+        known.ok_or_else(|| {
+            let given: String = given.chars().take(64).collect();
+            PlatformError::malformed(format!("priority {given:?}: use low, normal or high"))
+        })
+    }
+}
+
+impl fmt::Display for Priority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
 /// One invocation of a function. Clones share the payload.
 #[derive(Debug, Clone)]
 pub struct Call {
@@ -145,6 +207,10 @@ pub struct Call {
     pub dry_run: bool,
     /// Running it twice does no harm.
     pub retry_safe: bool,
+    /// Whether it gives way to others.
+    pub priority: Priority,
+    /// The brokers that have passed it on, first to last.
+    pub via: Vec<NodeName>,
     /// When its answer stops being of use.
     pub deadline: Instant,
 }
@@ -160,6 +226,8 @@ impl Call {
             hops: 0,
             dry_run: false,
             retry_safe: false,
+            priority: Priority::default(),
+            via: Vec::new(),
             deadline: Instant::now() + timeout,
         }
     }
@@ -186,8 +254,9 @@ impl Call {
             ));
         }
         check_payload(request.payload.len(), limits)?;
-        if request.hops > limits.hops_max {
-            let message = format!("passed on {} times; do brokers forward to each other?", request.hops);
+        let hops = request.hops.max(u32::try_from(request.via.len()).unwrap_or(u32::MAX));
+        if hops > limits.hops_max {
+            let message = format!("passed on {hops} times; do brokers forward to each other?");
             return Err(PlatformError::new(Reason::LoopDetected, message));
         }
         let id = if request.call_id.is_empty() { CallId::random() } else { request.call_id.parse()? };
@@ -199,6 +268,8 @@ impl Call {
             hops: request.hops,
             dry_run: request.dry_run,
             retry_safe: request.retry_safe,
+            priority: Priority::from_wire(request.priority),
+            via: request.via.iter().map(|name| name.parse()).collect::<Result<_, _>>()?,
             deadline: now + timeout.unwrap_or(limits.timeout_default).min(limits.timeout_max),
         })
     }
@@ -213,6 +284,8 @@ impl Call {
             hops: self.hops,
             dry_run: self.dry_run,
             retry_safe: self.retry_safe,
+            via: self.via.iter().map(ToString::to_string).collect(),
+            priority: self.priority.to_wire().into(),
         }
     }
 

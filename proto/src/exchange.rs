@@ -179,6 +179,8 @@ impl Exchange {
             path: head.path.as_str().to_owned(),
             authority: head.authority.clone(),
             headers: headers_to_wire(&head.headers),
+            via: call.via.iter().map(ToString::to_string).collect(),
+            priority: call.priority.to_wire().into(),
         }
     }
 
@@ -214,6 +216,8 @@ impl Exchange {
             call_id: wire.call_id,
             hops: wire.hops,
             retry_safe: wire.retry_safe,
+            via: wire.via,
+            priority: wire.priority,
             ..Default::default()
         };
         let call = Call::from_wire(request, timeout, limits, arrived)?;

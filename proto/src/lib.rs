@@ -35,7 +35,7 @@ pub mod v1 {
     tonic::include_proto!("nigh.v1");
 }
 
-pub use call::{Call, CallId, CallLimits, Headers};
+pub use call::{Call, CallId, CallLimits, Headers, Priority};
 pub use channel::Remote;
 pub use connections::ServerLimits;
 pub use deployment::{AllowedHost, Deployment, DirectoryGrant, Kind, Limits};

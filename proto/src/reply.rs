@@ -92,6 +92,8 @@ pub struct Load {
     pub workers: u32,
     /// Shares of its cores spent in functions over the last 1, 10 and 30 s, from 0 to 1.
     pub utilisation: [f32; 3],
+    /// Mean time that calls of late computed, whatever their function; zero where none has ended yet.
+    pub service: Duration,
 }
 
 /// Where the time of one call went. Each role adds its own part on the way back.
@@ -143,13 +145,15 @@ impl Load {
             utilisation_1s,
             utilisation_10s,
             utilisation_30s,
+            service_us: us(self.service),
         }
     }
 
     /// The load that a message tells of.
     pub fn from_wire(load: &v1::Load) -> Self {
         let utilisation = [load.utilisation_1s, load.utilisation_10s, load.utilisation_30s];
-        Self { running: load.running, queued: load.queued, workers: load.workers, utilisation }
+        let service = Duration::from_micros(load.service_us);
+        Self { running: load.running, queued: load.queued, workers: load.workers, utilisation, service }
     }
 }
 
@@ -258,7 +262,13 @@ mod tests {
             version: Some(Digest::of(b"x")),
             call: CallId::random(),
             hops: 1,
-            load: Load { running: 1, queued: 2, workers: 3, utilisation: [0.5, 0.25, 0.125] },
+            load: Load {
+                running: 1,
+                queued: 2,
+                workers: 3,
+                utilisation: [0.5, 0.25, 0.125],
+                service: Duration::from_micros(40),
+            },
             timing: Timing { run: Duration::from_micros(7), reset: Duration::from_micros(2), ..Timing::default() },
         }
     }

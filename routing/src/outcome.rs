@@ -4,6 +4,46 @@ use std::time::Duration;
 
 use crate::health::Cause;
 
+/// Which of a function's destinations a call may go to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Scope {
+    /// All of them: for calls straight from a caller.
+    Overall,
+    /// Those that run calls themselves: for calls that have passed a broker already, so that brokers pass a call to each
+    /// other once at most.
+    Final,
+}
+
+impl Scope {
+    /// Both, in the order in which tables are numbered.
+    pub const ALL: [Self; 2] = [Self::Overall, Self::Final];
+
+    /// Whether it has such destinations.
+    pub(crate) fn admits(self, is_final: bool) -> bool {
+        self == Self::Overall || is_final
+    }
+}
+
+/// What a call asks of the table.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Demand<'a, K> {
+    /// Where it may go.
+    pub scope: Scope,
+    /// Where it has failed already.
+    pub exclude: Option<&'a K>,
+    /// Bytes of its payload.
+    pub payload_bytes: u64,
+}
+
+// Whatever a destination is, a demand only borrows it.
+impl<K> Clone for Demand<'_, K> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<K> Copy for Demand<'_, K> {}
+
 /// A destination chosen for one call. Give it back to [`Table::observe`](crate::Table::observe) whatever becomes of the
 /// call: a destination may be waiting for just this answer.
 #[derive(Debug)]
@@ -11,10 +51,20 @@ use crate::health::Cause;
 pub struct Pick<K> {
     /// Where the call goes.
     pub destination: K,
+    pub(crate) scope: Scope,
     pub(crate) trial: Trial,
+    /// Of the call's payload.
+    pub(crate) bytes: f64,
     pub(crate) at: Duration,
     pub(crate) slot: u64,
     pub(crate) position: usize,
+}
+
+impl Observation {
+    /// An answer of a destination that tells nothing of itself.
+    pub fn answered(latency: Duration) -> Self {
+        Self::Answered { latency, report: Report::default() }
+    }
 }
 
 impl<K> Pick<K> {
@@ -42,6 +92,8 @@ pub enum Observation {
     Answered {
         /// From sending the call to having its answer.
         latency: Duration,
+        /// What the computer told with its answer.
+        report: Report,
     },
     /// It was answered in a way that says nothing of how fast the destination is: with an error of the function, an
     /// estimate, or a fault of the caller.
@@ -58,6 +110,25 @@ pub enum Observation {
     },
     /// Nobody there, or the connection broke.
     Dead,
+}
+
+/// What a computer tells with an answer. Zero stands for what it does not say.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Report {
+    /// How long the call waited there.
+    pub queue: Duration,
+    /// How long it ran, making the instance included.
+    pub run: Duration,
+    /// Calls that run there, without this one.
+    pub running: u32,
+    /// Calls that wait there.
+    pub queued: u32,
+    /// Calls that can run there at once.
+    pub workers: u32,
+    /// How long a call of late kept a worker.
+    pub service: Duration,
+    /// How busy its cores were in the last second, in per cent.
+    pub load_percent: u32,
 }
 
 /// Why there is no destination for a call.
@@ -98,7 +169,8 @@ pub enum State {
 pub struct View<'a, K> {
     /// Which.
     pub destination: &'a K,
-    /// Its latency in milliseconds, if measured or set by hand.
+    /// The weight that it is chosen by, where the policy has weights; or else its latency in milliseconds, if measured or
+    /// set by hand.
     pub latency_ms: Option<f64>,
     /// Whether it is given calls.
     pub state: State,

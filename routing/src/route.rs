@@ -4,14 +4,15 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::time::Duration;
 
-use rand::{Rng, RngExt as _};
+use rand::Rng;
 
+use crate::choice::Choice;
 use crate::health::{Cause, DEAD_WAIT_MIN, Health};
 use crate::latency::{LATENCY_ASSUMED_MS, Latency};
-use crate::outcome::{Observation, Pick, PickError, Trial, View};
-use crate::policy::PolicyKind;
+use crate::outcome::{Demand, Observation, Pick, PickError, Trial, View};
+use crate::policy::Strategy;
 use crate::slot::Slot;
-use crate::tree::{Least, Node as _, Share, Tree};
+use crate::tree::{Least, Tree};
 
 /// A destination is fast if its latency is at most so many times that of the fastest.
 const FAST_FACTOR: f64 = 2.0;
@@ -20,17 +21,6 @@ const FAST_FACTOR: f64 = 2.0;
 pub const CHOICES_PER_MEASUREMENT: u32 = 8;
 /// The key among latencies of a destination not yet measured, in milliseconds: behind every measured one.
 const UNKNOWN_MS: f64 = 1e15;
-
-/// What the policy keeps up to date with every change of a destination.
-#[derive(Debug)]
-enum Choice {
-    /// The inverses of latencies.
-    Random(Tree<Share>),
-    /// What each that takes turns has spent, and the fastest latency when it was last told who takes turns.
-    RoundRobin { turns: Tree<Least>, fastest: f64 },
-    /// The latencies themselves, which every policy keeps.
-    LeastLatency,
-}
 
 /// One function's destinations.
 #[derive(Debug)]
@@ -45,15 +35,15 @@ pub(crate) struct Route<K> {
     /// The latencies of those in use, in milliseconds, ties broken by calls in flight.
     latencies: Tree<Least>,
     choice: Choice,
+    explores: bool,
+    slow_start: Duration,
+    /// Until when the shares of newcomers change with time alone.
+    ramp_ends: Duration,
+    ramp_at: Duration,
 }
 
 impl<K: Clone + Eq + Hash> Route<K> {
-    pub(crate) fn new(policy: PolicyKind) -> Self {
-        let choice = match policy {
-            PolicyKind::Random => Choice::Random(Tree::new(0)),
-            PolicyKind::RoundRobin => Choice::RoundRobin { turns: Tree::new(0), fastest: f64::INFINITY },
-            PolicyKind::LeastLatency => Choice::LeastLatency,
-        };
+    pub(crate) fn new(strategy: &Strategy) -> Self {
         Self {
             slots: Vec::new(),
             positions: HashMap::new(),
@@ -61,74 +51,98 @@ impl<K: Clone + Eq + Hash> Route<K> {
             stale: Tree::new(0),
             choices_since_measurement: 0,
             latencies: Tree::new(0),
-            choice,
+            choice: Choice::new(strategy),
+            explores: strategy.explores(),
+            slow_start: strategy.slow_start,
+            ramp_ends: Duration::ZERO,
+            ramp_at: Duration::ZERO,
         }
     }
 
     /// Puts these destinations in place of those there; what was learnt of those that stay is kept.
     pub(crate) fn set(&mut self, keys: impl IntoIterator<Item = K>, next_id: &mut u64, now: Duration) {
         let assumed_ms = self.fastest().unwrap_or(LATENCY_ASSUMED_MS);
-        let mut old: HashMap<K, Slot<K>> = self.slots.drain(..).map(|slot| (slot.key.clone(), slot)).collect();
+        let is_first = self.slots.is_empty();
+        let mut old: HashMap<K, (usize, Slot<K>)> =
+            self.slots.drain(..).enumerate().map(|(at, slot)| (slot.key.clone(), (at, slot))).collect();
         self.positions.clear();
+        let mut from = Vec::with_capacity(old.len());
         for key in keys {
             if self.positions.contains_key(&key) {
                 continue;
             }
-            let slot = old.remove(&key).unwrap_or_else(|| {
-                *next_id += 1;
-                Slot::new(key.clone(), *next_id, Latency::assumed(assumed_ms), now)
-            });
+            let (old_at, slot) = match old.remove(&key) {
+                Some((at, slot)) => (Some(at), slot),
+                None => {
+                    *next_id += 1;
+                    let mut slot = Slot::new(key.clone(), *next_id, Latency::assumed(assumed_ms), now);
+                    if !is_first {
+                        slot.start_slowly(now, self.slow_start);
+                        self.ramp_ends = now + self.slow_start;
+                    }
+                    (None, slot)
+                }
+            };
+            from.push(old_at);
             self.positions.insert(key, self.slots.len());
             self.slots.push(slot);
         }
-        self.rebuild();
+        let count = self.slots.len();
+        (self.due, self.stale, self.latencies) = (Tree::new(count), Tree::new(count), Tree::new(count));
+        self.choice.reorder(&from, now);
+        (0..count).for_each(|at| self.refresh(at, now));
     }
 
     /// Whether these, in this order, are the destinations.
-    pub(crate) fn is(&self, keys: &[K]) -> bool {
-        self.slots.len() == keys.len() && self.slots.iter().zip(keys).all(|(slot, key)| slot.key == *key)
+    pub(crate) fn is<'a>(&self, keys: impl Iterator<Item = &'a K>) -> bool
+    where
+        K: 'a,
+    {
+        self.slots.iter().map(|slot| &slot.key).eq(keys)
     }
 
     /// Sets a latency by hand; false where the destination is not there.
-    pub(crate) fn set_latency(&mut self, key: &K, ms: f64) -> bool {
+    pub(crate) fn set_latency(&mut self, key: &K, ms: f64, now: Duration) -> bool {
         let Some(&at) = self.positions.get(key) else { return false };
         self.slots[at].latency = Latency::set(ms);
-        self.refresh(at);
-        self.recompute_turns();
+        self.choice.set_weight(at, ms, now);
+        self.refresh(at, now);
         true
     }
 
     pub(crate) fn views(&self) -> impl Iterator<Item = View<'_, K>> {
-        self.slots.iter().map(Slot::view)
+        self.slots.iter().enumerate().map(|(at, slot)| slot.view(self.choice.weight(at)))
     }
 
     /// Chooses, and tells what the choice says to the destination's other functions.
     pub(crate) fn pick(
         &mut self,
-        exclude: Option<&K>,
+        demand: Demand<'_, K>,
         now: Duration,
         rng: &mut impl Rng,
     ) -> Result<(Pick<K>, Option<Health>), PickError> {
-        let excluded = exclude.and_then(|key| self.positions.get(key).copied());
-        if let Some(at) = excluded {
-            self.hide(at);
-        }
+        let excluded = demand.exclude.and_then(|key| self.positions.get(key).copied());
+        let bytes = float(demand.payload_bytes);
         // A call that has failed once already is not for finding things out.
-        let chosen = self.choose(exclude.is_none(), excluded, now, rng);
-        if let Some(at) = excluded {
-            self.refresh(at);
-        }
-        let (at, trial) = chosen?;
+        let (at, trial) = self.choose(demand.exclude.is_none(), excluded, bytes, now, rng)?;
         let slot = &mut self.slots[at];
         let before = slot.health;
-        let pick = slot.pick(at, trial, now);
-        if matches!(self.choice, Choice::RoundRobin { .. }) {
-            // A double holds microseconds exactly for longer than any broker runs.
-            slot.spent += slot.latency.ms();
-        }
+        let pick = slot.pick(demand.scope, at, trial, bytes, now);
         let news = slot.health.news(before, now);
-        self.refresh(at);
+        if trial != Trial::None || self.choice.counts_picks() {
+            self.refresh(at, now);
+        }
         Ok((pick, news))
+    }
+
+    /// The destination in use that would answer soonest, as far as the policy knows; changes nothing.
+    pub(crate) fn cheapest(&self, demand: Demand<'_, K>, now: Duration) -> Result<K, PickError> {
+        let excluded = demand.exclude.and_then(|key| self.positions.get(key).copied());
+        let bytes = float(demand.payload_bytes);
+        match self.choice.cheapest(&self.slots, &self.latencies, excluded, bytes, now) {
+            Some(at) => Ok(self.slots[at].key.clone()),
+            None => self.last_resort(excluded, now).map(|(at, _)| self.slots[at].key.clone()),
+        }
     }
 
     /// Takes in what became of a call, and tells what it says to the destination's other functions.
@@ -143,20 +157,43 @@ impl<K: Clone + Eq + Hash> Route<K> {
         }
         let before = self.slots[at].health;
         self.slots[at].observe(pick, observation, now);
-        self.refresh(at);
+        if let Observation::Answered { latency, .. } = observation {
+            self.choice.learn(at, latency, now);
+            if let Some(decay) = self.choice.peak_decay() {
+                self.slots[at].peak.learn(latency, decay, now);
+            }
+        }
+        if let Observation::Unfinished { elapsed } = observation
+            && let Some(decay) = self.choice.peak_decay()
+        {
+            self.slots[at].peak.learn_at_least(elapsed, decay, now);
+        }
+        if observation == Observation::Unmeasured {
+            let fastest = self.fastest().filter(|_| !self.slots[at].latency.is_known());
+            self.choice.learn_nothing(at, fastest, now);
+        }
+        self.return_slowly(at, before, now);
         let fast = self.is_fast(at);
         self.slots[at].plan_measurement(pick, observation, fast, now);
-        self.refresh(at);
-        self.recompute_turns();
+        self.refresh(at, now);
         self.slots[at].health.news(before, now)
     }
 
     /// Takes over what another function's calls have found out about a destination.
-    pub(crate) fn hear(&mut self, key: &K, news: Health) {
+    pub(crate) fn hear(&mut self, key: &K, news: Health, now: Duration) {
         if let Some(&at) = self.positions.get(key) {
-            self.slots[at].health = self.slots[at].health.hear(news);
-            self.refresh(at);
-            self.recompute_turns();
+            let before = self.slots[at].health;
+            self.slots[at].health = before.hear(news);
+            self.return_slowly(at, before, now);
+            self.refresh(at, now);
+        }
+    }
+
+    /// One that was dead gets its full share step by step: what it had in memory is gone.
+    fn return_slowly(&mut self, at: usize, before: Health, now: Duration) {
+        if before.cause() == Some(Cause::Dead) && self.slots[at].health.is_in_use() {
+            self.slots[at].start_slowly(now, self.slow_start);
+            self.ramp_ends = now + self.slow_start;
         }
     }
 
@@ -164,19 +201,30 @@ impl<K: Clone + Eq + Hash> Route<K> {
         &mut self,
         is_first_try: bool,
         excluded: Option<usize>,
+        bytes: f64,
         now: Duration,
         rng: &mut impl Rng,
     ) -> Result<(usize, Trial), PickError> {
+        self.advance(now);
         if is_first_try && let Some(trial) = self.take_due(now).or_else(|| self.take_stale(now)) {
             return Ok(trial);
         }
-        if let Some(at) = self.by_policy(rng) {
+        if let Some(at) = self.choice.choose(&mut self.slots, &self.latencies, excluded, bytes, now, rng) {
             self.choices_since_measurement = self.choices_since_measurement.saturating_add(1);
             return Ok((at, Trial::None));
         }
         match self.take_due(now) {
-            Some(trial) => Ok(trial),
-            None => self.last_resort(excluded, now),
+            Some((at, trial)) if Some(at) != excluded => Ok((at, trial)),
+            Some(_) | None => self.last_resort(excluded, now),
+        }
+    }
+
+    /// What changes with time alone: weights at the end of a period, the shares of newcomers.
+    fn advance(&mut self, now: Duration) {
+        self.choice.advance(now);
+        if self.ramp_at < self.ramp_ends && now >= self.ramp_at + self.slow_start / RAMP_STEPS {
+            self.ramp_at = now;
+            (0..self.slots.len()).for_each(|at| self.refresh(at, now));
         }
     }
 
@@ -189,8 +237,7 @@ impl<K: Clone + Eq + Hash> Route<K> {
                 Health::SetAside { .. } => return Some((at, Trial::Probe)),
                 Health::Probing { .. } => {
                     self.slots[at].health = self.slots[at].health.outlasted();
-                    self.refresh(at);
-                    self.recompute_turns();
+                    self.refresh(at, now);
                 }
             }
         }
@@ -198,20 +245,12 @@ impl<K: Clone + Eq + Hash> Route<K> {
 
     /// The destination that has been stale for longest, if it is time to measure one.
     fn take_stale(&mut self, now: Duration) -> Option<(usize, Trial)> {
-        if self.choices_since_measurement < CHOICES_PER_MEASUREMENT {
+        if !self.explores || self.choices_since_measurement < CHOICES_PER_MEASUREMENT {
             return None;
         }
         let at = self.stale.root().position_by(now.as_secs_f64())?;
         self.choices_since_measurement = 0;
         Some((at, Trial::Measurement))
-    }
-
-    fn by_policy(&self, rng: &mut impl Rng) -> Option<usize> {
-        match &self.choice {
-            Choice::Random(shares) => shares.draw(rng.random()),
-            Choice::RoundRobin { turns, .. } => turns.root().position(),
-            Choice::LeastLatency => self.latencies.root().position(),
-        }
     }
 
     /// Nobody is in use. Where all are dead, the one next due is probed before its time rather than failing the call:
@@ -255,66 +294,26 @@ impl<K: Clone + Eq + Hash> Route<K> {
     }
 
     /// Brings the trees up to date with one destination.
-    fn refresh(&mut self, at: usize) {
-        let in_use = self.slots[at].health.is_in_use();
+    fn refresh(&mut self, at: usize, now: Duration) {
         let slot = &self.slots[at];
-        let (ms, known) = (slot.latency.ms(), slot.latency.is_known());
         let seconds = |time: Duration| time.as_secs_f64();
-        self.due.set(at, Least::leaf(at, slot.due().map(seconds), 0));
-        self.stale.set(at, Least::leaf(at, slot.stale().map(seconds), 0));
-        let latency = if known { ms } else { UNKNOWN_MS };
-        self.latencies.set(at, Least::leaf(at, in_use.then_some(latency), slot.in_flight));
-        let takes_turns = in_use && (!known || self.is_fast(at));
-        let slot = &mut self.slots[at];
-        match &mut self.choice {
-            Choice::Random(shares) => shares.set(at, if in_use { Share(1.0 / ms) } else { Share::ABSENT }),
-            Choice::RoundRobin { turns, .. } => {
-                let least_spent = turns.root().key;
-                if takes_turns && !slot.takes_turns && least_spent < f64::INFINITY {
-                    // Time away earns nobody a run of turns.
-                    slot.spent = slot.spent.max(least_spent);
-                }
-                slot.takes_turns = takes_turns;
-                turns.set(at, Least::leaf(at, takes_turns.then_some(slot.spent), 0));
-            }
-            Choice::LeastLatency => {}
+        let due = slot.due().filter(|_| self.explores || !slot.health.is_in_use());
+        self.due.set(at, Least::leaf(at, due.map(seconds), 0));
+        if self.explores {
+            self.stale.set(at, Least::leaf(at, slot.stale().map(seconds), 0));
         }
+        let latency = if slot.latency.is_known() { slot.latency.ms() } else { UNKNOWN_MS };
+        self.latencies.set(at, Least::leaf(at, slot.health.is_in_use().then_some(latency), slot.in_flight));
+        self.choice.refresh(at, slot, now);
     }
+}
 
-    /// Takes one destination out of the trees until it is refreshed.
-    fn hide(&mut self, at: usize) {
-        self.due.set(at, Least::ABSENT);
-        self.stale.set(at, Least::ABSENT);
-        self.latencies.set(at, Least::ABSENT);
-        match &mut self.choice {
-            Choice::Random(shares) => shares.set(at, Share::ABSENT),
-            Choice::RoundRobin { turns, .. } => turns.set(at, Least::ABSENT),
-            Choice::LeastLatency => {}
-        }
-    }
+/// Steps in which a newcomer comes to its full share.
+const RAMP_STEPS: u32 = 20;
 
-    /// Round robin: tells anew who is fast enough to take turns, where the fastest latency has changed.
-    fn recompute_turns(&mut self) {
-        let now_fastest = self.fastest().unwrap_or(f64::INFINITY);
-        let Choice::RoundRobin { fastest, .. } = &mut self.choice else { return };
-        #[expect(clippy::float_cmp, reason = "any change at all counts")]
-        if *fastest != now_fastest {
-            *fastest = now_fastest;
-            (0..self.slots.len()).for_each(|at| self.refresh(at));
-        }
-    }
-
-    fn rebuild(&mut self) {
-        let count = self.slots.len();
-        (self.due, self.stale, self.latencies) = (Tree::new(count), Tree::new(count), Tree::new(count));
-        match &mut self.choice {
-            Choice::Random(shares) => *shares = Tree::new(count),
-            Choice::RoundRobin { turns, fastest } => (*turns, *fastest) = (Tree::new(count), f64::NAN),
-            Choice::LeastLatency => {}
-        }
-        (0..count).for_each(|at| self.refresh(at));
-        self.recompute_turns();
-    }
+#[expect(clippy::cast_precision_loss, reason = "a size to predict by")]
+fn float(bytes: u64) -> f64 {
+    bytes as f64
 }
 
 /// The longest time that a caller is told to wait: a probe of the dead ends sooner than its patience.

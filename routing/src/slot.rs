@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use crate::health::Health;
 use crate::latency::Latency;
-use crate::outcome::{Observation, Pick, State, Trial, View};
+use crate::outcome::{Observation, Pick, Scope, State, Trial, View};
+use crate::peak::Peak;
+use crate::predict::Model;
 
 /// A latency older than this is measured anew; doubles with every measurement that finds the destination slow still, up
 /// to [`STALE_AFTER_MAX`].
@@ -12,16 +14,29 @@ pub const STALE_AFTER_MIN: Duration = Duration::from_secs(1);
 /// The longest that a latency goes without being measured anew.
 pub const STALE_AFTER_MAX: Duration = Duration::from_secs(30);
 
+/// What share of its calls a newcomer gets at first.
+const RAMP_MIN: f64 = 0.1;
+
+#[derive(Debug, Clone, Copy)]
+struct SlowStart {
+    began: Duration,
+    takes: Duration,
+}
+
 #[derive(Debug, Clone)]
 pub(crate) struct Slot<K> {
     pub(crate) key: K,
     pub(crate) id: u64,
     pub(crate) health: Health,
     pub(crate) latency: Latency,
-    /// Round robin: the sum of latencies spent in turns.
-    pub(crate) spent: f64,
-    /// Round robin: among those that take turns.
-    pub(crate) takes_turns: bool,
+    /// What its computer has told.
+    pub(crate) model: Model,
+    /// Its latency with peaks.
+    pub(crate) peak: Peak,
+    /// Least outstanding: the number of its last turn.
+    pub(crate) turn: u32,
+    /// Since when it has been given more and more calls, until it has its full share.
+    slow_start: Option<SlowStart>,
     /// When its latency is to be measured, if no call does so by itself before.
     measure_at: Duration,
     stale_after: Duration,
@@ -37,14 +52,27 @@ impl<K: Clone> Slot<K> {
             id,
             health: Health::InUse { since: now },
             latency,
-            spent: 0.0,
-            takes_turns: false,
+            model: Model::new(),
+            peak: Peak::new(),
+            turn: 0,
+            slow_start: None,
             measure_at: Duration::ZERO,
             stale_after: STALE_AFTER_MIN,
             in_flight: 0,
             calls: 0,
             failures: 0,
         }
+    }
+
+    /// From now on it gets its full share step by step.
+    pub(crate) fn start_slowly(&mut self, now: Duration, takes: Duration) {
+        self.slow_start = (!takes.is_zero()).then_some(SlowStart { began: now, takes });
+    }
+
+    /// What part of its full share it is to get now.
+    pub(crate) fn ramp(&self, now: Duration) -> f64 {
+        let Some(SlowStart { began, takes }) = self.slow_start else { return 1.0 };
+        (now.saturating_sub(began).as_secs_f64() / takes.as_secs_f64()).clamp(RAMP_MIN, 1.0)
     }
 
     /// When a call should be sent here to find something out, whatever the policy says: never measured, or set aside.
@@ -60,7 +88,7 @@ impl<K: Clone> Slot<K> {
         (self.health.is_in_use() && self.latency.is_known()).then_some(self.measure_at)
     }
 
-    pub(crate) fn pick(&mut self, position: usize, trial: Trial, now: Duration) -> Pick<K> {
+    pub(crate) fn pick(&mut self, scope: Scope, position: usize, trial: Trial, bytes: f64, now: Duration) -> Pick<K> {
         match trial {
             Trial::Probe => self.health = self.health.probe(now),
             // One at a time; should its answer be lost, there will be another.
@@ -69,7 +97,7 @@ impl<K: Clone> Slot<K> {
         }
         self.in_flight = self.in_flight.saturating_add(1);
         self.calls += 1;
-        Pick { destination: self.key.clone(), trial, at: now, slot: self.id, position }
+        Pick { destination: self.key.clone(), scope, trial, bytes, at: now, slot: self.id, position }
     }
 
     /// Takes in what became of a call.
@@ -77,13 +105,15 @@ impl<K: Clone> Slot<K> {
         let by_probe = pick.is_probe();
         self.in_flight = self.in_flight.saturating_sub(1);
         match observation {
-            Observation::Answered { latency } => {
+            Observation::Answered { latency, report } => {
                 self.latency.learn(latency, now);
+                self.model.learn(pick.bytes, latency, &report, self.in_flight, now);
                 self.health = self.health.answered(by_probe, now);
             }
             Observation::Unmeasured => self.health = self.health.answered(by_probe, now),
             Observation::Unfinished { elapsed } => {
                 self.latency.learn_at_least(elapsed, now);
+                self.model.learn_at_least(pick.bytes, elapsed, self.in_flight, now);
                 if by_probe {
                     self.health = self.health.probe_handed_back(now);
                 }
@@ -112,10 +142,10 @@ impl<K: Clone> Slot<K> {
         }
     }
 
-    pub(crate) fn view(&self) -> View<'_, K> {
+    pub(crate) fn view(&self, weight: Option<f64>) -> View<'_, K> {
         View {
             destination: &self.key,
-            latency_ms: self.latency.is_known().then(|| self.latency.ms()),
+            latency_ms: weight.or_else(|| self.latency.is_known().then(|| self.latency.ms())),
             state: match self.health {
                 Health::InUse { .. } => State::InUse,
                 Health::SetAside { cause, .. } => State::SetAside(cause),

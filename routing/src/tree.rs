@@ -72,6 +72,15 @@ impl<N: Node> Tree<N> {
         self.nodes[1]
     }
 
+    pub(crate) fn leaf(&self, leaf: usize) -> N {
+        self.nodes[self.first_leaf + leaf]
+    }
+
+    /// Places for leaves, some of which may never have been set.
+    pub(crate) fn leaves(&self) -> usize {
+        self.first_leaf
+    }
+
     pub(crate) fn set(&mut self, leaf: usize, value: N) {
         let mut at = self.first_leaf + leaf;
         self.nodes[at] = value;
@@ -83,6 +92,22 @@ impl<N: Node> Tree<N> {
             }
             self.nodes[at] = joined;
         }
+    }
+}
+
+impl Tree<Least> {
+    /// The position of the least leaf but one.
+    pub(crate) fn least_but(&self, excluded: Option<usize>) -> Option<usize> {
+        let Some(excluded) = excluded else { return self.root().position() };
+        // Everything else hangs off the way from the excluded leaf to the root.
+        let mut at = self.first_leaf + excluded;
+        let mut least = Least::ABSENT;
+        while at > 1 {
+            let beside = self.nodes[at ^ 1];
+            least = if at & 1 == 1 { beside.join(least) } else { least.join(beside) };
+            at /= 2;
+        }
+        least.position()
     }
 }
 
@@ -129,6 +154,9 @@ mod tests {
                 tree.set(at, Least::leaf(at, key.map(f64::from), 0));
                 let least = plain.iter().enumerate().filter_map(|(at, key)| key.map(|key| (key, at))).min();
                 prop_assert_eq!(tree.root().position(), least.map(|(_, at)| at));
+                let others = plain.iter().enumerate().filter(|&(other, _)| other != at);
+                let least = others.filter_map(|(at, key)| key.map(|key| (key, at))).min();
+                prop_assert_eq!(tree.least_but(Some(at)), least.map(|(_, at)| at));
             }
         }
 

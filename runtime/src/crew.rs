@@ -200,10 +200,7 @@ impl Crew {
 
     /// How busy the computer is but for this call, which is as good as over, and how long that one has computed.
     pub(crate) fn report(&self, number: Number, now: Instant) -> (Load, Duration) {
-        let mut desk = self.desk.lock();
-        let mut load = desk.schedule.load(now);
-        load.running = load.running.saturating_sub(1);
-        (load, desk.schedule.computed(number, now))
+        self.desk.lock().schedule.report(number, now)
     }
 
     /// How many calls of a function have begun and wait.

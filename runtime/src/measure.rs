@@ -6,6 +6,8 @@ use nigh_proto::{Outcome, Timing};
 
 use crate::estimate::Estimator;
 
+/// Weight of the newest call in a mean: after this many calls an old one hardly counts.
+const MEMORY_CALLS: u32 = 32;
 /// Calls in one of the two halves that percentiles are taken over.
 const HALF_CALLS: u32 = 2048;
 /// Steps within each doubling of time: a percentile is at most 1/16 too high.
@@ -64,6 +66,24 @@ impl Measures {
             p50: percentile(50),
             p99: percentile(99),
         }
+    }
+}
+
+/// A mean that forgets: exact over the first calls, then an exponentially weighted one.
+#[derive(Debug, Default)]
+pub(crate) struct Mean {
+    seconds: f64,
+    samples: u32,
+}
+
+impl Mean {
+    pub(crate) fn add(&mut self, duration: Duration) {
+        self.samples = (self.samples + 1).min(MEMORY_CALLS);
+        self.seconds += (duration.as_secs_f64() - self.seconds) / f64::from(self.samples);
+    }
+
+    pub(crate) fn value(&self) -> Duration {
+        Duration::try_from_secs_f64(self.seconds).unwrap_or_default()
     }
 }
 

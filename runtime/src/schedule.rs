@@ -5,6 +5,7 @@
 
 mod claim;
 mod lane;
+mod report;
 mod rounds;
 
 use std::collections::VecDeque;
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use nigh_proto::Load;
 
+use crate::measure::Mean;
 use crate::number::NumberMap;
 use crate::utilisation::Utilisation;
 pub(crate) use claim::{Budgets, Claim, Class, Demand, Full, Next};
@@ -97,6 +99,7 @@ pub(crate) struct Schedule<T> {
     starving: Option<LaneId>,
     next_number: Number,
     utilisation: Utilisation,
+    service: Mean,
 }
 
 impl<T> Schedule<T> {
@@ -119,6 +122,7 @@ impl<T> Schedule<T> {
             starving: None,
             next_number: 0,
             utilisation: Utilisation::new(cores, now),
+            service: Mean::default(),
         }
     }
 
@@ -364,6 +368,7 @@ impl<T> Schedule<T> {
             queued: count(self.waiting),
             workers: count(self.budgets.workers),
             utilisation: self.utilisation.shares(now),
+            service: self.service.value(),
         }
     }
 

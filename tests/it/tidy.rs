@@ -181,7 +181,7 @@ fn routing_is_pure() {
         "impure dependencies of routing",
         impure.iter().filter(|name| dependencies.contains_key(**name)).map(ToString::to_string).collect(),
     );
-    let clocks = ["Instant", "SystemTime", "thread_rng", "async"];
+    let clocks = ["Instant", "SystemTime", "thread_rng", "await"];
     let offenders = sources().into_iter().filter(|(name, _)| name.starts_with("routing/src"));
     let offenders = offenders.filter(|(_, text)| clocks.iter().any(|word| names(without_tests(text), word)));
     assert_none("clocks, dice or tasks in routing", offenders.map(|(name, _)| name).collect());

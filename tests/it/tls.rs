@@ -41,7 +41,8 @@ async fn a_whole_edge_runs_over_tls() {
         let status = edge.admin.inspect(endpoint.clone()).status().await.unwrap();
         assert_eq!(status.functions.len(), 1);
     }
-    let routes = edge.admin.inspect(edge.local().table().clone()).routes(None).await.unwrap();
+    let routes =
+        edge.admin.inspect(edge.local().table().clone()).routes(None, nigh_client::Table::Overall).await.unwrap();
     assert_eq!(routes.routes[0].destinations.len(), 2);
     edge.stop().await;
 }
@@ -76,9 +77,9 @@ async fn a_role_may_do_its_part_and_is_told_what_the_rest_needs() {
     needs_operator(computer.logs(LogQuery::default()).await.map(drop).unwrap_err(), "read logs");
     let table = Inspect::new(remote(edge.local().table()));
     let (function, nowhere) = ("echo".parse().unwrap(), "127.0.0.1:1".parse().unwrap());
-    needs_operator(table.set_route(&function, &nowhere, 1.0).await.unwrap_err(), "edit routes");
+    needs_operator(table.set_route(&function, &nowhere, 1.0, true).await.unwrap_err(), "edit routes");
     needs_operator(table.remove_route(&function, &nowhere).await.unwrap_err(), "edit routes");
-    assert_eq!(table.routes(None).await.unwrap().routes.len(), 1, "nothing has changed");
+    assert_eq!(table.routes(None, nigh_client::Table::Overall).await.unwrap().routes.len(), 1, "nothing has changed");
 
     // A computer calls, but deploys nothing; a controller edits routes, but calls nothing.
     let camera = edge.certificate(Role::Computer, "camera");
@@ -89,7 +90,7 @@ async fn a_role_may_do_its_part_and_is_told_what_the_rest_needs() {
     let refused = caller(&edge.broker(), Some(control.clone())).invoke(call("hi")).await.unwrap_err();
     assert_eq!(refused.reason, Reason::NotAllowed, "{refused}");
     Inspect::new(Remote::new(edge.local().table().clone(), Some(control)))
-        .set_route(&function, &nowhere, 1.0)
+        .set_route(&function, &nowhere, 1.0, true)
         .await
         .unwrap();
     edge.stop().await;

@@ -134,7 +134,7 @@ async fn invoke(door: &Door, function: FunctionName, request: Request, arrived: 
     let id = head.id.clone();
     let outcome = async {
         // Before the body is read, so that bodies too are bounded in number.
-        let _place = door.broker.admit()?;
+        let _place = door.broker.admit(head.priority)?;
         let payload = request::payload(&parts.headers, body, door.broker.limits(), head.deadline).await?;
         door.broker.call(head.into_call(payload), arrived).await
     };

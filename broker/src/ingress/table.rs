@@ -5,7 +5,7 @@ use std::sync::Arc;
 use nigh_proto::v1;
 use nigh_proto::v1::broker_server::{Broker, BrokerServer};
 use nigh_proto::{Endpoint, FunctionName, PlatformError};
-use nigh_routing::State;
+use nigh_routing::{Scope, State};
 use tonic::{Request, Response, Status};
 
 use crate::routes::{Listed, Routes};
@@ -24,28 +24,32 @@ pub(crate) struct TableDoor {
 #[tonic::async_trait]
 impl Broker for TableDoor {
     async fn routes(&self, request: Request<v1::RoutesRequest>) -> Result<Response<v1::RoutesResponse>, Status> {
-        let function = request.into_inner().function;
-        let function = if function.is_empty() { None } else { Some(checked_function(&function)?) };
-        let routes = self.routes.list(function.as_ref())?;
+        let request = request.into_inner();
+        let scope = match request.table() {
+            v1::Table::Overall => Scope::Overall,
+            v1::Table::Final => Scope::Final,
+        };
+        let function = if request.function.is_empty() { None } else { Some(checked_function(&request.function)?) };
+        let routes = self.routes.list(function.as_ref(), scope)?;
         let route = |(function, destinations): (FunctionName, Vec<Listed>)| v1::Route {
             function: function.as_str().to_owned(),
             destinations: destinations.iter().map(to_wire).collect(),
         };
         let routes = routes.into_iter().map(route).collect();
-        Ok(Response::new(v1::RoutesResponse { routes, policy: self.routes.policy().as_str().to_owned() }))
+        Ok(Response::new(v1::RoutesResponse { routes, policy: self.routes.strategy().policy.to_string() }))
     }
 
     async fn set_route(&self, request: Request<v1::SetRouteRequest>) -> Result<Response<v1::SetRouteResponse>, Status> {
         let request = request.into_inner();
         let (function, endpoint) = (checked_function(&request.function)?, checked_endpoint(&request.endpoint)?);
-        let weight = request.weight;
+        let (weight, is_final) = (request.weight, request.is_final.unwrap_or(true));
         if !(weight.is_finite() && weight > 0.0) {
             return Err(
                 PlatformError::malformed(format!("weight {weight}: give a latency in milliseconds above 0")).into()
             );
         }
-        self.routes.set_by_hand(&function, &endpoint, Some(weight))?;
-        tracing::info!(%function, %endpoint, weight, "route set by hand");
+        self.routes.set_by_hand(&function, &endpoint, Some(weight), is_final)?;
+        tracing::info!(%function, %endpoint, weight, is_final, "route set by hand");
         Ok(Response::new(v1::SetRouteResponse {}))
     }
 
@@ -58,6 +62,15 @@ impl Broker for TableDoor {
         self.routes.remove(&function, &endpoint)?;
         tracing::info!(%function, %endpoint, "route removed by hand");
         Ok(Response::new(v1::RemoveRouteResponse {}))
+    }
+
+    async fn flush_routes(
+        &self,
+        _: Request<v1::FlushRoutesRequest>,
+    ) -> Result<Response<v1::FlushRoutesResponse>, Status> {
+        self.routes.flush();
+        tracing::info!("all routes removed by hand");
+        Ok(Response::new(v1::FlushRoutesResponse {}))
     }
 }
 
@@ -83,5 +96,6 @@ fn to_wire(listed: &Listed) -> v1::RouteDestination {
         calls: listed.calls,
         failures: listed.failures,
         by_hand: listed.by_hand,
+        is_final: listed.is_final,
     }
 }

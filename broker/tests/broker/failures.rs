@@ -33,6 +33,7 @@ async fn a_peers_refusal_is_tried_once_more_elsewhere_by_its_reason() {
             let outcome = broker.invoke(&Call { retry_safe, ..call("x") }).await;
             let elsewhere = match reason {
                 Reason::QueueFull
+                | Reason::TooBusy
                 | Reason::OutOfBudget
                 | Reason::NotServing
                 | Reason::NotReady
@@ -190,7 +191,7 @@ async fn slow_echo() -> FakeComputer {
 async fn killing_a_computer_under_load_fails_no_retry_safe_call_and_it_is_used_again_when_back() {
     let mut computers = [slow_echo().await, slow_echo().await];
     let config = Config {
-        policy: nigh_routing::PolicyKind::Random,
+        policy: "random".parse().unwrap(),
         ..config_with_routes(&[&computers[0].endpoint, &computers[1].endpoint])
     };
     let broker = TestBroker::start(config).await;
@@ -214,7 +215,7 @@ async fn killing_a_computer_under_load_fails_no_retry_safe_call_and_it_is_used_a
 async fn stopping_a_computer_gracefully_under_load_fails_no_call_at_all() {
     let mut computers = [slow_echo().await, slow_echo().await];
     let config = Config {
-        policy: nigh_routing::PolicyKind::Random,
+        policy: "random".parse().unwrap(),
         ..config_with_routes(&[&computers[0].endpoint, &computers[1].endpoint])
     };
     let broker = TestBroker::start(config).await;

@@ -7,6 +7,7 @@ mod controller;
 mod discovery;
 mod drain;
 mod failures;
+mod guards;
 mod http;
 mod older;
 mod table;
@@ -60,7 +61,11 @@ impl TestBroker {
     }
 
     async fn routes(&self) -> Vec<v1::Route> {
-        let request = v1::RoutesRequest { function: String::new() };
+        self.table_of(v1::Table::Overall).await
+    }
+
+    async fn table_of(&self, table: v1::Table) -> Vec<v1::Route> {
+        let request = v1::RoutesRequest { table: table.into(), ..Default::default() };
         self.table_client().routes(request).await.unwrap().into_inner().routes
     }
 

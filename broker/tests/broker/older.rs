@@ -171,4 +171,11 @@ impl nigh_proto::v1::broker_server::Broker for Nothing {
     ) -> Result<tonic::Response<v1::RemoveRouteResponse>, tonic::Status> {
         Ok(tonic::Response::new(v1::RemoveRouteResponse {}))
     }
+
+    async fn flush_routes(
+        &self,
+        _: tonic::Request<v1::FlushRoutesRequest>,
+    ) -> Result<tonic::Response<v1::FlushRoutesResponse>, tonic::Status> {
+        Ok(tonic::Response::new(v1::FlushRoutesResponse {}))
+    }
 }

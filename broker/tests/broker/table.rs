@@ -7,7 +7,7 @@ use super::controller::{FakeController, alive, deployed};
 use super::*;
 
 fn set(endpoint: &str, weight: f64) -> v1::SetRouteRequest {
-    v1::SetRouteRequest { function: "f".into(), endpoint: endpoint.into(), weight }
+    v1::SetRouteRequest { function: "f".into(), endpoint: endpoint.into(), weight, is_final: None }
 }
 
 fn remove(endpoint: &str) -> v1::RemoveRouteRequest {
@@ -38,17 +38,18 @@ async fn the_list_tells_the_policy_and_one_function_alone() {
     table.set_route(set("127.0.0.1:2", 1.0)).await.unwrap();
     table.set_route(set("127.0.0.1:1", 1.0)).await.unwrap();
     table.set_route(v1::SetRouteRequest { function: "a".into(), ..set("127.0.0.1:3", 1.0) }).await.unwrap();
-    let listed = table.routes(v1::RoutesRequest { function: String::new() }).await.unwrap().into_inner();
-    assert_eq!(listed.policy, "least-latency");
+    let listed = table.routes(v1::RoutesRequest::default()).await.unwrap().into_inner();
+    assert_eq!(listed.policy, "predict");
     let names: Vec<_> = listed
         .routes
         .iter()
         .flat_map(|route| route.destinations.iter().map(|to| format!("{} {}", route.function, to.endpoint)))
         .collect();
     assert_eq!(names, ["a 127.0.0.1:3", "f 127.0.0.1:1", "f 127.0.0.1:2"]);
-    let one = table.routes(v1::RoutesRequest { function: "a".into() }).await.unwrap().into_inner();
+    let one =
+        table.routes(v1::RoutesRequest { function: "a".into(), ..Default::default() }).await.unwrap().into_inner();
     assert_eq!(one.routes.len(), 1);
-    let unknown = table.routes(v1::RoutesRequest { function: "b".into() }).await.unwrap_err();
+    let unknown = table.routes(v1::RoutesRequest { function: "b".into(), ..Default::default() }).await.unwrap_err();
     assert_eq!(PlatformError::from(unknown).reason, Reason::UnknownFunction);
 }
 
@@ -89,4 +90,40 @@ async fn an_announced_route_that_is_removed_comes_back_with_the_next_news() {
     assert_eq!(broker.invoke(&call("x")).await.unwrap_err().reason, Reason::NotReady);
     controller.change(deployed("g"));
     eventually("it is back", || async { broker.invoke(&call("x")).await.is_ok() }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_from_another_broker_goes_by_the_final_table() {
+    let (near, far) = (FakeComputer::echo().await, FakeComputer::echo().await);
+    let last = TestBroker::with_routes(&[&near.endpoint]).await;
+    // The middle one knows the last one, but would not pass on to it what has passed a broker already.
+    let middle = TestBroker::start(config()).await;
+    let mut table = middle.table_client();
+    table.set_route(v1::SetRouteRequest { is_final: Some(false), ..set(last.calls.as_str(), 1.0) }).await.unwrap();
+    let first = TestBroker::start(config()).await;
+    let to_middle = v1::SetRouteRequest { is_final: Some(false), ..set(middle.calls.as_str(), 1.0) };
+    first.table_client().set_route(to_middle).await.unwrap();
+
+    assert_eq!(middle.invoke(&call("x")).await.unwrap().hops, 2);
+    let error = first.invoke(&call("x")).await.unwrap_err();
+    assert_eq!(error.reason, Reason::NotReady, "{error}");
+
+    table.set_route(set(far.endpoint.as_str(), 1.0)).await.unwrap();
+    eventually("the far computer answers", || async { first.invoke(&call("x")).await.is_ok() }).await;
+    assert!(far.calls() > 0);
+    let tables = [middle.table_of(v1::Table::Overall).await, middle.table_of(v1::Table::Final).await];
+    let lengths = tables.map(|table| table[0].destinations.len());
+    assert_eq!(lengths, [2, 1]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn flushing_empties_both_tables() {
+    let broker = TestBroker::start(config()).await;
+    let mut table = broker.table_client();
+    table.set_route(set("127.0.0.1:1", 1.0)).await.unwrap();
+    table.set_route(v1::SetRouteRequest { function: "g".into(), ..set("127.0.0.1:2", 1.0) }).await.unwrap();
+    table.flush_routes(v1::FlushRoutesRequest {}).await.unwrap();
+    assert_eq!(broker.routes().await, Vec::new());
+    assert_eq!(broker.table_of(v1::Table::Final).await, Vec::new());
+    assert_eq!(broker.invoke(&call("x")).await.unwrap_err().reason, Reason::UnknownFunction);
 }

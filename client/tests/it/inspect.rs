@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::time::SystemTime;
 
 use futures_util::{Stream, StreamExt as _, TryStreamExt as _};
-use nigh_client::{DestinationState, Inspect, LogLevel, LogQuery};
+use nigh_client::{DestinationState, Inspect, LogLevel, LogQuery, Table};
 use nigh_proto::v1::broker_server::{Broker, BrokerServer};
 use nigh_proto::v1::computer_server::{Computer, ComputerServer};
 use nigh_proto::{Digest, PlatformError, Reason, v1};
@@ -97,6 +97,13 @@ impl Broker for Told {
     ) -> Result<Response<v1::RemoveRouteResponse>, Status> {
         Err(PlatformError::unknown_function(request.into_inner().function).into())
     }
+
+    async fn flush_routes(
+        &self,
+        _: Request<v1::FlushRoutesRequest>,
+    ) -> Result<Response<v1::FlushRoutesResponse>, Status> {
+        Ok(Response::new(v1::FlushRoutesResponse {}))
+    }
 }
 
 #[tokio::test]
@@ -120,7 +127,7 @@ async fn a_computer_tells_of_its_load_functions_and_logs() {
     assert_eq!(samples.try_next().await.unwrap_err().reason, Reason::NotServing);
 
     // Asked for what only a broker has.
-    let error = soon(computer.routes(None)).await.unwrap_err();
+    let error = soon(computer.routes(None, Table::Overall)).await.unwrap_err();
     assert_eq!(error.reason, Reason::Protocol);
     assert!(error.message.contains(endpoint.as_str()), "{error}");
 }
@@ -130,7 +137,7 @@ async fn a_broker_tells_of_its_table_and_lets_it_be_edited() {
     let broker = Inspect::new(serve(channel::server().add_service(BrokerServer::new(Told))).await);
     let (echo, foreign) = ("echo".parse().unwrap(), "foreign".parse().unwrap());
     let destination = "127.0.0.1:10000".parse().unwrap();
-    let routes = soon(broker.routes(Some(&echo))).await.unwrap();
+    let routes = soon(broker.routes(Some(&echo), Table::Overall)).await.unwrap();
     assert_eq!((routes.policy.as_str(), &routes.routes[0].function), ("least-latency", &echo));
     let found: Vec<_> = routes.routes[0].destinations.iter().map(|one| (one.weight_ms, one.state)).collect();
     let expected = [
@@ -139,10 +146,11 @@ async fn a_broker_tells_of_its_table_and_lets_it_be_edited() {
         (Some(9.0), DestinationState::SetAside),
     ];
     assert_eq!(found, expected);
-    assert_eq!(soon(broker.routes(Some(&foreign))).await.unwrap_err().reason, Reason::Protocol);
-    soon(broker.set_route(&echo, &destination, 1.5)).await.unwrap();
+    assert_eq!(soon(broker.routes(Some(&foreign), Table::Overall)).await.unwrap_err().reason, Reason::Protocol);
+    soon(broker.set_route(&echo, &destination, 1.5, true)).await.unwrap();
+    soon(broker.flush_routes()).await.unwrap();
     for weight in [0.0, -1.0, f64::NAN, f64::INFINITY] {
-        assert_eq!(broker.set_route(&echo, &destination, weight).await.unwrap_err().reason, Reason::Malformed);
+        assert_eq!(broker.set_route(&echo, &destination, weight, true).await.unwrap_err().reason, Reason::Malformed);
     }
     assert_eq!(soon(broker.remove_route(&echo, &destination)).await.unwrap_err().reason, Reason::UnknownFunction);
 }

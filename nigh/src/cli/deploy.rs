@@ -144,7 +144,7 @@ async fn await_brokers(admin: &Admin, function: &FunctionName) {
 
 async fn await_broker(broker: Inspect, function: &FunctionName) {
     loop {
-        match broker.routes(Some(function)).await {
+        match broker.routes(Some(function), nigh_client::Table::Overall).await {
             Ok(routes) if routes.routes.iter().any(|route| !route.destinations.is_empty()) => return,
             Err(error) if error.reason != Reason::UnknownFunction => return,
             _ => tokio::time::sleep(BROKERS_INTERVAL).await,

@@ -9,7 +9,7 @@ use base64::Engine as _;
 use bytes::Bytes;
 use clap::Args;
 use nigh_client::Caller;
-use nigh_proto::{Call, FunctionName, Headers, Limits, Outcome, Reply};
+use nigh_proto::{Call, FunctionName, Headers, Limits, Outcome, Priority, Reply};
 use serde_json::{Value, json};
 
 use super::failure::FunctionFailed;
@@ -50,6 +50,9 @@ pub(super) struct InvokeCommand {
     /// Running it twice does no harm: where a computer fails, the broker may try another
     #[arg(long)]
     retry_safe: bool,
+    /// Which calls give way where there is no room for all: low, normal or high
+    #[arg(long, default_value_t, value_name = "PRIORITY")]
+    priority: Priority,
     /// Time for the whole call
     #[arg(long, value_name = "TIME", default_value = "30s")]
     timeout: Time,
@@ -68,6 +71,7 @@ impl InvokeCommand {
         call.headers = Headers::new(self.header.clone())?;
         call.dry_run = self.dry_run;
         call.retry_safe = self.retry_safe;
+        call.priority = self.priority;
         let reply = caller.invoke(call).await?;
         if self.verbose {
             output.note(Breakdown(&reply));

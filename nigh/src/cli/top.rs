@@ -276,7 +276,7 @@ mod tests {
         let name: NodeName = "computer-1".parse().unwrap();
         let status = ComputerStatus {
             name: name.clone(),
-            load: Load { running: 3, queued: 4, workers: 8, utilisation: [0.5, 0.25, 0.125] },
+            load: Load { running: 3, queued: 4, workers: 8, utilisation: [0.5, 0.25, 0.125], service: Duration::ZERO },
             functions: vec![function],
             resident_bytes: 64 << 20,
             instances_max: 256,

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
-use nigh_routing::PolicyKind;
+use nigh_routing::Policy;
 use nigh_runtime::OfferedDirectory;
 use tokio_util::sync::CancellationToken;
 
@@ -34,9 +34,9 @@ pub(super) struct UpOptions {
     /// Folder for what is deployed and compiled [default: nigh/edge in the user's data folder]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// How the broker chooses: random, round-robin or least-latency
-    #[arg(long, default_value_t)]
-    policy: PolicyKind,
+    /// How the broker chooses, with its parameters: predict, p2c-ewma, least-outstanding, round-robin, …
+    #[arg(long, default_value_t, value_name = "NAME[,KEY=VALUE…]")]
+    policy: Policy,
     /// A directory that functions may be granted, read-only unless `:rw` follows; may be given several times
     #[arg(long, value_name = "NAME=PATH[:rw]", value_parser = parse_offer)]
     dir: Vec<OfferedDirectory>,

@@ -8,9 +8,10 @@ use std::path::PathBuf;
 use nigh_broker::Config;
 use nigh_proto::tls::HttpClients;
 use nigh_proto::{Endpoint, FunctionName, NodeName, Role};
-use nigh_routing::PolicyKind;
+use nigh_routing::Policy;
+use nigh_routing::forwarding::Optimizer;
 
-use super::keys::{CallLimitKeys, Fill as _, OrNone, ServerLimitKeys, Text, keys};
+use super::keys::{CallLimitKeys, Fill as _, OrNone, ServerLimitKeys, Share, Text, keys};
 use super::node::{Listen, check_advertise, default_controller, default_name, metrics_at, or_none};
 use super::tls::{self, TlsFiles, TlsKeys};
 use super::{ConfigError, ports, read};
@@ -43,12 +44,24 @@ pub struct BrokerOptions {
     /// A controller of ServerlessOnEdge that is to know of this broker too
     #[arg(long, value_name = "HOST:PORT")]
     pub older_controller: Option<Endpoint>,
-    /// How a destination is chosen: random, round-robin or least-latency [default: least-latency]
-    #[arg(long)]
-    pub policy: Option<PolicyKind>,
+    /// How a destination is chosen: predict, p2c-ewma, least-outstanding, least-latency, random, least-impedance,
+    /// round-robin or proportional-fairness, with its parameters [default: predict]
+    #[arg(long, value_name = "NAME[,KEY=VALUE…]")]
+    pub policy: Option<Policy>,
+    /// How latency becomes weight, for policies that choose by weight alone: none, trivial, async, asyncPF or ewma
+    /// [default: ewma]
+    #[arg(long, value_name = "NAME[,KEY=VALUE…]")]
+    pub optimizer: Option<Optimizer>,
+    /// Make calls that are safe to retry a second time elsewhere when they take longer than this percentage of their
+    /// function's calls, such as 95
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(50..=99))]
+    pub hedge: Option<u32>,
     /// A destination whatever the controller says; may be given several times
     #[arg(long, value_name = "FUNCTION=HOST:PORT", value_parser = parse_route)]
     pub route: Vec<(FunctionName, Endpoint)>,
+    /// Another broker that calls of a function may be passed on to; may be given several times
+    #[arg(long, value_name = "FUNCTION=HOST:PORT", value_parser = parse_route)]
+    pub forward: Vec<(FunctionName, Endpoint)>,
     /// Join no controller; only --route and the file's routes are known
     #[arg(long)]
     pub no_controller: bool,
@@ -107,6 +120,8 @@ keys! {
             listen_metrics: Text<OrNone<SocketAddr>>,
             controller: Text<OrNone<Endpoint>>,
             routes: BTreeMap<String, Vec<Text<Endpoint>>>,
+            forward: BTreeMap<String, Vec<Text<Endpoint>>>,
+            hedge: Text<OrNone<u32>>,
             insecure_plaintext: bool,
             tls: TlsKeys,
             http_clients: Visitors,
@@ -114,7 +129,10 @@ keys! {
         config {
             advertise: Text<Endpoint>,
             older_controller: Text<Endpoint>,
-            policy: Text<PolicyKind>,
+            policy: Text<Policy>,
+            optimizer: Text<Optimizer>,
+            slow_start: Time,
+            retry_share: Share,
             calls_max: NonZeroUsize,
             drain: Time,
             limits: CallLimitKeys,
@@ -149,6 +167,12 @@ impl BrokerSettings {
         let mut config = Config::new(name.clone().unwrap_or_else(|| default_name("broker", calls.port())));
         config.routes = routes(keys.routes.take().unwrap_or_default())?;
         config.routes.extend(options.route.iter().cloned());
+        config.forward = routes(keys.forward.take().unwrap_or_default())?;
+        config.forward.extend(options.forward.iter().cloned());
+        config.hedge_percent = options.hedge.or(keys.hedge.take().and_then(|hedge| hedge.0.0));
+        if config.hedge_percent.is_some_and(|percent| !(50..=99).contains(&percent)) {
+            return Err(ConfigError::Contradiction("hedge: give a percentage from 50 to 99, or none".into()));
+        }
         config.controller = match keys.controller.take() {
             _ if options.no_controller => None,
             Some(Text(OrNone(None))) if controller.is_none() => None,
@@ -160,7 +184,9 @@ impl BrokerSettings {
         config.advertise = options.advertise.clone().or(config.advertise);
         config.older_controller = options.older_controller.clone().or(config.older_controller);
         config.policy = options.policy.unwrap_or(config.policy);
-        if config.controller.is_none() && config.older_controller.is_none() && config.routes.is_empty() {
+        config.optimizer = options.optimizer.unwrap_or(config.optimizer);
+        let has_routes = !(config.routes.is_empty() && config.forward.is_empty());
+        if config.controller.is_none() && config.older_controller.is_none() && !has_routes {
             let message = "a broker without a controller and without routes could answer nothing; add --route FUNCTION=HOST:PORT or a controller";
             return Err(ConfigError::Contradiction(message.into()));
         }

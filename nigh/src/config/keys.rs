@@ -77,6 +77,24 @@ impl<'de, T: FromStr<Err: fmt::Display>> Deserialize<'de> for Text<T> {
     }
 }
 
+/// A share of a whole, from 0 to 1.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Share(f64);
+
+impl Fill<f64> for Share {
+    fn fill(self, field: &mut f64) {
+        *field = self.0;
+    }
+}
+
+impl<'de> Deserialize<'de> for Share {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let share = f64::deserialize(deserializer)?;
+        let fits = (0.0..=1.0).contains(&share);
+        if fits { Ok(Self(share)) } else { Err(serde::de::Error::custom("give a share from 0 to 1")) }
+    }
+}
+
 /// Something that `"none"` leaves out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct OrNone<T>(pub(super) Option<T>);

@@ -8,7 +8,7 @@ use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_enco
 
 use super::rpc::{LambdaRequest, LambdaResponse, State};
 use super::{OK, percent};
-use crate::call::{self, Call, CallId, CallLimits, Headers};
+use crate::call::{self, Call, CallId, CallLimits, Headers, Priority};
 use crate::name::{Endpoint, NAME_BYTES_MAX, NodeName};
 use crate::reply::{Load, Outcome, Reply, Timing};
 use crate::status::{PlatformError, Reason};
@@ -21,6 +21,8 @@ pub const OUTPUT: &str = "older-output";
 
 /// The kind of a function's error that an older computer or broker told in its `retcode`.
 const FAILED: &str = "failed";
+/// Stands for a broker of the older system on the way of a call.
+const BROKER: &str = "older-broker";
 /// What a header's value cannot hold, and the sign of the encoding itself.
 const ENCODED: &AsciiSet = &CONTROLS.add(b'%');
 
@@ -57,6 +59,9 @@ pub fn call(
         hops: request.hops,
         dry_run: request.dry,
         retry_safe: true,
+        priority: Priority::default(),
+        // Its brokers leave no name.
+        via: if request.forward { vec![BROKER.parse()?] } else { Vec::new() },
         deadline: now + timeout.unwrap_or(limits.timeout_default).min(limits.timeout_max),
     })
 }

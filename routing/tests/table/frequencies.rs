@@ -7,7 +7,7 @@ use super::*;
 
 #[test]
 fn random_follows_the_inverse_of_latencies() {
-    let mut world = World::new(PolicyKind::Random, &[1, 2, 3], 1);
+    let mut world = World::new(RANDOM, &[1, 2, 3], 1);
     let latency = |destination: u32| 60 * MS / destination;
     let picks = world.calls(30_003, Duration::ZERO, latency);
     let share = |destination| f64::from(tally(&picks[3..])[&destination]) / 30_000.0;
@@ -18,29 +18,29 @@ fn random_follows_the_inverse_of_latencies() {
 
 #[test]
 fn round_robin_takes_turns_by_latency_among_the_fast() {
-    let mut world = World::new(PolicyKind::RoundRobin, &[1, 2, 3], 1);
+    let mut world = World::new(ROUND_ROBIN, &[1, 2, 3], 1);
     let latency = |destination: u32| [100, 110, 1000][destination as usize - 1] * MS;
     assert_eq!(world.calls(10, Duration::ZERO, latency), [1, 2, 3, 1, 2, 1, 2, 1, 2, 1]);
-    world.table.set_latency(F, &1, 400.0);
+    world.table.set_latency(F, &1, 400.0, world.now);
     assert_eq!(world.calls(5, Duration::ZERO, latency), [2; 5]);
-    world.table.set_destinations(F, &[1, 3], world.now);
+    world.set(F, &[1, 3]);
     assert_eq!(world.calls(3, Duration::ZERO, |_| 400 * MS), [1; 3]);
-    world.table.set_destinations(F, &[3], world.now);
+    world.set(F, &[3]);
     assert_eq!(world.calls(3, Duration::ZERO, latency), [3; 3]);
 }
 
 #[test]
 fn least_latency_tries_each_once_and_then_takes_the_fastest() {
-    let mut world = World::new(PolicyKind::LeastLatency, &[6, 3, 1], 1);
+    let mut world = World::new(Policy::LeastLatency, &[6, 3, 1], 1);
     let latency = |destination: u32| destination * MS;
     assert_eq!(world.calls(8, Duration::ZERO, latency), [6, 3, 1, 1, 1, 1, 1, 1]);
-    world.table.set_destinations(F, &[6, 3], world.now);
+    world.set(F, &[6, 3]);
     assert_eq!(world.calls(3, Duration::ZERO, latency), [3; 3]);
 }
 
 #[test]
 fn calls_at_once_before_anything_is_measured_are_spread() {
-    for policy in [PolicyKind::RoundRobin, PolicyKind::LeastLatency] {
+    for policy in [ROUND_ROBIN, Policy::LeastLatency] {
         let mut world = World::new(policy, &[1, 2, 3, 4], 1);
         let picks: Vec<_> = (0..40).map(|_| world.pick(None).unwrap().destination).collect();
         assert_eq!(tally(&picks), BTreeMap::from([(1, 10), (2, 10), (3, 10), (4, 10)]), "{policy}");
@@ -49,7 +49,7 @@ fn calls_at_once_before_anything_is_measured_are_spread() {
 
 #[test]
 fn a_destination_that_has_become_fast_is_noticed() {
-    for policy in PolicyKind::ALL {
+    for policy in by_speed() {
         let mut world = World::new(policy, &[1, 2], 1);
         world.calls(2000, 10 * MS, |destination| [2, 400][destination as usize - 1] * MS);
         let changed = world.calls(4000, 10 * MS, |destination| [20, 1][destination as usize - 1] * MS);
@@ -60,14 +60,14 @@ fn a_destination_that_has_become_fast_is_noticed() {
 
 #[test]
 fn on_a_quiet_edge_most_calls_still_go_to_the_fastest() {
-    let mut world = World::new(PolicyKind::LeastLatency, &[1, 2, 3], 1);
+    let mut world = World::new(Policy::LeastLatency, &[1, 2, 3], 1);
     let picks = world.calls(900, Duration::from_secs(60), |destination| destination * 100 * MS);
     assert!(tally(&picks)[&1] >= 900 * CHOICES_PER_MEASUREMENT / (CHOICES_PER_MEASUREMENT + 1) - 3);
 }
 
 #[test]
 fn errors_answered_fast_attract_no_calls() {
-    for policy in PolicyKind::ALL {
+    for policy in by_speed() {
         let mut world = World::new(policy, &[1, 2], 1);
         let mut erring = 0;
         for _ in 0..2000 {
@@ -77,17 +77,17 @@ fn errors_answered_fast_attract_no_calls() {
                 erring += 1;
                 Observation::Unmeasured
             } else {
-                Observation::Answered { latency: 5 * MS }
+                Observation::answered(5 * MS)
             };
             world.observe(&pick, observation);
         }
-        assert!(policy == PolicyKind::Random || erring < 1700, "{policy}: {erring}");
+        assert!(policy == RANDOM || erring < 1700, "{policy}: {erring}");
     }
 }
 
 #[test]
 fn one_that_never_finishes_is_left_alone_though_nothing_was_ever_measured() {
-    let mut world = World::new(PolicyKind::LeastLatency, &[1, 2], 1);
+    let mut world = World::new(Policy::LeastLatency, &[1, 2], 1);
     let mut picks = Vec::new();
     for _ in 0..200 {
         world.now += 50 * MS;
@@ -96,15 +96,15 @@ fn one_that_never_finishes_is_left_alone_though_nothing_was_ever_measured() {
         let observation = if pick.destination == 1 {
             Observation::Unfinished { elapsed: Duration::from_secs(1) }
         } else {
-            Observation::Answered { latency: 5 * MS }
+            Observation::answered(5 * MS)
         };
         world.observe(&pick, observation);
     }
     assert!(tally(&picks)[&1] < 20, "{:?}", tally(&picks));
 }
 
-fn policies() -> impl Strategy<Value = PolicyKind> {
-    prop::sample::select(PolicyKind::ALL.to_vec())
+fn policies() -> impl prop::strategy::Strategy<Value = Policy> {
+    prop::sample::select(POLICIES.to_vec())
 }
 
 proptest! {
@@ -116,7 +116,7 @@ proptest! {
         seed: u64,
     ) {
         let count = u32::try_from(ms.len()).unwrap();
-        let mut world = World::new(PolicyKind::Random, &(0..count).collect::<Vec<_>>(), seed);
+        let mut world = World::new(RANDOM, &(0..count).collect::<Vec<_>>(), seed);
         let picks = world.calls(count + 20_000, Duration::ZERO, |destination| ms[destination as usize] * MS);
         let total: f64 = ms.iter().map(|&ms| 1.0 / f64::from(ms)).sum();
         let counted = tally(&picks[ms.len()..]);
@@ -133,7 +133,7 @@ proptest! {
         ms in prop::collection::vec(100u32..200, 2..8),
     ) {
         let count = u32::try_from(ms.len()).unwrap();
-        let mut world = World::new(PolicyKind::RoundRobin, &(0..count).collect::<Vec<_>>(), 1);
+        let mut world = World::new(ROUND_ROBIN, &(0..count).collect::<Vec<_>>(), 1);
         let picks = world.calls(10_000, Duration::ZERO, |destination| ms[destination as usize] * MS);
         let spent: Vec<_> = tally(&picks).values().zip(&ms).map(|(&calls, &ms)| calls * ms).collect();
         let (least, most) = (spent.iter().min().unwrap(), spent.iter().max().unwrap());

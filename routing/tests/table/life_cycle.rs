@@ -6,11 +6,11 @@ use proptest::prelude::*;
 use super::*;
 
 fn state(world: &World, destination: u32) -> State {
-    world.table.destinations(F).unwrap().find(|view| *view.destination == destination).unwrap().state
+    world.table.destinations(F, Scope::Overall).unwrap().find(|view| *view.destination == destination).unwrap().state
 }
 
 /// A world where every destination has been measured.
-fn measured(policy: PolicyKind, destinations: &[u32]) -> World {
+fn measured(policy: Policy, destinations: &[u32]) -> World {
     let mut world = World::new(policy, destinations, 7);
     world.calls(u32::try_from(destinations.len()).unwrap(), MS, |_| 5 * MS);
     world
@@ -22,7 +22,7 @@ fn fail(world: &mut World, destination: u32, observation: Observation) {
         let pick = world.pick(None).unwrap();
         let observation = match pick.destination == destination {
             true => observation,
-            false => Observation::Answered { latency: 10 * MS },
+            false => Observation::answered(10 * MS),
         };
         world.observe(&pick, observation);
     }
@@ -30,7 +30,7 @@ fn fail(world: &mut World, destination: u32, observation: Observation) {
 
 #[test]
 fn the_dead_get_no_calls_then_one_and_when_that_is_answered_all() {
-    for policy in PolicyKind::ALL {
+    for policy in POLICIES {
         let mut world = measured(policy, &[1, 2]);
         fail(&mut world, 1, Observation::Dead);
         assert_eq!(state(&world, 1), State::SetAside(Cause::Dead));
@@ -40,7 +40,7 @@ fn the_dead_get_no_calls_then_one_and_when_that_is_answered_all() {
         assert!(probe.is_probe() && probe.destination == 1);
         assert_eq!(state(&world, 1), State::Probing(Cause::Dead));
         assert_eq!(tally(&world.calls(50, MS, |_| 5 * MS)), BTreeMap::from([(2, 50)]), "one probe at a time");
-        world.observe(&probe, Observation::Answered { latency: MS });
+        world.observe(&probe, Observation::answered(MS));
         assert_eq!(state(&world, 1), State::InUse);
         assert!(tally(&world.calls(200, MS, |_| 5 * MS))[&1] > 10, "{policy}");
     }
@@ -48,7 +48,7 @@ fn the_dead_get_no_calls_then_one_and_when_that_is_answered_all() {
 
 #[test]
 fn a_probe_that_lasts_has_connected() {
-    let mut world = measured(PolicyKind::LeastLatency, &[1, 2]);
+    let mut world = measured(Policy::LeastLatency, &[1, 2]);
     fail(&mut world, 1, Observation::Dead);
     world.now += DEAD_WAIT_MIN;
     let probe = world.pick(None).unwrap();
@@ -61,7 +61,7 @@ fn a_probe_that_lasts_has_connected() {
 
 #[test]
 fn a_probe_given_up_by_its_caller_is_followed_by_another() {
-    let mut world = measured(PolicyKind::LeastLatency, &[1, 2]);
+    let mut world = measured(Policy::LeastLatency, &[1, 2]);
     fail(&mut world, 1, Observation::Dead);
     world.now += DEAD_WAIT_MIN;
     let probe = world.pick(None).unwrap();
@@ -72,7 +72,7 @@ fn a_probe_given_up_by_its_caller_is_followed_by_another() {
 
 #[test]
 fn one_that_refuses_is_left_alone_for_as_long_as_it_asks() {
-    let mut world = measured(PolicyKind::RoundRobin, &[1, 2]);
+    let mut world = measured(ROUND_ROBIN, &[1, 2]);
     fail(&mut world, 2, Observation::Refused { retry_after: Some(700 * MS) });
     assert_eq!(state(&world, 2), State::SetAside(Cause::Refusing));
     assert_eq!(tally(&world.calls(699, MS, |_| 5 * MS)), BTreeMap::from([(1, 699)]));
@@ -83,7 +83,7 @@ fn one_that_refuses_is_left_alone_for_as_long_as_it_asks() {
 
 #[test]
 fn where_all_refuse_a_call_is_told_when_to_retry() {
-    let mut world = measured(PolicyKind::Random, &[1, 2]);
+    let mut world = measured(RANDOM, &[1, 2]);
     fail(&mut world, 1, Observation::Refused { retry_after: Some(300 * MS) });
     fail(&mut world, 2, Observation::Refused { retry_after: Some(200 * MS) });
     let expected = PickError::AllSetAside { retry_after: 200 * MS, cause: Cause::Refusing };
@@ -101,7 +101,7 @@ fn where_all_refuse_a_call_is_told_when_to_retry() {
 
 #[test]
 fn where_all_are_dead_one_call_at_a_time_is_a_last_resort() {
-    for policy in PolicyKind::ALL {
+    for policy in POLICIES {
         let mut world = measured(policy, &[1, 2]);
         fail(&mut world, 1, Observation::Dead);
         world.now += MS;
@@ -113,14 +113,14 @@ fn where_all_are_dead_one_call_at_a_time_is_a_last_resort() {
         world.observe(&last, Observation::Dead);
         assert_eq!(state(&world, 1), State::SetAside(Cause::Dead));
         let back = world.pick(None).unwrap();
-        world.observe(&back, Observation::Answered { latency: MS });
+        world.observe(&back, Observation::answered(MS));
         assert_eq!(state(&world, 1), State::InUse);
     }
 }
 
 #[test]
 fn a_second_try_goes_elsewhere_and_finds_nothing_out() {
-    for policy in PolicyKind::ALL {
+    for policy in POLICIES {
         let mut world = measured(policy, &[1, 2, 3]);
         fail(&mut world, 3, Observation::Dead);
         world.now += DEAD_WAIT_MIN;
@@ -129,30 +129,31 @@ fn a_second_try_goes_elsewhere_and_finds_nothing_out() {
             assert_eq!(second.destination, 2, "{policy}");
         }
         assert_eq!(state(&world, 3), State::SetAside(Cause::Dead));
-        world.table.set_destinations(F, &[1], world.now);
+        world.set(F, &[1]);
         assert_eq!(world.pick(Some(1)).unwrap_err(), PickError::NoOther);
     }
 }
 
 #[test]
 fn a_death_found_by_one_function_is_known_to_all_and_so_is_the_return() {
-    let mut world = measured(PolicyKind::LeastLatency, &[1]);
-    world.table.set_destinations("other", &[1, 2], world.now);
+    let mut world = measured(Policy::LeastLatency, &[1]);
+    world.set("other", &[1, 2]);
     fail(&mut world, 1, Observation::Dead);
-    let state_for_other = |world: &World| world.table.destinations("other").unwrap().next().unwrap().state;
+    let state_for_other =
+        |world: &World| world.table.destinations("other", Scope::Overall).unwrap().next().unwrap().state;
     assert_eq!(state_for_other(&world), State::SetAside(Cause::Dead));
     let probe = world.pick(None).unwrap();
     assert_eq!(state_for_other(&world), State::Probing(Cause::Dead));
-    world.observe(&probe, Observation::Answered { latency: MS });
+    world.observe(&probe, Observation::answered(MS));
     assert_eq!(state_for_other(&world), State::InUse);
 }
 
 #[test]
 fn a_refusal_concerns_one_function() {
-    let mut world = measured(PolicyKind::LeastLatency, &[1]);
-    world.table.set_destinations("other", &[1], world.now);
+    let mut world = measured(Policy::LeastLatency, &[1]);
+    world.set("other", &[1]);
     fail(&mut world, 1, Observation::Refused { retry_after: None });
-    assert_eq!(world.table.destinations("other").unwrap().next().unwrap().state, State::InUse);
+    assert_eq!(world.table.destinations("other", Scope::Overall).unwrap().next().unwrap().state, State::InUse);
 }
 
 proptest! {
@@ -160,7 +161,7 @@ proptest! {
     /// none but probes, and calls under way are counted exactly.
     #[test]
     fn rules_hold_in_any_history(
-        policy in prop::sample::select(PolicyKind::ALL.to_vec()),
+        policy in prop::sample::select(POLICIES.to_vec()),
         steps in prop::collection::vec((0u8..8, 0u64..400, any::<prop::sample::Index>()), 1..200),
         seed: u64,
     ) {
@@ -179,14 +180,14 @@ proptest! {
             } else {
                 let pick = under_way.swap_remove(which.index(under_way.len()));
                 world.observe(&pick, [
-                    Observation::Answered { latency: 5 * MS },
+                    Observation::answered(5 * MS),
                     Observation::Unmeasured,
                     Observation::Unfinished { elapsed: 9 * MS },
                     Observation::Refused { retry_after: Some(50 * MS) },
                     Observation::Dead,
                 ][usize::from(step - 3)]);
             }
-            for view in world.table.destinations(F).unwrap() {
+            for view in world.table.destinations(F, Scope::Overall).unwrap() {
                 let counted = under_way.iter().filter(|pick| pick.destination == *view.destination).count();
                 prop_assert_eq!(view.in_flight as usize, counted);
             }
@@ -196,7 +197,7 @@ proptest! {
     /// However a destination has failed, once it answers it is in use again after at most the longest wait.
     #[test]
     fn everyone_who_is_back_gets_calls(
-        policy in prop::sample::select(PolicyKind::ALL.to_vec()),
+        policy in prop::sample::select(POLICIES.to_vec()),
         failures in prop::collection::vec(prop::bool::ANY, 1..40),
         seed: u64,
     ) {

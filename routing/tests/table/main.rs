@@ -4,16 +4,36 @@
 mod frequencies;
 mod life_cycle;
 mod membership;
+mod newcomers;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use nigh_routing::{Observation, Pick, PickError, PolicyKind, Table};
+use nigh_routing::forwarding::Selection;
+use nigh_routing::{Demand, Member, Observation, Pick, PickError, Policy, Scope, Strategy, Table};
 use rand::SeedableRng as _;
 use rand::rngs::ChaCha8Rng;
 
 const MS: Duration = Duration::from_millis(1);
 const F: &str = "function";
+
+const ROUND_ROBIN: Policy = Policy::Weighted(Selection::RoundRobin);
+const RANDOM: Policy = Policy::Weighted(Selection::Random);
+const POLICIES: [Policy; 8] = [
+    Policy::Predict { choices: Policy::CHOICES },
+    Policy::P2cEwma { decay: Policy::DECAY },
+    Policy::LeastOutstanding,
+    Policy::LeastLatency,
+    RANDOM,
+    Policy::Weighted(Selection::LeastImpedance),
+    ROUND_ROBIN,
+    Policy::Weighted(Selection::ProportionalFairness { alpha: 1.0, beta: 1.0 }),
+];
+
+/// Those that choose by how fast destinations are.
+fn by_speed() -> impl Iterator<Item = Policy> {
+    POLICIES.into_iter().filter(|policy| *policy != Policy::LeastOutstanding)
+}
 
 /// A table with its clock and its randomness.
 struct World {
@@ -23,14 +43,24 @@ struct World {
 }
 
 impl World {
-    fn new(policy: PolicyKind, destinations: &[u32], seed: u64) -> Self {
-        let mut table = Table::new(policy);
-        table.set_destinations(F, destinations, Duration::ZERO);
+    fn new(policy: Policy, destinations: &[u32], seed: u64) -> Self {
+        Self::with(Strategy { slow_start: Duration::ZERO, ..policy.into() }, destinations, seed)
+    }
+
+    fn with(strategy: Strategy, destinations: &[u32], seed: u64) -> Self {
+        let mut table = Table::new(strategy);
+        table.set_destinations(F, &computers(destinations), Duration::ZERO);
         Self { table, now: Duration::ZERO, rng: ChaCha8Rng::seed_from_u64(seed) }
     }
 
+    /// Puts these in place of a function's destinations.
+    fn set(&mut self, function: &'static str, destinations: &[u32]) {
+        self.table.set_destinations(function, &computers(destinations), self.now);
+    }
+
     fn pick(&mut self, exclude: Option<u32>) -> Result<Pick<u32>, PickError> {
-        self.table.pick(F, exclude.as_ref(), self.now, &mut self.rng)
+        let demand = Demand { scope: Scope::Overall, exclude: exclude.as_ref(), payload_bytes: 100 };
+        self.table.pick(F, demand, self.now, &mut self.rng)
     }
 
     fn observe(&mut self, pick: &Pick<u32>, observation: Observation) {
@@ -41,7 +71,7 @@ impl World {
     fn call(&mut self, latency: impl Fn(u32) -> Duration) -> u32 {
         let pick = self.pick(None).unwrap();
         let destination = pick.destination;
-        self.observe(&pick, Observation::Answered { latency: latency(destination) });
+        self.observe(&pick, Observation::answered(latency(destination)));
         destination
     }
 
@@ -54,6 +84,10 @@ impl World {
             })
             .collect()
     }
+}
+
+fn computers(destinations: &[u32]) -> Vec<Member<u32>> {
+    destinations.iter().map(|&destination| Member { destination, is_final: true }).collect()
 }
 
 fn tally(picks: &[u32]) -> BTreeMap<u32, u32> {

@@ -43,10 +43,12 @@ pub(super) async fn exchange(
         dry_run: wishes.dry_run,
         // Methods that are safe by their definition do no harm when run twice.
         retry_safe: wishes.retry_safe.unwrap_or_else(|| request.method().is_safe()),
+        priority: wishes.priority,
+        via: Vec::new(),
         deadline: wishes.deadline(broker.limits(), arrived),
     };
     let outcome = async {
-        let place = broker.admit()?;
+        let place = broker.admit(call.priority)?;
         if call.dry_run {
             return broker.call(call, arrived).await.map(Exchanged::Failed);
         }

@@ -5,7 +5,8 @@
 //!   (hop-by-hop, `host`, `content-length`, `expect`) and `nigh-*`. Query parameters come first, so they win where both
 //!   have one name.
 //! * `nigh-*` headers are for the platform: `nigh-timeout` (`5s`, `250ms`), `nigh-retry-safe` and `nigh-dry-run` (`true`,
-//!   `false`), `nigh-call-id`. An unknown one is refused: a misspelt wish must not be lost silently.
+//!   `false`), `nigh-call-id`, `nigh-priority` (`low`, `normal`,
+//!   `high`). An unknown one is refused: a misspelt wish must not be lost silently.
 
 use std::error::Error as _;
 use std::time::{Duration, Instant};
@@ -14,7 +15,7 @@ use axum::body::Body;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, header};
 use bytes::Bytes;
-use nigh_proto::{Call, CallId, CallLimits, FunctionName, Headers, PlatformError, Reason};
+use nigh_proto::{Call, CallId, CallLimits, FunctionName, Headers, PlatformError, Priority, Reason};
 
 /// Headers about a connection rather than what travels on it (RFC 9110, section 7.6.1), and `content-length`, which
 /// follows from the body.
@@ -44,6 +45,7 @@ pub(super) struct Head {
     headers: Headers,
     dry_run: bool,
     retry_safe: bool,
+    pub(super) priority: Priority,
 }
 
 impl Head {
@@ -73,6 +75,7 @@ impl Head {
             headers: Headers::new(headers)?,
             dry_run: wishes.dry_run,
             retry_safe: wishes.retry_safe.unwrap_or(false),
+            priority: wishes.priority,
         })
     }
 
@@ -85,6 +88,8 @@ impl Head {
             hops: 0,
             dry_run: self.dry_run,
             retry_safe: self.retry_safe,
+            priority: self.priority,
+            via: Vec::new(),
             deadline: self.deadline,
         }
     }
@@ -96,6 +101,7 @@ pub(super) struct Wishes {
     pub(super) id: Option<CallId>,
     pub(super) dry_run: bool,
     pub(super) retry_safe: Option<bool>,
+    pub(super) priority: Priority,
     timeout: Option<Duration>,
 }
 
@@ -109,6 +115,7 @@ impl Wishes {
                 "nigh-dry-run" => wishes.dry_run = flag("nigh-dry-run", value)?,
                 "nigh-retry-safe" => wishes.retry_safe = Some(flag("nigh-retry-safe", value)?),
                 "nigh-call-id" => wishes.id = Some(text("nigh-call-id", value)?.parse()?),
+                "nigh-priority" => wishes.priority = text("nigh-priority", value)?.parse()?,
                 other => return Err(unknown_wish(other)),
             }
         }
@@ -191,7 +198,8 @@ fn duration(value: &HeaderValue) -> Result<Duration, PlatformError> {
 
 fn unknown_wish(name: &str) -> PlatformError {
     PlatformError::malformed(format!(
-        "unknown header {name}; the platform takes nigh-timeout, nigh-retry-safe, nigh-dry-run and nigh-call-id"
+        "unknown header {name}; the platform takes nigh-timeout, nigh-retry-safe, nigh-dry-run, nigh-call-id and \
+         nigh-priority"
     ))
 }
 
@@ -223,13 +231,18 @@ mod tests {
 
     #[test]
     fn wishes_to_the_platform_are_understood() {
-        let wishes =
-            [("nigh-timeout", "250ms"), ("nigh-retry-safe", "true"), ("nigh-dry-run", "false"), ("nigh-call-id", "7")];
+        let wishes = [
+            ("nigh-timeout", "250ms"),
+            ("nigh-retry-safe", "true"),
+            ("nigh-dry-run", "false"),
+            ("nigh-call-id", "7"),
+            ("nigh-priority", "high"),
+        ];
         let head = head("/", &wishes).unwrap();
         let left = head.deadline.saturating_duration_since(Instant::now());
         assert!(left > Duration::from_millis(100) && left <= Duration::from_millis(250), "{left:?}");
         assert!(head.retry_safe && !head.dry_run && head.headers.iter().len() == 0);
-        assert_eq!(head.id.as_str(), "7");
+        assert_eq!((head.id.as_str(), head.priority), ("7", Priority::High));
     }
 
     #[test]
@@ -240,6 +253,7 @@ mod tests {
             ("nigh-timeout", "-1s"),
             ("nigh-retry-safe", "yes"),
             ("nigh-call-id", "two words"),
+            ("nigh-priority", "urgent"),
             ("nigh-timeuot", "5s"),
         ] {
             assert_eq!(head("/", &[(name, value)]).unwrap_err().reason, Reason::Malformed, "{name}: {value}");
