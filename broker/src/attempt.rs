@@ -52,6 +52,7 @@ impl<'a> Attempt<'a> {
     }
 
     pub(crate) async fn make(mut self) -> Result<Answered, Failed> {
+        tracing::debug!(destination = ?self.pick.destination, "passing on");
         let outcome = self.pick.destination.invoke(self.call, self.sent).await;
         let elapsed = self.sent.elapsed();
         match outcome {
@@ -67,8 +68,7 @@ impl<'a> Attempt<'a> {
                 self.observation = Some(verdict.observation);
                 let destination = self.pick.destination.clone();
                 tracing::debug!(
-                    call = %self.call.id, function = %self.call.function, ?destination,
-                    reason = failure.error.reason.word(), error = %failure.error, "no reply"
+                    ?destination, reason = failure.error.reason.word(), error = %failure.error, "no reply"
                 );
                 Err(Failed { error: failure.error, destination, elsewhere: verdict.elsewhere })
             }

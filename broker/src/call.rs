@@ -7,9 +7,11 @@ use nigh_proto::ingress::Handler;
 use nigh_proto::name::NAME_BYTES_MAX;
 use nigh_proto::{Call, CallLimits, Exchange, Exchanged, NodeName, PlatformError, Priority, Reason, Reply};
 use nigh_routing::{Demand, RetryBudget, Scope};
+use nigh_telemetry::outcome_word;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use crate::attempt::{Answered, Attempt, Failed};
 use crate::config::Config;
@@ -104,16 +106,20 @@ impl Broker {
     /// Brings an admitted call to its outcome.
     pub(crate) async fn call(&self, call: Call, arrived: Instant) -> Result<Reply, PlatformError> {
         let mut counted = Counted::new(self.routes.meters().unknown(), arrived);
+        let span = tracing::debug_span!("call", id = %call.id, function = %call.function);
+        let passing_on = self.pass_on(call, arrived, &mut counted).instrument(span.clone());
         let outcome = tokio::select! {
             // The drain's end comes once; the call is looked at first.
             biased;
-            outcome = self.pass_on(call, arrived, &mut counted) => outcome,
+            outcome = passing_on => outcome,
             () = self.cut.cancelled() => Err(PlatformError::new(
                 Reason::Disconnected,
                 "the broker stopped before the call ended; it may have run, so retry where that does no harm",
             )),
         };
-        counted.end(outcome.as_ref().map(|reply| &reply.outcome));
+        let ended = outcome.as_ref().map(|reply| &reply.outcome);
+        span.in_scope(|| tracing::debug!(outcome = outcome_word(ended), after = ?arrived.elapsed(), "ended"));
+        counted.end(ended);
         outcome
     }
 

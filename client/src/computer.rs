@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
-use nigh_proto::{Digest, FunctionName, Load, NodeName, PlatformError, Reason, v1};
+use nigh_proto::{Digest, FunctionName, Load, NodeName, PlatformError, Reason, Timing, v1};
 
 /// How a computer is.
 #[derive(Debug, Clone, PartialEq)]
@@ -18,6 +18,8 @@ pub struct ComputerStatus {
     pub resident_bytes: u64,
     /// Instances that its pool can hold at once.
     pub instances_max: u32,
+    /// Instances that there are, those kept for reuse included.
+    pub instances: u32,
 }
 
 /// How one function fares on one computer.
@@ -37,10 +39,14 @@ pub struct FunctionStatus {
     pub running: u32,
     /// Calls waiting.
     pub queued: u32,
-    /// Median of the time from arrival to outcome, over the last calls.
+    /// Median of the time from arrival to outcome, over the last 10 to 20 s; zero where no call ended in them.
     pub p50: Duration,
     /// 99th percentile of the same.
     pub p99: Duration,
+    /// How many calls of the same time took up to how long, by time; those that took longer are in a later one.
+    pub latency: Vec<(Duration, u64)>,
+    /// Means over the last calls: queue, init, run, and the reset of those that had one.
+    pub mean: Timing,
 }
 
 /// Which log lines to read.
@@ -50,6 +56,25 @@ pub struct LogQuery {
     pub function: Option<FunctionName>,
     /// Go on with new lines instead of ending after those kept.
     pub follow: bool,
+    /// Of calls whose ids begin like this; without it, of all.
+    pub call: Option<String>,
+    /// From this time on, by the computer's clock.
+    pub since: Option<SystemTime>,
+    /// As serious as this or more so.
+    pub level: Option<LogLevel>,
+}
+
+impl LogQuery {
+    pub(crate) fn to_wire(&self) -> v1::LogsRequest {
+        let since = self.since.and_then(|since| since.duration_since(SystemTime::UNIX_EPOCH).ok());
+        v1::LogsRequest {
+            function: self.function.as_ref().map(ToString::to_string).unwrap_or_default(),
+            follow: self.follow,
+            call_id: self.call.clone().unwrap_or_default(),
+            since_us: since.map_or(0, |since| u64::try_from(since.as_micros()).unwrap_or(u64::MAX)),
+            level_max: self.level.map(|level| level as u32),
+        }
+    }
 }
 
 /// How serious a log line is.
@@ -65,6 +90,11 @@ pub enum LogLevel {
     Info,
     /// For the author of the function.
     Debug,
+}
+
+impl LogLevel {
+    /// Every level, the most serious first, as they stand for numbers on the wire.
+    pub const ALL: [Self; 5] = [Self::Panic, Self::Error, Self::Warn, Self::Info, Self::Debug];
 }
 
 impl fmt::Display for LogLevel {
@@ -94,6 +124,8 @@ pub struct LogLine {
     pub text: String,
     /// Lines lost just before this one, because this reader was slow.
     pub lost: u64,
+    /// Counts the function's lines on its computer since that started, from 0.
+    pub number: u64,
 }
 
 fn foreign(what: &str) -> PlatformError {
@@ -110,6 +142,7 @@ impl ComputerStatus {
             functions: functions.collect::<Result<_, _>>()?,
             resident_bytes: wire.resident_bytes,
             instances_max: wire.instances_max,
+            instances: wire.instances,
         })
     }
 }
@@ -126,20 +159,26 @@ impl FunctionStatus {
             queued: wire.queued,
             p50: Duration::from_micros(wire.p50_us),
             p99: Duration::from_micros(wire.p99_us),
+            latency: wire
+                .latency
+                .into_iter()
+                .map(|bucket| (Duration::from_micros(bucket.upto_us), bucket.calls))
+                .collect(),
+            mean: Timing {
+                queue: Duration::from_micros(wire.queue_us),
+                init: Duration::from_micros(wire.init_us),
+                run: Duration::from_micros(wire.run_us),
+                reset: Duration::from_micros(wire.reset_us),
+                ..Timing::default()
+            },
         })
     }
 }
 
 impl LogLine {
     pub(crate) fn from_wire(wire: v1::LogLine) -> Result<Self, PlatformError> {
-        let level = match wire.level {
-            0 => LogLevel::Panic,
-            1 => LogLevel::Error,
-            2 => LogLevel::Warn,
-            3 => LogLevel::Info,
-            4 => LogLevel::Debug,
-            _ => return Err(foreign("log level")),
-        };
+        let level = usize::try_from(wire.level).ok().and_then(|level| LogLevel::ALL.get(level));
+        let level = *level.ok_or_else(|| foreign("log level"))?;
         let time = SystemTime::UNIX_EPOCH.checked_add(Duration::from_micros(wire.time_us));
         Ok(Self {
             function: wire.function.parse().map_err(|_| foreign("function"))?,
@@ -148,6 +187,7 @@ impl LogLine {
             level,
             text: wire.text,
             lost: wire.lost,
+            number: wire.number,
         })
     }
 }

@@ -45,9 +45,7 @@ impl Inspect {
         &self,
         query: LogQuery,
     ) -> Result<impl Stream<Item = Result<LogLine, PlatformError>> + Send + Unpin + use<>, PlatformError> {
-        let function = query.function.as_ref().map(ToString::to_string).unwrap_or_default();
-        let request = v1::LogsRequest { function, follow: query.follow };
-        let lines = self.peer.request(self.computer().logs(request)).await?;
+        let lines = self.peer.request(self.computer().logs(query.to_wire())).await?;
         let peer = self.peer.clone();
         Ok(lines.map(move |line| LogLine::from_wire(line.map_err(|status| peer.explain(status))?)))
     }

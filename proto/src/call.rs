@@ -93,7 +93,8 @@ impl Headers {
 pub struct CallId(Arc<str>);
 
 impl CallId {
-    const BYTES_MAX: usize = 64;
+    /// Bytes of an id, at most.
+    pub const BYTES_MAX: usize = 64;
 
     /// An id that nobody else has: 128 random bits in hexadecimal.
     pub fn random() -> Self {

@@ -8,9 +8,12 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use nigh_proto::ingress::Handler;
 use nigh_proto::{
-    Call, Deployment, Exchange, Exchanged, FunctionName, Kind, Load, NodeName, PlatformError, Reason, Reply, module,
+    Call, Deployment, Exchange, Exchanged, FunctionName, Kind, Load, NodeName, PlatformError, Reason, Reply, Timing,
+    module,
 };
+use nigh_telemetry::outcome_word;
 use tokio::sync::{Notify, Semaphore, watch};
+use tracing::Instrument as _;
 
 use crate::admission::{self, Admitted, Brought};
 use crate::cache::Cache;
@@ -25,7 +28,7 @@ use crate::host::{self, Guest};
 use crate::http::{self, Http};
 use crate::logs::Hub;
 use crate::measure::Summary;
-use crate::metrics;
+use crate::metrics::{self, Instances};
 use crate::module::{Compiled, CompiledCode, Form, Modules, Shelf};
 use crate::native::Native;
 use crate::residency::Residency;
@@ -54,14 +57,6 @@ pub struct Computer {
     awaiting_code: Semaphore,
     /// Told when code that should be there is gone from the cache.
     lost: Notify,
-}
-
-/// Instances, as far as this computer's engine and pool know.
-pub(crate) struct Instances {
-    pub(crate) live: u64,
-    /// Those among them that wait for another call.
-    pub(crate) kept: u64,
-    pub(crate) unused_resident_bytes: u64,
 }
 
 /// One function, as `Status` tells of it.
@@ -190,15 +185,7 @@ impl Computer {
 
     /// Instances that there are.
     pub(crate) fn instances(&self) -> Instances {
-        let pool = self.crew.engine.pooling_allocator_metrics();
-        let warm = |pool: &wasmtime::PoolingAllocatorMetrics| {
-            pool.unused_memory_bytes_resident() + pool.unused_table_bytes_resident()
-        };
-        Instances {
-            live: pool.as_ref().map_or(0, wasmtime::PoolingAllocatorMetrics::core_instances),
-            kept: self.crew.pool.kept() as u64,
-            unused_resident_bytes: pool.as_ref().map_or(0, warm) as u64,
-        }
+        Instances::new(&self.crew.engine, self.crew.pool.kept())
     }
 
     /// How many calls of a function run and wait.
@@ -357,6 +344,18 @@ impl Computer {
         }
     }
 
+    /// Brings a call to its outcome.
+    async fn take(&self, call: Call, arrived: Instant) -> Result<Reply, PlatformError> {
+        let deadline = call.deadline;
+        match self.enter(call, Brought::Payload, arrived).await? {
+            Entered::Admitted(Admitted::Waits(mut place)) => place.answer(deadline).await,
+            Entered::Admitted(Admitted::Answers(place, answered, about)) => {
+                http::whole(http::begin(place, answered, about, deadline).await?).await
+            }
+            Entered::Estimated(reply) => Ok(reply),
+        }
+    }
+
     fn grants(&self, deployment: &Deployment) -> Result<Vec<Grant>, PrepareError> {
         let grant = |wanted: &nigh_proto::DirectoryGrant| {
             let refuse = |access| PrepareError::DirectoryNotOffered { name: wanted.name.clone(), access };
@@ -382,14 +381,16 @@ enum Entered {
 
 impl Handler for Computer {
     async fn handle(&self, call: Call, arrived: Instant) -> Result<Reply, PlatformError> {
-        let deadline = call.deadline;
-        match self.enter(call, Brought::Payload, arrived).await? {
-            Entered::Admitted(Admitted::Waits(mut place)) => place.answer(deadline).await,
-            Entered::Admitted(Admitted::Answers(place, answered, about)) => {
-                http::whole(http::begin(place, answered, about, deadline).await?).await
+        let span = tracing::debug_span!("call", id = %call.id, function = %call.function, computer = %self.name);
+        let reply = self.take(call, arrived).instrument(span.clone()).await;
+        span.in_scope(|| match &reply {
+            Ok(Reply { outcome, timing, .. }) => {
+                let Timing { queue, init, run, reset, .. } = timing;
+                tracing::debug!(outcome = outcome_word(Ok(outcome)), ?queue, ?init, ?run, ?reset, "ended");
             }
-            Entered::Estimated(reply) => Ok(reply),
-        }
+            Err(error) => tracing::debug!(reason = error.reason.word(), %error, "not brought to an outcome"),
+        });
+        reply
     }
 
     async fn exchange(&self, exchange: Exchange, arrived: Instant) -> Result<Exchanged, PlatformError> {
@@ -455,7 +456,7 @@ impl fmt::Debug for Computer {
 }
 
 fn summary(function: &Function) -> Summary {
-    function.measures.lock().summary()
+    function.measures.lock().summary(Instant::now())
 }
 
 fn check(config: &Config) -> Result<(), Error> {

@@ -12,7 +12,7 @@ use nigh_proto::older::EdgeIngress;
 use nigh_proto::older::rpc;
 use nigh_proto::older::rpc::edge_computer_server::{EdgeComputer, EdgeComputerServer};
 use nigh_proto::v1::computer_server::{Computer as ComputerService, ComputerServer};
-use nigh_proto::{CallLimits, FunctionName, Load, PlatformError, v1};
+use nigh_proto::{CallId, CallLimits, FunctionName, Load, PlatformError, v1};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
@@ -66,12 +66,9 @@ impl ComputerService for Inside {
     type LogsStream = Outgoing<v1::LogLine>;
 
     async fn logs(&self, request: Request<v1::LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
-        let v1::LogsRequest { function, follow } = request.into_inner();
-        let wanted = match function.as_str() {
-            "" => None,
-            name => Some(name.parse::<FunctionName>().map_err(PlatformError::from)?),
-        };
-        let lines = follow_logs(&self.computer, wanted, follow)?;
+        let request = request.into_inner();
+        let follow = request.follow;
+        let lines = follow_logs(&self.computer, Wanted::from_wire(request)?, follow)?;
         Ok(Response::new(Box::pin(lines.take_until(self.shutdown.clone().cancelled_owned()))))
     }
 
@@ -111,6 +108,7 @@ fn samples(computer: Arc<Computer>) -> impl Stream<Item = Load> {
 
 fn status(computer: &Computer) -> v1::StatusResponse {
     let us = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+    let bucket = |(upto, calls): (Duration, u32)| v1::LatencyBucket { upto_us: us(upto), calls: calls.into() };
     let functions = computer.function_statuses().into_iter().map(|status| v1::FunctionStatus {
         function: status.known.function.name.to_string(),
         version: status.known.deployment.map(|deployment| deployment.version.to_string()).unwrap_or_default(),
@@ -121,6 +119,11 @@ fn status(computer: &Computer) -> v1::StatusResponse {
         queued: status.queued,
         p50_us: us(status.summary.p50),
         p99_us: us(status.summary.p99),
+        latency: status.summary.latency.into_iter().map(bucket).collect(),
+        queue_us: us(status.summary.mean.queue),
+        init_us: us(status.summary.mean.init),
+        run_us: us(status.summary.mean.run),
+        reset_us: us(status.summary.mean.reset),
     });
     v1::StatusResponse {
         name: computer.name().as_str().to_owned(),
@@ -128,18 +131,19 @@ fn status(computer: &Computer) -> v1::StatusResponse {
         functions: functions.collect(),
         resident_bytes: probe::resident_bytes(),
         instances_max: computer.instances_max(),
+        instances: u32::try_from(computer.instances().live).unwrap_or(u32::MAX),
     }
 }
 
 /// The lines kept, in order of time, then new ones.
 fn follow_logs(
     computer: &Computer,
-    wanted: Option<FunctionName>,
+    wanted: Wanted,
     follow: bool,
 ) -> Result<impl Stream<Item = Result<v1::LogLine, Status>> + Send + use<>, PlatformError> {
     // First the ear, then the memory: no line falls between. Those heard twice are told apart by their number.
     let new = computer.hub().follow();
-    let logs: Vec<_> = match &wanted {
+    let logs: Vec<_> = match &wanted.function {
         Some(name) => {
             let known = computer.functions().get(name).ok_or_else(|| PlatformError::unknown_function(name))?;
             vec![known.function.log.clone()]
@@ -148,7 +152,7 @@ fn follow_logs(
     };
     let mut kept: Vec<Arc<Line>> = logs.iter().flat_map(|log| log.lines()).collect();
     kept.sort_by_key(|line| line.time_us());
-    let mut reader = Reader { wanted, next: HashMap::new() };
+    let mut reader = Reader { wanted, next: HashMap::new(), lost: 0 };
     let told: Vec<_> = kept.iter().filter_map(|line| reader.take(line)).map(Ok).collect();
     let hub = computer.hub().clone();
     let new = stream::unfold((new, reader, hub), |(mut new, mut reader, hub)| async move {
@@ -168,17 +172,52 @@ fn follow_logs(
     Ok(stream::iter(told).chain(new.take(if follow { usize::MAX } else { 0 })))
 }
 
+/// Which lines a reader wants.
+struct Wanted {
+    function: Option<FunctionName>,
+    call: Option<String>,
+    since_us: u64,
+    level_max: Option<u32>,
+}
+
+impl Wanted {
+    fn from_wire(request: v1::LogsRequest) -> Result<Self, PlatformError> {
+        let function = match request.function.as_str() {
+            "" => None,
+            name => Some(name.parse().map_err(PlatformError::from)?),
+        };
+        let call = Some(request.call_id).filter(|id| !id.is_empty());
+        if call.as_ref().is_some_and(|id| id.len() > CallId::BYTES_MAX) {
+            let message = format!("no call has an id of over {} bytes", CallId::BYTES_MAX);
+            return Err(PlatformError::malformed(message));
+        }
+        Ok(Self { function, call, since_us: request.since_us, level_max: request.level_max })
+    }
+
+    fn is_of_function(&self, line: &Line) -> bool {
+        self.function.as_ref().is_none_or(|function| *function == line.function)
+    }
+
+    fn includes(&self, line: &Line) -> bool {
+        self.call.as_ref().is_none_or(|id| line.call().as_str().starts_with(id.as_str()))
+            && line.time_us() >= self.since_us
+            && self.level_max.is_none_or(|level| line.level() <= level)
+    }
+}
+
 /// Keeps track of what one reader of logs has been told.
 struct Reader {
-    wanted: Option<FunctionName>,
+    wanted: Wanted,
     /// The number of the line that comes next, by function.
     next: HashMap<FunctionName, u64>,
+    /// Lines lost of which it has not been told.
+    lost: u64,
 }
 
 impl Reader {
     /// The line as told to the reader; nothing if it is not for it, or was told before.
     fn take(&mut self, line: &Line) -> Option<v1::LogLine> {
-        if self.wanted.as_ref().is_some_and(|wanted| *wanted != line.function) {
+        if !self.wanted.is_of_function(line) {
             return None;
         }
         let lost = match self.next.get(&line.function) {
@@ -187,6 +226,11 @@ impl Reader {
             None => 0,
         };
         self.next.insert(line.function.clone(), line.number + 1);
-        Some(line.to_wire(lost))
+        // Some of those lost may have been wanted: nobody knows, so they are told of with the next line that is.
+        self.lost += lost;
+        if !self.wanted.includes(line) {
+            return None;
+        }
+        Some(line.to_wire(std::mem::take(&mut self.lost)))
     }
 }

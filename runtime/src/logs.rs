@@ -51,7 +51,18 @@ impl Line {
             level: self.level,
             text: self.text.clone(),
             lost,
+            number: self.number,
         }
+    }
+
+    /// In which call it was written.
+    pub(crate) fn call(&self) -> &CallId {
+        &self.call
+    }
+
+    /// How serious it is: the less, the more.
+    pub(crate) fn level(&self) -> u32 {
+        self.level
     }
 
     /// When it was written, for sorting lines of several functions.

@@ -1,6 +1,6 @@
 //! What is known of a function from its own calls: how many, how long, and what the next one will probably take.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nigh_proto::{Outcome, Timing};
 
@@ -8,8 +8,8 @@ use crate::estimate::Estimator;
 
 /// Weight of the newest call in a mean: after this many calls an old one hardly counts.
 const MEMORY_CALLS: u32 = 32;
-/// Calls in one of the two halves that percentiles are taken over.
-const HALF_CALLS: u32 = 2048;
+/// Percentiles are taken over the last one to two of these.
+const HALF: Duration = Duration::from_secs(10);
 /// Steps within each doubling of time: a percentile is at most 1/16 too high.
 const STEPS: u32 = 16;
 /// Doublings counted: up to 2^36 µs, 19 hours.
@@ -22,28 +22,49 @@ pub(crate) struct Measures {
     function_errors: u64,
     refused: u64,
     estimator: Estimator,
+    queue: Mean,
+    init: Mean,
+    run: Mean,
+    reset: Mean,
     latency: Option<Box<Recent>>,
 }
 
 /// Counts and percentiles for people.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Summary {
     pub(crate) calls: u64,
     pub(crate) function_errors: u64,
     pub(crate) refused: u64,
     pub(crate) p50: Duration,
     pub(crate) p99: Duration,
+    /// How many calls of the window took up to how long; none are left out but those of 0 calls.
+    pub(crate) latency: Vec<(Duration, u32)>,
+    /// Means of the last calls.
+    pub(crate) mean: Timing,
 }
 
 impl Measures {
-    /// Counts a call with such a payload that came to an outcome, having computed for so long.
-    pub(crate) fn record(&mut self, outcome: &Outcome, payload_bytes: u64, timing: &Timing, computed: Duration) {
+    /// Counts a call with such a payload that came to an outcome now, having computed for so long.
+    pub(crate) fn record(
+        &mut self,
+        outcome: &Outcome,
+        payload_bytes: u64,
+        timing: &Timing,
+        computed: Duration,
+        now: Instant,
+    ) {
         self.calls += 1;
         if matches!(outcome, Outcome::Error { .. }) {
             self.function_errors += 1;
         }
         self.estimator.record(payload_bytes, timing.init, timing.run, computed);
-        self.latency.get_or_insert_default().record(timing.total());
+        self.queue.add(timing.queue);
+        self.init.add(timing.init);
+        self.run.add(timing.run);
+        if !timing.reset.is_zero() {
+            self.reset.add(timing.reset);
+        }
+        self.latency.get_or_insert_with(|| Box::new(Recent::new(now))).record(timing.total(), now);
     }
 
     /// Counts a call that was not run.
@@ -56,15 +77,23 @@ impl Measures {
         &self.estimator
     }
 
-    /// Counts and percentiles.
-    pub(crate) fn summary(&self) -> Summary {
-        let percentile = |share| self.latency.as_ref().map_or(Duration::ZERO, |recent| recent.percentile(share));
+    /// Counts and percentiles as of now.
+    pub(crate) fn summary(&mut self, now: Instant) -> Summary {
+        let latency = self.latency.as_mut().map(|recent| recent.buckets(now)).unwrap_or_default();
         Summary {
             calls: self.calls,
             function_errors: self.function_errors,
             refused: self.refused,
-            p50: percentile(50),
-            p99: percentile(99),
+            p50: percentile(&latency, 50),
+            p99: percentile(&latency, 99),
+            latency,
+            mean: Timing {
+                queue: self.queue.value(),
+                init: self.init.value(),
+                run: self.run.value(),
+                reset: self.reset.value(),
+                ..Timing::default()
+            },
         }
     }
 }
@@ -87,46 +116,63 @@ impl Mean {
     }
 }
 
-/// A histogram of the last 2048 to 4096 calls, its buckets growing with the time they stand for (as in HdrHistogram).
-#[derive(Debug, Default)]
+/// A histogram of the calls of the last 10 to 20 s, its buckets growing with the time they stand for (as in HdrHistogram).
+#[derive(Debug)]
 struct Recent {
     older: Histogram,
     newer: Histogram,
+    /// When the newer half began.
+    began: Instant,
 }
 
 impl Recent {
-    fn record(&mut self, latency: Duration) {
-        if self.newer.total == HALF_CALLS {
-            self.older = std::mem::take(&mut self.newer);
-        }
-        self.newer.counts[bucket_of(latency)] += 1;
-        self.newer.total += 1;
+    fn new(now: Instant) -> Self {
+        Self { older: Histogram::default(), newer: Histogram::default(), began: now }
     }
 
-    fn percentile(&self, percent: u64) -> Duration {
-        let total = u64::from(self.older.total) + u64::from(self.newer.total);
-        let rank = (total * percent).div_ceil(100).max(1);
-        let mut seen = 0;
-        for (bucket, (old, new)) in self.older.counts.iter().zip(&self.newer.counts).enumerate() {
-            seen += u64::from(*old) + u64::from(*new);
-            if seen >= rank {
-                return upper_bound(bucket);
-            }
+    fn record(&mut self, latency: Duration, now: Instant) {
+        self.turn(now);
+        self.newer.0[bucket_of(latency)] += 1;
+    }
+
+    /// Begins a new half when it is time.
+    fn turn(&mut self, now: Instant) {
+        let age = now.saturating_duration_since(self.began);
+        if age >= HALF {
+            let newer = std::mem::take(&mut self.newer);
+            // Nothing was counted for a whole half since: both are over.
+            self.older = if age < 2 * HALF { newer } else { Histogram::default() };
+            self.began = now;
         }
-        Duration::ZERO
+    }
+
+    fn buckets(&mut self, now: Instant) -> Vec<(Duration, u32)> {
+        self.turn(now);
+        let counts = self.older.0.iter().zip(&self.newer.0).map(|(old, new)| old.saturating_add(*new));
+        let used = counts.enumerate().filter(|(_, calls)| *calls > 0);
+        used.map(|(bucket, calls)| (upper_bound(bucket), calls)).collect()
     }
 }
 
+/// The least time that so many per cent of the calls took at most; zero where there are none.
+fn percentile(latency: &[(Duration, u32)], percent: u64) -> Duration {
+    let total: u64 = latency.iter().map(|(_, calls)| u64::from(*calls)).sum();
+    let rank = (total * percent).div_ceil(100);
+    let mut seen = 0;
+    let reaches = |(_, calls): &&(Duration, u32)| {
+        seen += u64::from(*calls);
+        seen >= rank
+    };
+    latency.iter().find(reaches).map_or(Duration::ZERO, |(upto, _)| *upto)
+}
+
+/// Counts by bucket.
 #[derive(Debug)]
-struct Histogram {
-    // A call is counted once in a half of at most 2048.
-    counts: [u16; (STEPS * DOUBLINGS) as usize],
-    total: u32,
-}
+struct Histogram([u32; (STEPS * DOUBLINGS) as usize]);
 
 impl Default for Histogram {
     fn default() -> Self {
-        Self { counts: [0; (STEPS * DOUBLINGS) as usize], total: 0 }
+        Self([0; (STEPS * DOUBLINGS) as usize])
     }
 }
 
@@ -168,19 +214,37 @@ mod tests {
     }
 
     #[test]
-    fn percentiles_are_of_the_last_calls() {
+    fn percentiles_are_of_the_last_seconds() {
+        let began = Instant::now();
         let mut measures = Measures::default();
         for us in 1..=1000 {
-            measures.record(&answer(), 0, &timing(us), Duration::ZERO);
+            measures.record(&answer(), 0, &timing(us), Duration::ZERO, began);
         }
-        let summary = measures.summary();
+        let summary = measures.summary(began);
         assert!((500..=532).contains(&summary.p50.as_micros()), "{summary:?}");
         assert!((990..=1054).contains(&summary.p99.as_micros()), "{summary:?}");
-        for _ in 0..2 * HALF_CALLS {
-            measures.record(&answer(), 0, &timing(3), Duration::ZERO);
+        assert_eq!(summary.latency.iter().map(|(_, calls)| calls).sum::<u32>(), 1000);
+
+        let later = began + HALF;
+        measures.record(&answer(), 0, &timing(3), Duration::ZERO, later);
+        assert!(measures.summary(later).p99 > Duration::from_micros(900), "the half before still counts");
+        let much_later = began + 2 * HALF;
+        measures.record(&answer(), 0, &timing(3), Duration::ZERO, much_later);
+        assert_eq!(measures.summary(much_later).p99, Duration::from_micros(3));
+        assert_eq!(measures.summary(much_later).calls, 1002);
+        let idle = measures.summary(much_later + 2 * HALF);
+        assert_eq!((idle.p50, idle.latency.len()), (Duration::ZERO, 0), "a function that rests has no percentiles");
+    }
+
+    #[test]
+    fn the_mean_reset_is_of_calls_that_had_one() {
+        let mut measures = Measures::default();
+        let now = Instant::now();
+        for us in [0, 40, 0, 60] {
+            let timing = Timing { reset: Duration::from_micros(us), ..timing(1) };
+            measures.record(&answer(), 0, &timing, Duration::ZERO, now);
         }
-        assert_eq!(measures.summary().p99, Duration::from_micros(3));
-        assert_eq!(measures.summary().calls, 1000 + 2 * u64::from(HALF_CALLS));
+        assert_eq!(measures.summary(now).mean.reset, Duration::from_micros(50));
     }
 
     proptest! {

@@ -45,6 +45,28 @@ impl Meters {
     }
 }
 
+/// Instances, as far as the engine and the pool know.
+pub(crate) struct Instances {
+    pub(crate) live: u64,
+    /// Those among them that wait for another call.
+    kept: u64,
+    unused_resident_bytes: u64,
+}
+
+impl Instances {
+    pub(crate) fn new(engine: &wasmtime::Engine, kept: usize) -> Self {
+        let pool = engine.pooling_allocator_metrics();
+        let warm = |pool: &wasmtime::PoolingAllocatorMetrics| {
+            pool.unused_memory_bytes_resident() + pool.unused_table_bytes_resident()
+        };
+        Self {
+            live: pool.as_ref().map_or(0, wasmtime::PoolingAllocatorMetrics::core_instances),
+            kept: kept as u64,
+            unused_resident_bytes: pool.as_ref().map_or(0, warm) as u64,
+        }
+    }
+}
+
 /// One call that was let in and has its turn, counted once: as cancelled where nothing else is said of it.
 #[derive(Debug)]
 pub(crate) struct Counted(Option<Arc<Meters>>);

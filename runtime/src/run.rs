@@ -55,7 +55,7 @@ pub(crate) async fn call(turn: Turn, job: Job) {
     let (load, computed) = crew.report(number, ended);
     counted.record(outcome.as_ref(), &timing);
     if let Ok(outcome) = &outcome {
-        function.measures.lock().record(outcome, call.payload.len() as u64, &timing, computed);
+        function.measures.lock().record(outcome, call.payload.len() as u64, &timing, computed, ended);
     }
     let reply = outcome.map(|outcome| Reply {
         outcome,

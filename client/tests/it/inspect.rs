@@ -35,7 +35,8 @@ impl Computer for Told {
     type LogsStream = Events<v1::LogLine>;
 
     async fn logs(&self, request: Request<v1::LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
-        let v1::LogsRequest { function, follow } = request.into_inner();
+        let v1::LogsRequest { function, follow, call_id, since_us, level_max } = request.into_inner();
+        assert_eq!((call_id.as_str(), since_us, level_max, follow), ("c1", 1_000_000, Some(2), false));
         assert!(!follow);
         let line = |level| v1::LogLine {
             function: function.clone(),
@@ -44,6 +45,7 @@ impl Computer for Told {
             level,
             text: "hello".into(),
             lost: 3,
+            number: 7,
         };
         events(vec![Ok(line(2)), Ok(line(9))])
     }
@@ -62,6 +64,7 @@ impl Computer for Told {
             functions: vec![function],
             resident_bytes: 1 << 20,
             instances_max: 64,
+            instances: 3,
         }))
     }
 }
@@ -114,7 +117,13 @@ async fn a_computer_tells_of_its_load_functions_and_logs() {
     assert_eq!((status.name.as_str(), status.load.workers, status.instances_max), ("computer-1", 4, 64));
     assert_eq!((status.functions[0].calls, status.functions[0].p99), (7, Duration::from_micros(1500)));
 
-    let query = LogQuery { function: Some("echo".parse().unwrap()), follow: false };
+    let query = LogQuery {
+        function: Some("echo".parse().unwrap()),
+        call: Some("c1".into()),
+        since: Some(SystemTime::UNIX_EPOCH + Duration::from_secs(1)),
+        level: Some(LogLevel::Warn),
+        ..LogQuery::default()
+    };
     let lines: Vec<_> = soon(soon(computer.logs(query)).await.unwrap().collect()).await;
     let line = lines[0].as_ref().unwrap();
     assert_eq!((line.function.as_str(), line.level, line.lost), ("echo", LogLevel::Warn, 3));

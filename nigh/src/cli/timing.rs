@@ -3,11 +3,13 @@
 use std::fmt;
 use std::time::Duration;
 
-use nigh_proto::{Estimate, NodeName, Reply, Spread, Timing};
+use nigh_proto::{Estimate, Load, NodeName, Reply, Spread, Timing};
 use serde_json::{Value, json};
 
 /// Width of the longest bar.
-const BAR_WIDTH: u32 = 32;
+const BAR_WIDTH: u32 = 16;
+/// A call that took less needs no explanation.
+const QUICK: Duration = Duration::from_millis(20);
 
 /// A reply's measurements, for people.
 pub(super) struct Breakdown<'a>(pub(super) &'a Reply);
@@ -15,19 +17,46 @@ pub(super) struct Breakdown<'a>(pub(super) &'a Reply);
 impl fmt::Display for Breakdown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(reply) = self;
-        let total = reply.timing.total();
-        for (part, time) in parts(&reply.timing) {
+        let timing = &reply.timing;
+        let total = timing.total();
+        for Part { name, time, what } in parts(timing) {
             let share = share(time, total);
-            let line = format!("  {part:<9}{:>12} {:>5.1} %  {}", ms(time), share * 100.0, bar(time, total));
-            writeln!(f, "{}", line.trim_end())?;
+            writeln!(f, "  {name:<9}{:>12} {:>5.1} %  {:<16}  {what}", ms(time), share * 100.0, bar(time, total))?;
         }
-        writeln!(f, "  {:<9}{:>12}", "total", ms(total))?;
+        writeln!(f, "  {:<9}{:>12}          {:<16}  all that this caller waited", "total", ms(total), "")?;
+        if !timing.reset.is_zero() {
+            let what = "before this call came: making its instance as new";
+            writeln!(f, "  {:<9}{:>12}          {:<16}  {what}", "reset", ms(timing.reset), "")?;
+        }
+        if let Some(reason) = reason(reply) {
+            writeln!(f, "  mostly     {reason}")?;
+        }
         match reply.version {
             Some(version) => writeln!(f, "  computer   {} (version {})", reply.computer, version.short())?,
             None => writeln!(f, "  computer   {} (its own function)", reply.computer)?,
         }
         write!(f, "  call       {}, passed on {}", reply.call, times(reply.hops))
     }
+}
+
+/// What took more than half of a call's time, and what can be done about it; nothing for a call that was quick anyway.
+fn reason(reply: &Reply) -> Option<String> {
+    let total = reply.timing.total();
+    let largest = parts(&reply.timing).into_iter().max_by_key(|part| part.time)?;
+    if total < QUICK || largest.time * 2 < total {
+        return None;
+    }
+    let Load { running, queued, workers, .. } = reply.load;
+    let advice = match largest.name {
+        "network" => "look at the connection, and whether caller or broker are short of processor time".to_owned(),
+        "broker" => "a computer failed or refused before another took the call: `nigh routes`".to_owned(),
+        "queue" => format!(
+            "{running} of {workers} places were taken and {queued} calls waited; add computers, or raise --concurrency"
+        ),
+        "init" => "a large module or memory to set up; deploy with --reuse to keep instances".to_owned(),
+        _ => "the function itself; `nigh logs --call` shows what it said".to_owned(),
+    };
+    Some(format!("{}: {advice}", largest.name))
 }
 
 /// A dry run's answer, for people: the forecast of this computer.
@@ -61,13 +90,16 @@ impl fmt::Display for Range<'_> {
     }
 }
 
-/// The parts in microseconds.
+/// The parts in microseconds; their sum is the total. The reset was before the call.
 pub(super) fn as_json(timing: &Timing) -> Value {
     let us = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-    let mut parts: serde_json::Map<String, Value> =
-        parts(timing).into_iter().map(|(part, time)| (part.to_owned(), us(time).into())).collect();
-    parts.insert("total".into(), us(timing.total()).into());
-    parts.into()
+    let parts = parts(timing).map(|part| (part.name.to_owned(), us(part.time)));
+    let total = parts.iter().map(|(_, us)| us).sum::<u64>();
+    let mut told: serde_json::Map<String, Value> =
+        parts.into_iter().map(|(name, us)| (name, Value::from(us))).collect();
+    told.insert("total".into(), total.into());
+    told.insert("reset".into(), us(timing.reset).into());
+    told.into()
 }
 
 /// An estimate in microseconds.
@@ -82,14 +114,22 @@ pub(super) fn estimate_as_json(estimate: &Estimate) -> Value {
     })
 }
 
-fn parts(timing: &Timing) -> [(&'static str, Duration); 6] {
+/// One part of a call's time.
+struct Part {
+    name: &'static str,
+    time: Duration,
+    what: &'static str,
+}
+
+/// In the order of the walk. Together they are the total: what nobody else accounts for is the network's.
+fn parts(timing: &Timing) -> [Part; 5] {
+    let part = |name, time, what| Part { name, time, what };
     [
-        ("network", timing.network),
-        ("broker", timing.broker),
-        ("queue", timing.queue),
-        ("init", timing.init),
-        ("run", timing.run),
-        ("reset", timing.reset),
+        part("network", timing.network, "there and back, connecting included: all that is not below"),
+        part("broker", timing.broker, "choosing a computer"),
+        part("queue", timing.queue, "waiting for a turn at the computer"),
+        part("init", timing.init, "making or taking an instance"),
+        part("run", timing.run, "in the function"),
     ]
 }
 
@@ -124,7 +164,7 @@ pub(super) fn ms(time: Duration) -> String {
 
 #[cfg(test)]
 mod tests {
-    use nigh_proto::{CallId, Digest, Load, Outcome};
+    use nigh_proto::{CallId, Digest, Outcome};
 
     use super::*;
 
@@ -141,22 +181,34 @@ mod tests {
         }
     }
 
+    const MS: fn(u64) -> Duration = Duration::from_millis;
+
     #[test]
     fn parts_are_told_in_the_order_of_the_walk_with_their_share() {
-        let ms = Duration::from_millis;
-        let timing = Timing { network: ms(1), init: ms(1), run: ms(6), ..Timing::default() };
+        let timing = Timing { network: MS(1), init: MS(1), run: MS(6), reset: MS(3), ..Timing::default() };
         let table = Breakdown(&reply(timing)).to_string();
-        let expected = "  network      1.000 ms  12.5 %  ████
-  broker       0.000 ms   0.0 %
-  queue        0.000 ms   0.0 %
-  init         1.000 ms  12.5 %  ████
-  run          6.000 ms  75.0 %  ████████████████████████
-  reset        0.000 ms   0.0 %
-  total        8.000 ms
+        let expected = "  network      1.000 ms  12.5 %  ██                there and back, connecting included: all that is not below
+  broker       0.000 ms   0.0 %                    choosing a computer
+  queue        0.000 ms   0.0 %                    waiting for a turn at the computer
+  init         1.000 ms  12.5 %  ██                making or taking an instance
+  run          6.000 ms  75.0 %  ████████████      in the function
+  total        8.000 ms                            all that this caller waited
+  reset        3.000 ms                            before this call came: making its instance as new
   computer   computer-10000 (version 2d711642b726)
   call       some-call, passed on once";
         assert_eq!(table, expected);
-        assert_eq!(as_json(&timing)["total"], 8000);
+        assert_eq!((&as_json(&timing)["total"], &as_json(&timing)["reset"]), (&8000.into(), &3000.into()));
+    }
+
+    #[test]
+    fn a_slow_call_is_explained_by_what_took_most_of_it() {
+        let slow = |timing| Breakdown(&reply(timing)).to_string();
+        let why = |timing| slow(timing).lines().find_map(|line| line.strip_prefix("  mostly     ").map(str::to_owned));
+        assert!(why(Timing { run: MS(500), queue: MS(2), ..Timing::default() }).unwrap().starts_with("run: "));
+        assert!(why(Timing { run: MS(2), queue: MS(90), ..Timing::default() }).unwrap().contains("--concurrency"));
+        assert!(why(Timing { broker: MS(90), ..Timing::default() }).unwrap().contains("nigh routes"));
+        assert_eq!(why(Timing { run: MS(10), ..Timing::default() }), None, "quick");
+        assert_eq!(why(Timing { run: MS(10), queue: MS(10), init: MS(10), ..Timing::default() }), None, "no one part");
     }
 
     #[test]

@@ -243,13 +243,13 @@ async fn lines_logged_are_kept_cut_and_followed() {
     computer.invoke(call("chatters", "")).await.unwrap();
 
     let mut client = ComputerClient::new(computer.channel());
-    let request = |follow| v1::LogsRequest { function: "chatters".into(), follow };
+    let request = |follow| v1::LogsRequest { function: "chatters".into(), follow, ..Default::default() };
     let kept: Vec<_> = client.logs(request(false)).await.unwrap().into_inner().collect().await;
     let kept: Vec<v1::LogLine> = kept.into_iter().map(Result::unwrap).collect();
     assert!(kept.len() < 40 && kept[0].text == "abcdefghijklmnopqrstuvwxyz", "{kept:?}");
     assert!(kept.last().unwrap().text.contains("1000 bytes"), "{kept:?}");
 
-    let mut all = client.logs(v1::LogsRequest { function: String::new(), follow: true }).await.unwrap().into_inner();
+    let mut all = client.logs(v1::LogsRequest { follow: true, ..Default::default() }).await.unwrap().into_inner();
     for line in &kept {
         assert_eq!(all.next().await.unwrap().unwrap(), *line);
     }
@@ -259,12 +259,26 @@ async fn lines_logged_are_kept_cut_and_followed() {
     assert_eq!((line.text.as_str(), line.level), ("nobody told me what to do", 2));
     assert_eq!((line.call_id.as_str(), line.lost), (made.id.as_str(), 0));
 
+    // Filters: by call, by level, by time.
+    let mut lines = async |request: v1::LogsRequest| -> Vec<String> {
+        let lines: Vec<_> = client.logs(request).await.unwrap().into_inner().collect().await;
+        lines.into_iter().map(|line| line.unwrap().text).collect()
+    };
+    let of_call = v1::LogsRequest { call_id: made.id.as_str()[..8].to_owned(), ..Default::default() };
+    assert_eq!(lines(of_call).await, ["nobody told me what to do"]);
+    let warnings = lines(v1::LogsRequest { level_max: Some(2), ..Default::default() }).await;
+    assert!(warnings.len() == 2 && warnings[0].contains("1000 bytes"), "{warnings:?}");
+    assert!(lines(v1::LogsRequest { since_us: line.time_us + 1, ..Default::default() }).await.is_empty());
+    let endless = v1::LogsRequest { call_id: "x".repeat(65), ..Default::default() };
+    assert_eq!(client.logs(endless).await.unwrap_err().code(), tonic::Code::InvalidArgument);
+
     let status = client.status(v1::StatusRequest {}).await.unwrap().into_inner();
     let chatters = status.functions.iter().find(|function| function.function == "chatters").unwrap();
     assert_eq!((chatters.calls, chatters.function_errors), (1, 0));
     let gives_up = status.functions.iter().find(|function| function.function == "gives-up").unwrap();
     assert_eq!((gives_up.calls, gives_up.function_errors), (1, 1));
     assert!(status.resident_bytes > 1 << 20 && gives_up.p99_us >= gives_up.p50_us);
+    assert_eq!(gives_up.latency.iter().map(|bucket| bucket.calls).sum::<u64>(), 1);
 
     let mut samples = client.stream_utilisation(v1::UtilisationRequest {}).await.unwrap().into_inner();
     assert_eq!(samples.next().await.unwrap().unwrap().load.unwrap().workers, 4);
