@@ -195,7 +195,7 @@ async fn a_call_has_few_requests_under_way() {
 /// What the computer keeps of a function's lines.
 async fn logs(edge: &Edge, function: &str) -> Vec<String> {
     let computer = edge.listing().await.computers[0].endpoint.clone();
-    let query = nigh_client::LogQuery { function: Some(function.parse().unwrap()), follow: false };
+    let query = nigh_client::LogQuery { function: Some(function.parse().unwrap()), ..Default::default() };
     let lines = nigh_client::Inspect::new(computer).logs(query).await.unwrap();
     lines.map(|line| line.unwrap().text).collect().await
 }
