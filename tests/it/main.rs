@@ -11,3 +11,4 @@ mod http;
 mod processes;
 mod tidy;
 mod tls;
+mod watching;

@@ -103,6 +103,16 @@ impl Edge {
         self.local.http().clone()
     }
 
+    /// Where the controller is.
+    pub fn controller(&self) -> Endpoint {
+        self.local.controller().clone()
+    }
+
+    /// Who serves metrics and health, and where.
+    pub fn metrics(&self) -> &[(String, Endpoint)] {
+        self.local.metrics()
+    }
+
     /// What the controller lists.
     pub async fn listing(&self) -> Listing {
         self.admin.list().await.expect("the controller lists")
