@@ -180,7 +180,7 @@ async fn permit(places: &Arc<Semaphore>) -> OwnedSemaphorePermit {
 
 fn judge(head: Wanted, module: &[u8], limits: &ModuleLimits) -> Result<Deployment, DeployError> {
     let found = inspect(module, limits)?;
-    found.check_memory(head.limits.memory_bytes)?;
+    found.check_limits(&head.limits)?;
     if found.kind != Kind::Http && !head.hosts.is_empty() {
         return Err(DeployError::HostsWithoutHttp(found.kind));
     }

@@ -8,7 +8,7 @@ use wasmparser::{
     Encoding, ExternalKind, FuncValidatorAllocations, Parser, Payload, TypeRef, ValidPayload, Validator, WasmFeatures,
 };
 
-use crate::deployment::Kind;
+use crate::deployment::{Kind, Limits};
 use crate::status::{PlatformError, Reason};
 
 pub use component::{CORE_INSTANCES_MAX, MEMORIES_MAX, TABLES_MAX, component_features};
@@ -135,6 +135,9 @@ pub enum ModuleError {
         /// The deployment's limit.
         limit: u64,
     },
+    /// A program's instance cannot serve a second call.
+    #[error("a program with `main` runs once in an instance; deploy it without --reuse, or build it with nigh-sdk")]
+    ReuseOfCommand,
 }
 
 impl From<ModuleError> for PlatformError {
@@ -305,13 +308,16 @@ const WASI_FUNCTIONS: &[&str] = &[
 ];
 
 impl Module {
-    /// Refuses a module that could not start within a deployment's memory limit.
+    /// Refuses limits under which no call of the module could succeed.
     ///
     /// # Errors
-    /// [`ModuleError::MemoryOverLimit`].
-    pub fn check_memory(&self, limit_bytes: u64) -> Result<(), ModuleError> {
-        if self.memory_bytes_min > limit_bytes {
-            return Err(ModuleError::MemoryOverLimit { wanted: self.memory_bytes_min, limit: limit_bytes });
+    /// [`ModuleError::MemoryOverLimit`] or [`ModuleError::ReuseOfCommand`].
+    pub fn check_limits(&self, limits: &Limits) -> Result<(), ModuleError> {
+        if self.memory_bytes_min > limits.memory_bytes {
+            return Err(ModuleError::MemoryOverLimit { wanted: self.memory_bytes_min, limit: limits.memory_bytes });
+        }
+        if self.kind == Kind::Command && limits.reuse > 1 {
+            return Err(ModuleError::ReuseOfCommand);
         }
         Ok(())
     }
@@ -364,11 +370,19 @@ mod tests {
     #[test]
     fn a_gibibyte_of_memory_is_over_the_default_limit() {
         let module = check(r#"(module (memory (export "memory") 16384) (func (export "_start")))"#).unwrap();
+        let default = Limits::default();
         assert_eq!(
-            module.check_memory(128 << 20).unwrap_err(),
+            module.check_limits(&default).unwrap_err(),
             ModuleError::MemoryOverLimit { wanted: 1 << 30, limit: 128 << 20 }
         );
-        assert!(module.check_memory(1 << 30).is_ok());
+        assert!(module.check_limits(&Limits { memory_bytes: 1 << 30, ..default }).is_ok());
+    }
+
+    #[test]
+    fn a_program_cannot_be_reused() {
+        let module = check(r#"(module (memory (export "memory") 1) (func (export "_start")))"#).unwrap();
+        let reused = Limits { reuse: 2, ..Limits::default() };
+        assert_eq!(module.check_limits(&reused), Err(ModuleError::ReuseOfCommand));
     }
 
     #[test]

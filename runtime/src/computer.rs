@@ -276,7 +276,7 @@ impl Computer {
             return Err(PrepareError::OtherKind { expected: deployment.kind, found: compiled.kind });
         }
         let facts = module::Module { kind: compiled.kind, memory_bytes_min: compiled.memory_bytes_min };
-        facts.check_memory(deployment.limits.memory_bytes)?;
+        facts.check_limits(&deployment.limits)?;
         let code = match &compiled.code {
             CompiledCode::Component(component) => Code::Http(Http::prepare(&self.imports, component)?),
             CompiledCode::Module(module) if compiled.kind == Kind::Native => {
