@@ -47,6 +47,9 @@ const OBEYS: &str = "(memory.copy (i32.const 64) (i32.const 1028) (i32.const 20)
 /// Bytes of its memory.
 const MEMORY: u32 = 2 << 16;
 
+/// Which number of an answer is made wrong.
+type Change = fn(&mut Numbers) -> &mut u32;
+
 #[tokio::test(flavor = "multi_thread")]
 async fn each_number_of_an_answer_wrong_in_turn_is_told() {
     let edge = Edge::start(1).await;
@@ -57,7 +60,7 @@ async fn each_number_of_an_answer_wrong_in_turn_is_told() {
     assert_eq!((&payload[..], headers.get("kx")), (&GOOD.payload()[..3], Some("vy")));
 
     let wrong = [0, 1, 3, 5, MEMORY - 19, MEMORY - 1, MEMORY, MEMORY + 1, 1 << 31, u32::MAX - 19, u32::MAX];
-    let changes: [(&str, fn(&mut Numbers) -> &mut u32); 9] = [
+    let changes: [(&str, Change); 9] = [
         ("descriptor", |numbers| &mut numbers.descriptor),
         ("status", |numbers| &mut numbers.status),
         ("head", |numbers| &mut numbers.head),

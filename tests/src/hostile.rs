@@ -55,15 +55,22 @@ pub fn limits() -> Limits {
     }
 }
 
+/// A function of this name, with these fields beside its handler.
+fn of(name: &'static str, fields: &str, handler: &str, ends: &'static [&'static str]) -> Hostile {
+    Hostile { name, module: guests::native(&format!("{IMPORTS}{fields}"), handler), ends }
+}
+
+/// Takes memory until there is no more.
+const TO_THE_LIMIT: &str = "(loop $more (br_if $more (i32.ne (memory.grow (i32.const 1)) (i32.const -1))))";
+
 /// All of them.
 pub fn all() -> Vec<Hostile> {
-    let of = |name, fields: &str, handler: &str, ends| Hostile {
-        name,
-        module: guests::native(&format!("{IMPORTS}{fields}"), handler),
-        ends,
-    };
-    let to_the_limit = "(loop $more (br_if $more (i32.ne (memory.grow (i32.const 1)) (i32.const -1))))";
-    let mut all = vec![
+    [greedy(), asking(), unsound()].into_iter().flatten().collect()
+}
+
+/// Those that take time, memory, tables and stack.
+fn greedy() -> Vec<Hostile> {
+    vec![
         of("loops", "", &forever(""), &["time-limit"]),
         of("loops-first", r#"(func (export "_initialize") (loop $l (br $l)))"#, ANSWER, &["time-limit"]),
         of(
@@ -79,7 +86,7 @@ pub fn all() -> Vec<Hostile> {
             "fills",
             "",
             &format!(
-                "{to_the_limit} {}",
+                "{TO_THE_LIMIT} {}",
                 forever("(memory.fill (i32.const 0) (i32.const 7) (i32.mul (memory.size) (i32.const 65536)))")
             ),
             &["time-limit"],
@@ -96,6 +103,12 @@ pub fn all() -> Vec<Hostile> {
             "(call $deeper (i32.const 0))",
             &["stack-limit"],
         ),
+    ]
+}
+
+/// Those that keep the host busy.
+fn asking() -> Vec<Hostile> {
+    vec![
         of("logs", "", &forever("(call $log (i32.const 3) (i32.const 0) (i32.const 65536))"), &["time-limit"]),
         of(
             "prints",
@@ -125,7 +138,7 @@ pub fn all() -> Vec<Hostile> {
         of(
             "randomness",
             "",
-            &format!("{to_the_limit} {}", forever("(drop (call $random (i32.const 0) (i32.const 16000000)))")),
+            &format!("{TO_THE_LIMIT} {}", forever("(drop (call $random (i32.const 0) (i32.const 16000000)))")),
             &["time-limit"],
         ),
         of("clocks", "", &forever("(drop (call $clock (i32.const 1) (i64.const 1) (i32.const 304)))"), &["time-limit"]),
@@ -148,6 +161,12 @@ pub fn all() -> Vec<Hostile> {
             // It may close what the host would write to.
             &["answer", "trap", "time-limit"],
         ),
+    ]
+}
+
+/// Those that end otherwise than they should, or are made to be a burden.
+fn unsound() -> Vec<Hostile> {
+    let mut all = vec![
         of("starts-badly", "(func $begin unreachable) (start $begin)", ANSWER, &["trap"]),
         of("initialises-badly", r#"(func (export "_initialize") unreachable)"#, ANSWER, &["trap"]),
         of("exits", "", "(call $exit (i32.const 3)) unreachable", &["trap"]),
