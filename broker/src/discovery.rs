@@ -1,27 +1,29 @@
 //! Keeps the forwarding table in step with the controller: a function's destinations are the live computers that have any
-//! version of it ready. While the controller is away, what was learnt stays in use.
+//! version of it ready, or bring it themselves; in a hierarchy, those that this broker is home to, and the homes of all
+//! others. While the controller is away, what was learnt stays in use.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use nigh_proto::discovery::WatchEvent;
+use nigh_proto::discovery::{self, WatchEvent};
 use nigh_proto::membership::{Knowledge, Topics, keep_watching};
-use nigh_proto::{Computer, FunctionName, Kind, NodeName, Remote};
+use nigh_proto::{Computer, Endpoint, FunctionName, Kind, NodeName, Remote};
+use nigh_routing::install::{Forwarding, Hierarchy, Objective, Offer, Topology, flat};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::routes::{Announced, Routes};
+use crate::routes::{Routes, Serving};
 
 /// Changes that may wait to be taken in, all of which are then taken in at once.
 const CHANGES_WAITING_MAX: usize = 1024;
 
-/// Follows the controller for as long as the future is polled.
-pub(crate) async fn follow(controller: Remote, routes: Arc<Routes>) {
+/// Follows the controller for as long as the future is polled; `endpoint` is where this broker takes calls, as it is announced.
+pub(crate) async fn follow(controller: Remote, endpoint: Endpoint, routes: Arc<Routes>) {
     let (tell, mut learnt) = mpsc::channel(CHANGES_WAITING_MAX);
-    let topics = Topics { functions: true, computers: true, brokers: false };
+    let topics = Topics { functions: true, computers: true, brokers: true };
     let watching = keep_watching(controller, topics, tell, CancellationToken::new());
     let applying = async {
-        let mut known = Known::default();
+        let mut known = Known::of(endpoint);
         let mut news = Vec::new();
         while learnt.recv_many(&mut news, CHANGES_WAITING_MAX).await > 0 {
             news.drain(..).for_each(|knowledge| known.learn(knowledge));
@@ -32,17 +34,31 @@ pub(crate) async fn follow(controller: Remote, routes: Arc<Routes>) {
 }
 
 /// What the controller has told.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Known {
+    /// Where this broker takes calls, as the others know it.
+    endpoint: Endpoint,
     functions: BTreeMap<FunctionName, Kind>,
     computers: HashMap<NodeName, Computer>,
+    brokers: HashMap<NodeName, Endpoint>,
+    hierarchy: Option<Hierarchy>,
 }
 
 impl Known {
+    fn of(endpoint: Endpoint) -> Self {
+        Self {
+            endpoint,
+            functions: BTreeMap::new(),
+            computers: HashMap::new(),
+            brokers: HashMap::new(),
+            hierarchy: None,
+        }
+    }
+
     fn learn(&mut self, knowledge: Knowledge) {
         match knowledge {
             Knowledge::All(events) => {
-                *self = Self::default();
+                *self = Self::of(self.endpoint.clone());
                 events.into_iter().for_each(|event| self.change(event));
             }
             Knowledge::Change(event) => self.change(event),
@@ -63,24 +79,52 @@ impl Known {
             WatchEvent::ComputerRemoved(name) => {
                 self.computers.remove(&name);
             }
-            WatchEvent::Broker(_) | WatchEvent::BrokerRemoved(_) | WatchEvent::Hierarchy(_) | WatchEvent::Synced => {}
+            WatchEvent::Broker(broker) => {
+                self.brokers.insert(broker.name, broker.endpoint);
+            }
+            WatchEvent::BrokerRemoved(name) => {
+                self.brokers.remove(&name);
+            }
+            WatchEvent::Hierarchy(told) => self.hierarchy = checked(&told),
+            WatchEvent::Synced => {}
         }
     }
 
-    /// Who serves each function deployed, if anybody.
-    fn announced(&self) -> Announced {
-        let mut announced: Announced =
-            self.functions.keys().map(|function| (function.clone(), BTreeSet::new())).collect();
-        for computer in self.computers.values() {
-            for (function, _) in &computer.ready {
-                if let Some(endpoints) = announced.get_mut(function) {
-                    endpoints.insert(computer.endpoint.clone());
-                }
-            }
-            for function in &computer.own_functions {
-                announced.entry(function.clone()).or_default().insert(computer.endpoint.clone());
-            }
+    /// Who serves each function, as this broker is to know it; a function deployed that nobody serves is there with nobody.
+    fn announced(&self) -> Serving {
+        let mut announced: Serving =
+            self.functions.keys().map(|function| (function.clone(), BTreeMap::new())).collect();
+        for ((function, endpoint), is_final) in self.table() {
+            announced.entry(function).or_default().insert(endpoint, is_final);
         }
         announced
+    }
+
+    fn table(&self) -> Forwarding<FunctionName, Endpoint> {
+        let mut offers: Vec<_> = self.computers.values().map(|computer| self.offer(computer)).collect();
+        let Some(hierarchy) = &self.hierarchy else { return flat(&offers) };
+        offers.sort_by(|one, other| one.computer.cmp(&other.computer));
+        let brokers = self.brokers.values().chain([&self.endpoint]).cloned().collect();
+        hierarchy.tables(&offers, &brokers).remove(&self.endpoint).unwrap_or_default()
+    }
+
+    fn offer(&self, computer: &Computer) -> Offer<FunctionName, Endpoint> {
+        let ready = computer.ready.iter().map(|(function, _)| function);
+        let ready = ready.filter(|function| self.functions.contains_key(*function));
+        let functions = ready.chain(&computer.own_functions).cloned().collect();
+        Offer { computer: computer.endpoint.clone(), functions }
+    }
+}
+
+/// The hierarchy that was told of; none where it makes no sense, as then every broker that knows every computer still serves.
+fn checked(told: &discovery::Hierarchy) -> Option<Hierarchy> {
+    let topology = Topology::new(told.addresses.clone(), told.distances.clone()).map_err(|error| error.to_string());
+    let objective = told.objective.parse::<Objective>().map_err(|error| error.to_string());
+    match (topology, objective) {
+        (Ok(topology), Ok(objective)) => Some(Hierarchy { topology, objective }),
+        (Err(error), _) | (_, Err(error)) => {
+            tracing::error!(%error, "the controller's hierarchy makes no sense, going on without");
+            None
+        }
     }
 }

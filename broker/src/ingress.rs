@@ -1,6 +1,7 @@
 //! The doors: calls over gRPC, calls over HTTP, and the forwarding table. What passes them is a checked value.
 
 pub(crate) mod http;
+mod older;
 mod table;
 
 use std::net::SocketAddr;
@@ -67,8 +68,8 @@ pub(crate) async fn serve(
     let calls = channel::serve(services, door(listeners.calls), stop.clone());
     let table = async {
         let Some(listener) = listeners.table else { return Ok(()) };
-        let table = table::service(routes.clone());
-        let services = channel::server_within(&config.server).add_service(table);
+        let (table, older) = (table::service(routes.clone()), older::service(routes.clone()));
+        let services = channel::server_within(&config.server).add_service(table).add_service(older);
         channel::serve(services, door(listener), stop.clone()).await
     };
     let http = async {

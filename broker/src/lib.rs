@@ -67,7 +67,9 @@ pub async fn run(listeners: Listeners, config: Config, shutdown: CancellationTok
     }
     let (cut, leave, stop) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
     let broker = Arc::new(Broker::new(routes.clone(), &config, cut.clone()));
-    let _discovery = config.controller_remote().map(|controller| spawn(discovery::follow(controller, routes.clone())));
+    let endpoint = announcement.endpoint.clone();
+    let _discovery =
+        config.controller_remote().map(|controller| spawn(discovery::follow(controller, endpoint, routes.clone())));
     let (_node, announced) = watch::channel(Node::Broker(announcement));
     let announced_there = announced.clone();
     let announcer = config

@@ -20,11 +20,8 @@ pub(crate) const BY_HAND_MAX: usize = 65_536;
 /// When to come again while the controller has not been heard of, or nobody has a function ready.
 const UNKNOWN_RETRY_AFTER: Duration = Duration::from_millis(500);
 
-/// Who serves each function.
-pub(crate) type Announced = BTreeMap<FunctionName, BTreeSet<Endpoint>>;
-
-/// Destinations set by hand: of each function where, and whether it runs calls itself.
-type ByHand = BTreeMap<FunctionName, BTreeMap<Endpoint, bool>>;
+/// Who serves each function: where, and whether it runs calls itself.
+pub(crate) type Serving = BTreeMap<FunctionName, BTreeMap<Endpoint, bool>>;
 
 /// The forwarding table, shared by all calls. Its lock is held for a decision or a lesson, never across an await.
 #[derive(Debug)]
@@ -51,8 +48,8 @@ struct Links {
 /// What the table is made of. Its lock is taken before the table's.
 #[derive(Default)]
 struct Plan {
-    announced: Announced,
-    by_hand: ByHand,
+    announced: Serving,
+    by_hand: Serving,
     /// Connections in use, so that one endpoint has one whatever the number of its functions.
     known: HashMap<Endpoint, WeakConnection>,
 }
@@ -159,7 +156,7 @@ impl Routes {
 
     /// Puts what the controller knows in place of what it knew; all at once for the calls. What was learnt of
     /// destinations that stay is kept.
-    pub(crate) fn announce(&self, announced: Announced, kinds: BTreeMap<FunctionName, Kind>) {
+    pub(crate) fn announce(&self, announced: Serving, kinds: BTreeMap<FunctionName, Kind>) {
         self.kinds.store(Arc::new(kinds));
         let mut plan = self.plan.lock();
         let before = std::mem::replace(&mut plan.announced, announced);
@@ -212,7 +209,7 @@ impl Routes {
         if !announced.contains_key(function) && !by_hand.contains_key(function) {
             return Err(PlatformError::unknown_function(function));
         }
-        let was_announced = announced.get_mut(function).is_some_and(|endpoints| endpoints.remove(endpoint));
+        let was_announced = announced.get_mut(function).is_some_and(|endpoints| endpoints.remove(endpoint).is_some());
         let was_by_hand = by_hand.get_mut(function).is_some_and(|endpoints| endpoints.remove(endpoint).is_some());
         if !was_announced && !was_by_hand {
             return Err(PlatformError::malformed(format!("{function} has no route to {endpoint}")));
@@ -351,8 +348,9 @@ impl Plan {
             return None;
         }
         let meters = meters.of(function.as_str());
-        let by_hand_endpoints = by_hand.into_iter().flat_map(BTreeMap::keys);
-        let endpoints: BTreeSet<&Endpoint> = announced.into_iter().flatten().chain(by_hand_endpoints).collect();
+        // What is set by hand wins over what is announced.
+        let serving: BTreeMap<&Endpoint, bool> =
+            announced.into_iter().chain(by_hand).flatten().map(|(endpoint, is_final)| (endpoint, *is_final)).collect();
         let known = &mut self.known;
         let mut destination = |endpoint: &Endpoint| {
             known.get(endpoint).and_then(|known| known.upgrade(&meters)).unwrap_or_else(|| {
@@ -362,20 +360,18 @@ impl Plan {
                 destination
             })
         };
-        let member =
-            |endpoint| Member { destination: destination(endpoint), is_final: is_final(announced, by_hand, endpoint) };
-        Some(endpoints.into_iter().map(member).collect())
+        let member = |(endpoint, is_final)| Member { destination: destination(endpoint), is_final };
+        Some(serving.into_iter().map(member).collect())
     }
 }
 
-/// Whether a destination runs calls itself: those set by hand as they were set, those announced always.
+/// Whether a destination runs calls itself: as set by hand, else as announced.
 fn is_final(
-    announced: Option<&BTreeSet<Endpoint>>,
+    announced: Option<&BTreeMap<Endpoint, bool>>,
     by_hand: Option<&BTreeMap<Endpoint, bool>>,
     endpoint: &Endpoint,
 ) -> bool {
-    let set = by_hand.and_then(|endpoints| endpoints.get(endpoint).copied());
-    set.unwrap_or_else(|| announced.is_some_and(|endpoints| endpoints.contains(endpoint)))
+    by_hand.into_iter().chain(announced).find_map(|endpoints| endpoints.get(endpoint).copied()).unwrap_or(false)
 }
 
 impl std::fmt::Debug for Plan {

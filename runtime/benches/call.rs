@@ -4,12 +4,7 @@
 //!
 //! `cargo bench -p nigh-runtime --bench call [-- --rounds 9 --ms 150]`
 #![expect(clippy::print_stdout, reason = "a bench prints its tables")]
-#![expect(
-    clippy::cast_precision_loss,
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "figures of a bench"
-)]
+#![expect(clippy::cast_precision_loss, reason = "figures of a bench")]
 
 use std::hint::black_box;
 use std::sync::Arc;

@@ -142,3 +142,46 @@ async fn an_address_that_nobody_could_reach_is_not_announced() {
     eventually("it is announced", || async { !controller.announced().is_empty() }).await;
     assert_eq!(controller.announced()[0].table_endpoint, format!("edge-7.local:{port}"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_a_hierarchy_a_broker_calls_its_own_computers_and_the_homes_of_all_others() {
+    let (mine, other) = (FakeComputer::echo().await, FakeComputer::echo().await);
+    // As seen by the controller, the other broker and its computer are at another address of this machine.
+    let port = |endpoint: &Endpoint| endpoint.as_str().rsplit_once(':').unwrap().1.to_owned();
+    let elsewhere = |endpoint: &Endpoint| format!("localhost:{}", port(endpoint)).parse::<Endpoint>().unwrap();
+    let hierarchy = nigh_proto::discovery::Hierarchy {
+        addresses: vec!["127.0.0.1".into(), "localhost".into()],
+        distances: vec![0.0, 1.0, 1.0, 0.0],
+        objective: "min-max".into(),
+    };
+    let home: Endpoint = "localhost:6473".parse().unwrap();
+    let other_broker = nigh_proto::Broker {
+        name: "broker-2".parse().unwrap(),
+        endpoint: home.clone(),
+        table_endpoint: None,
+        http_endpoint: None,
+        older: false,
+    };
+    let controller = FakeController::start(vec![
+        WatchEvent::Hierarchy(std::sync::Arc::new(hierarchy)),
+        deployed("f"),
+        alive("computer-1", &mine.endpoint, &["f"]),
+        alive("computer-2", &elsewhere(&other.endpoint), &["f"]),
+        WatchEvent::Broker(other_broker),
+    ])
+    .await;
+    let broker = following(&controller).await;
+    eventually("both are known", || async {
+        broker.routes().await.first().is_some_and(|route| route.destinations.len() == 2)
+    })
+    .await;
+    let own = broker.destination(&mine.endpoint).await;
+    let homes = broker.destination(&home).await;
+    assert!(own.is_final && !homes.is_final, "a home is no computer");
+    controller.change(WatchEvent::BrokerRemoved("broker-2".parse().unwrap()));
+    eventually("its computer has a new home", || async {
+        let routes = broker.routes().await;
+        routes[0].destinations.len() == 2 && routes[0].destinations.iter().all(|destination| destination.is_final)
+    })
+    .await;
+}

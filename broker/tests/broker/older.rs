@@ -179,3 +179,47 @@ impl nigh_proto::v1::broker_server::Broker for Nothing {
         Ok(tonic::Response::new(v1::FlushRoutesResponse {}))
     }
 }
+
+#[tokio::test]
+async fn an_older_controller_or_operator_reads_and_writes_both_tables() {
+    use nigh_proto::older::rpc::edge_router_client::EdgeRouterClient;
+    use nigh_proto::older::rpc::edge_router_conf::Action;
+    use nigh_proto::older::rpc::{EdgeRouterConf, TableId, Void};
+
+    let broker = TestBroker::start(config()).await;
+    let mut client = EdgeRouterClient::new(channel::connect_lazy(broker.table.clone()));
+    let change = |destination: &str, weight, is_final| EdgeRouterConf {
+        action: Action::Change.into(),
+        lambda: "f".into(),
+        destination: destination.into(),
+        weight,
+        r#final: is_final,
+    };
+    assert_eq!(client.get_num_tables(Void {}).await.unwrap().into_inner().value, 2);
+    for (wanted, ok) in [
+        (change("127.0.0.1:10000", 1.0, true), true),
+        (change("127.0.0.1:6473", 2.0, false), true),
+        (change("127.0.0.1:10001", 0.0, true), false),
+        (change("127.0.0.1:10001", -1.0, true), false),
+        (change("nowhere", 1.0, true), false),
+    ] {
+        let msg = client.configure(wanted.clone()).await.unwrap().into_inner().msg;
+        assert_eq!(!msg.starts_with("Error"), ok, "{wanted:?}: {msg}");
+    }
+    let mut table = async |value| {
+        let entries = client.get_table(TableId { value }).await.unwrap().into_inner().entries;
+        entries.into_iter().map(|entry| (entry.destination, entry.r#final)).collect::<Vec<_>>()
+    };
+    let both = [("127.0.0.1:10000".to_owned(), true), ("127.0.0.1:6473".to_owned(), false)];
+    assert_eq!(table(0).await, both);
+    assert_eq!(table(1).await, both[..1]);
+    assert!(table(2).await.is_empty(), "there are two tables");
+    let remove = EdgeRouterConf { action: Action::Remove.into(), ..change("127.0.0.1:10000", 0.0, false) };
+    for _ in 0..2 {
+        let mut client = EdgeRouterClient::new(channel::connect_lazy(broker.table.clone()));
+        assert_eq!(client.configure(remove.clone()).await.unwrap().into_inner().msg, "OK", "twice does no harm");
+    }
+    let mut client = EdgeRouterClient::new(channel::connect_lazy(broker.table.clone()));
+    client.configure(EdgeRouterConf { action: Action::Flush.into(), ..EdgeRouterConf::default() }).await.unwrap();
+    assert!(client.get_table(TableId { value: 0 }).await.unwrap().into_inner().entries.is_empty());
+}
