@@ -242,8 +242,14 @@ mod tests {
                 .collect()
         };
         assert_eq!(allowed(Role::Controller), ["Routes", "SetRoute", "RemoveRoute", "FlushRoutes"]);
-        assert_eq!(allowed(Role::Client), ["Invoke", "InvokeStream", "List", "StreamUtilisation", "Status", "Routes"]);
-        assert_eq!(allowed(Role::Computer), ["Invoke", "InvokeStream", "Announce", "Withdraw", "Watch", "FetchModule"]);
+        assert_eq!(
+            allowed(Role::Client),
+            ["Invoke", "InvokeStream", "Exchange", "List", "StreamUtilisation", "Status", "Routes"]
+        );
+        assert_eq!(
+            allowed(Role::Computer),
+            ["Invoke", "InvokeStream", "Exchange", "Announce", "Withdraw", "Watch", "FetchModule"]
+        );
         assert!(!allowed(Role::Broker).contains(&"Deploy") && !allowed(Role::Broker).contains(&"SetRoute"));
         let operators: Vec<_> = allowed(Role::Operator);
         assert!(operators.contains(&"Deploy") && operators.contains(&"Logs") && !operators.contains(&"Announce"));

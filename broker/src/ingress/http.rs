@@ -18,9 +18,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Router;
-use axum::body::{Body, HttpBody as _};
+use axum::body::Body;
 use axum::extract::{ConnectInfo, Request, State};
-use axum::http::{Method, StatusCode, header};
+use axum::http::{Method, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::{any, get};
@@ -75,18 +75,11 @@ pub(crate) async fn serve(
 /// While a request is being answered, the silence of who waits is patience.
 async fn keep_busy(ConnectInfo(Caller(peer)): ConnectInfo<Caller>, request: Request, next: Next) -> Response {
     let busy = peer.busy.begin();
-    let has_body = request.method() != Method::HEAD;
-    let (mut head, body) = next.run(request).await.into_parts();
-    let has_body = has_body && !matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    // The body that is handed over below does not tell its length, which those who read it may rely on.
-    if let Some(bytes) = body.size_hint().exact().filter(|_| has_body) {
-        head.headers.entry(header::CONTENT_LENGTH).or_insert(bytes.into());
-    }
+    let answer = next.run(request).await;
     // Until the last byte of the answer is handed over.
-    Response::from_parts(head, body).map(|body| {
-        Body::new(body.map_frame(move |frame| {
+    answer.map(|body| {
+        Body::new(body.inspect_frame(move |_| {
             let _held = &busy;
-            frame
         }))
     })
 }
