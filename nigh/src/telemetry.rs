@@ -22,7 +22,7 @@ pub(crate) enum LogFormat {
 /// Begins logging to standard error; `default` is the filter where the environment says nothing.
 pub(crate) fn start(format: LogFormat, default: &str) -> anyhow::Result<()> {
     let chosen = env::var(FILTER_VARIABLE).ok().filter(|filter| !filter.is_empty());
-    let filter = EnvFilter::try_new(chosen.as_deref().unwrap_or(default))
+    let filter = EnvFilter::try_new(filter_of(chosen.as_deref().unwrap_or(default)))
         .with_context(|| format!("{FILTER_VARIABLE} is no filter; try {FILTER_VARIABLE}=debug"))?;
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     let started = match format {
@@ -30,4 +30,27 @@ pub(crate) fn start(format: LogFormat, default: &str) -> anyhow::Result<()> {
         LogFormat::Json => lines.json().try_init(),
     };
     started.map_err(|error| anyhow::anyhow!("cannot begin logging: {error}"))
+}
+
+/// A level alone is of this program's own crates: below `info`, transports and compilers tell of every frame and pass. Who
+/// wants that asks for them by name.
+fn filter_of(chosen: &str) -> String {
+    match chosen {
+        "debug" | "trace" => format!("info,nigh={chosen}"),
+        chosen => chosen.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_level_alone_is_of_this_program_and_anything_else_stands_as_it_is() {
+        assert_eq!(filter_of("debug"), "info,nigh=debug");
+        for chosen in ["warn", "debug,h2=trace", "info,nigh_broker=trace"] {
+            assert_eq!(filter_of(chosen), chosen);
+        }
+        assert!(EnvFilter::try_new(filter_of("trace")).is_ok());
+    }
 }

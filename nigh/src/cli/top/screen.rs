@@ -43,8 +43,8 @@ impl Screen {
         // To the end of the line with the old colours and text gone, and no line feed after the last: that would scroll.
         let drawn: Vec<String> = lines.map(|line| format!("{line}\u{1b}[K")).collect();
         self.0.move_cursor_to(0, 0)?;
-        self.0.write_str(&drawn.join("\r\n"))?;
-        self.0.clear_to_end_of_screen()?;
+        // What is below goes too; `clear_to_end_of_screen` would begin at the start of the last line.
+        self.0.write_str(&(drawn.join("\r\n") + "\u{1b}[J"))?;
         self.0.flush()
     }
 }
