@@ -109,9 +109,7 @@ impl Known {
     }
 
     fn offer(&self, computer: &Computer) -> Offer<FunctionName, Endpoint> {
-        let ready = computer.ready.iter().map(|(function, _)| function);
-        let ready = ready.filter(|function| self.functions.contains_key(*function));
-        let functions = ready.chain(&computer.own_functions).cloned().collect();
+        let functions = computer.serves(|function| self.functions.contains_key(function)).cloned().collect();
         Offer { computer: computer.endpoint.clone(), functions }
     }
 }

@@ -50,7 +50,6 @@ impl WantedTables {
 }
 
 fn offer(computer: &Computer, is_deployed: impl Fn(&FunctionName) -> bool) -> Offer<FunctionName, Endpoint> {
-    let ready = computer.ready.iter().map(|(function, _)| function).filter(|function| is_deployed(function));
-    let functions = ready.chain(&computer.own_functions).cloned().collect();
+    let functions = computer.serves(is_deployed).cloned().collect();
     Offer { computer: computer.endpoint.clone(), functions }
 }

@@ -137,6 +137,12 @@ impl Computer {
         })
     }
 
+    /// The functions that it serves: those it has ready that are still deployed, and those it brings itself.
+    pub fn serves(&self, is_deployed: impl Fn(&FunctionName) -> bool) -> impl Iterator<Item = &FunctionName> {
+        let ready = self.ready.iter().map(|(function, _)| function).filter(move |function| is_deployed(function));
+        ready.chain(&self.own_functions)
+    }
+
     /// The computer as its message.
     pub fn to_wire(&self) -> v1::ComputerInfo {
         let ready = |(function, version): &(FunctionName, Digest)| v1::FunctionVersion {

@@ -176,19 +176,29 @@ pub fn inspect(bytes: &[u8], limits: &ModuleLimits) -> Result<Module, ModuleErro
         return component::inspect(bytes, limits);
     }
     let mut facts = Facts::default();
-    let mut validator = Validator::new_with_features(features());
+    validate(bytes, features(), |payload| facts.take(payload, limits))?;
+    facts.judge()
+}
+
+/// Shows each section of a module or component to `take`, and validates what it lets pass.
+fn validate(
+    bytes: &[u8],
+    features: WasmFeatures,
+    mut take: impl FnMut(&Payload<'_>) -> Result<(), ModuleError>,
+) -> Result<(), ModuleError> {
+    let mut validator = Validator::new_with_features(features);
     let mut allocations = FuncValidatorAllocations::default();
     for payload in Parser::new(0).parse_all(bytes) {
         let payload = payload.map_err(invalid)?;
         // Bounds before validation: that is what makes validation cheap enough for strangers' files.
-        facts.take(&payload, limits)?;
+        take(&payload)?;
         if let ValidPayload::Func(function, body) = validator.payload(&payload).map_err(invalid)? {
             let mut function = function.into_validator(allocations);
             function.validate(&body).map_err(invalid)?;
             allocations = function.into_allocations();
         }
     }
-    facts.judge()
+    Ok(())
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "used as a function of map_err")]

@@ -1,8 +1,8 @@
 //! What a component must look like: valid, within bounds, a handler of HTTP requests, with imports of WASI 0.2 alone.
 
-use wasmparser::{Encoding, FuncValidatorAllocations, Parser, Payload, TypeRef, ValidPayload, Validator, WasmFeatures};
+use wasmparser::{Encoding, Payload, TypeRef, WasmFeatures};
 
-use super::{Module, ModuleError, ModuleLimits, features, invalid, over};
+use super::{Module, ModuleError, ModuleLimits, features, invalid, over, validate};
 use crate::deployment::Kind;
 
 /// Core instances of one component instance, at most: its modules and the shims that toolchains put between them.
@@ -37,18 +37,7 @@ pub fn component_features() -> WasmFeatures {
 /// Judges a component; reads all of it once.
 pub(super) fn inspect(bytes: &[u8], limits: &ModuleLimits) -> Result<Module, ModuleError> {
     let mut facts = Facts::default();
-    let mut validator = Validator::new_with_features(component_features());
-    let mut allocations = FuncValidatorAllocations::default();
-    for payload in Parser::new(0).parse_all(bytes) {
-        let payload = payload.map_err(invalid)?;
-        // As for modules: bounds before validation.
-        facts.take(&payload, limits)?;
-        if let ValidPayload::Func(function, body) = validator.payload(&payload).map_err(invalid)? {
-            let mut function = function.into_validator(allocations);
-            function.validate(&body).map_err(invalid)?;
-            allocations = function.into_allocations();
-        }
-    }
+    validate(bytes, component_features(), |payload| facts.take(payload, limits))?;
     facts.judge()
 }
 

@@ -65,7 +65,7 @@ async fn announce(mut client: EdgeControllerClient<Channel>, node: &Node) -> Res
 }
 
 fn computer_info(computer: &crate::Computer) -> rpc::ComputerInfo {
-    let functions = computer.ready.iter().map(|(function, _)| function).chain(&computer.own_functions);
+    let functions = computer.serves(|_| true);
     let container = |function: &crate::FunctionName| rpc::Container {
         name: function.to_string(),
         processor: std::env::consts::ARCH.to_owned(),

@@ -5,6 +5,7 @@ mod fairness;
 mod impedance;
 mod random;
 mod turns;
+mod weights;
 
 use std::fmt;
 use std::str::FromStr;
