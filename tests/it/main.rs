@@ -7,6 +7,7 @@ mod doors;
 mod edge;
 mod hostile;
 mod hostile_abi;
+mod hostile_neighbour;
 mod http;
 mod processes;
 mod tidy;

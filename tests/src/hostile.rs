@@ -35,7 +35,8 @@ const IMPORTS: &str = r#"
     (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))"#;
 
 /// An answer with nothing in it.
-const ANSWER: &str = "(i32.store (i32.const 68) (i32.const 128)) (i32.store (i32.const 72) (i32.const 4)) i32.const 64";
+pub(crate) const ANSWER: &str =
+    "(i32.store (i32.const 68) (i32.const 128)) (i32.store (i32.const 72) (i32.const 4)) i32.const 64";
 
 /// For ever.
 fn forever(body: &str) -> String {
@@ -199,40 +200,4 @@ pub fn works() -> Bytes {
         (i32.store (i32.const 68) (i32.const 128)) (i32.store (i32.const 72) (i32.const 4))
         (i32.store (i32.const 76) (i32.const 512)) (i32.store (i32.const 80) (i32.const 8)) i32.const 64",
     )
-}
-
-/// Modules that are work for whoever compiles them. Each may be refused or take its time, but must not hold anybody else.
-pub fn compile_bombs() -> Vec<(&'static str, Bytes)> {
-    let text = |fields: String| guests::native(&fields, ANSWER);
-    let repeated = |count: usize, what: &str| what.repeat(count);
-    let local =
-        "(local.set $x (i64.add (i64.mul (local.get $x) (local.get $x)) (i64.load (i32.wrap_i64 (local.get $x)))))";
-    let nested =
-        |depth: usize| format!("{} local.get $x br_if 0 {}", repeated(depth, "block "), repeated(depth, "end "));
-    let targets = repeated(20_000, "0 ");
-    vec![
-        ("a-huge-function", text(format!("(func (local $x i64) {})", repeated(4_000, local)))),
-        (
-            "many-locals",
-            text(repeated(4, &format!("(func (local {}) (local.set 7 (i64.const 1)))", repeated(40_000, "i64 ")))),
-        ),
-        (
-            "giant-tables-of-branches",
-            text(repeated(2, &format!("(func (param i32) (block (br_table {targets} (local.get 0))))"))),
-        ),
-        ("deep-nesting", text(format!("(func (param $x i32) {})", nested(20_000)))),
-        (
-            "many-types",
-            text(
-                (0..5_000u32)
-                    .map(|n| {
-                        let params: String =
-                            (0..15).map(|bit| if n >> bit & 1 == 0 { " i32" } else { " i64" }).collect();
-                        format!("(type (func (param{params})))")
-                    })
-                    .collect(),
-            ),
-        ),
-        ("many-functions", text(repeated(8_000, "(func (result i32) i32.const 7)"))),
-    ]
 }

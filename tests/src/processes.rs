@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use nigh_client::{Admin, Caller, CallerLimits, DeployRequest};
-use nigh_proto::{Call, Endpoint, Limits};
+use nigh_proto::{Call, Deployment, Endpoint, Limits};
 use tempfile::TempDir;
 
 use crate::edge::answer;
@@ -157,13 +157,24 @@ pub struct Processes {
 impl Processes {
     /// An edge with so many computers, ready for deployments.
     pub async fn start(computers: usize) -> Self {
-        Self::start_within(computers, None).await
+        Self::start_as(computers, None, "").await
     }
 
     /// The same, where each computer may have so many bytes of address space.
     pub async fn start_within(computers: usize, address_space: Option<u64>) -> Self {
+        Self::start_as(computers, address_space, "").await
+    }
+
+    /// The same with these settings (TOML) in each computer's file.
+    pub async fn start_with(computers: usize, settings: &str) -> Self {
+        Self::start_as(computers, None, settings).await
+    }
+
+    async fn start_as(computers: usize, address_space: Option<u64>, settings: &str) -> Self {
         let data = TempDir::new().expect("a folder for the test");
         let folder = |name: &str| path(&data.path().join(name));
+        let file = folder("computer.toml");
+        std::fs::write(&file, settings).expect("the folder is the test's own");
         let controller = Role::start("controller", "endpoint", &["--data-dir", &folder("controller")]);
         let at = controller.endpoint.to_string();
         let broker_arguments =
@@ -173,9 +184,9 @@ impl Processes {
             .map(|n| {
                 let name = format!("computer-{n}");
                 let memory = if address_space.is_some() { "512MiB" } else { "2GiB" };
-                let arguments =
-                    ["--controller", &at, "--name", &name, "--data-dir", &folder(&name), "--memory", memory];
-                Role::start_within("computer", "endpoint", &arguments, address_space)
+                let data_dir = folder(&name);
+                let own = ["--config", &file, "--name", &name, "--data-dir", &data_dir, "--memory", memory];
+                Role::start_within("computer", "endpoint", &[&["--controller", &at], &own[..]].concat(), address_space)
             })
             .collect();
         let edge = Self { controller, broker, computers, _data: data };
@@ -197,10 +208,15 @@ impl Processes {
 
     /// Deploys and waits until every computer is ready.
     pub async fn try_deploy(&self, name: &str, module: Bytes, limits: Limits) -> anyhow::Result<()> {
-        let request = DeployRequest { name: name.parse()?, limits, directories: Vec::new(), hosts: Vec::new() };
-        let deployed = self.admin().deploy(request, module, |_| {}).await?.deployment;
+        let deployed = self.upload(name, module, limits).await?;
         self.admin().await_ready(&deployed.name, deployed.version, PATIENCE, |_| {}).await?;
         Ok(())
+    }
+
+    /// Deploys and does not wait for the computers.
+    pub async fn upload(&self, name: &str, module: Bytes, limits: Limits) -> anyhow::Result<Deployment> {
+        let request = DeployRequest { name: name.parse()?, limits, directories: Vec::new(), hosts: Vec::new() };
+        Ok(self.admin().deploy(request, module, |_| {}).await?.deployment)
     }
 
     /// Waits until all computers are announced with the function and the broker routes to it.
@@ -228,7 +244,8 @@ impl Processes {
         answer(self.caller().invoke(call).await.expect("the platform does its part"))
     }
 
-    fn admin(&self) -> Admin {
+    /// Asks the controller.
+    pub fn admin(&self) -> Admin {
         Admin::new(self.controller.endpoint.clone())
     }
 
