@@ -12,10 +12,11 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("proto", &[]),
     ("telemetry", &["nigh-proto"]),
     ("routing", &[]),
+    ("model", &[]),
     ("sdk", &[]),
     ("client", &["nigh-proto"]),
     ("broker", &["nigh-proto", "nigh-routing", "nigh-telemetry"]),
-    ("runtime", &["nigh-proto", "nigh-routing", "nigh-telemetry"]),
+    ("runtime", &["nigh-model", "nigh-proto", "nigh-routing", "nigh-telemetry"]),
     ("controller", &["nigh-proto", "nigh-routing", "nigh-telemetry"]),
     (
         "nigh",
@@ -23,6 +24,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "nigh-broker",
             "nigh-client",
             "nigh-controller",
+            "nigh-model",
             "nigh-proto",
             "nigh-routing",
             "nigh-runtime",
@@ -173,18 +175,21 @@ fn every_crate_is_on_the_map_and_follows_the_lints() {
 }
 
 #[test]
-fn routing_is_pure() {
-    let manifest: toml::Table = fs::read_to_string(root().join("routing/Cargo.toml")).unwrap().parse().unwrap();
+fn routing_and_the_model_are_pure() {
     let impure = ["tokio", "tonic", "futures-util", "axum", "async-trait"];
-    let dependencies = manifest["dependencies"].as_table().unwrap();
-    assert_none(
-        "impure dependencies of routing",
-        impure.iter().filter(|name| dependencies.contains_key(**name)).map(ToString::to_string).collect(),
-    );
     let clocks = ["Instant", "SystemTime", "thread_rng", "await"];
-    let offenders = sources().into_iter().filter(|(name, _)| name.starts_with("routing/src"));
-    let offenders = offenders.filter(|(_, text)| clocks.iter().any(|word| names(without_tests(text), word)));
-    assert_none("clocks, dice or tasks in routing", offenders.map(|(name, _)| name).collect());
+    for folder in ["routing", "model"] {
+        let manifest = fs::read_to_string(root().join(folder).join("Cargo.toml")).unwrap();
+        let manifest: toml::Table = manifest.parse().unwrap();
+        let dependencies = manifest["dependencies"].as_table().unwrap();
+        assert_none(
+            &format!("impure dependencies of {folder}"),
+            impure.iter().filter(|name| dependencies.contains_key(**name)).map(ToString::to_string).collect(),
+        );
+        let offenders = sources().into_iter().filter(|(name, _)| name.starts_with(&format!("{folder}/src")));
+        let offenders = offenders.filter(|(_, text)| clocks.iter().any(|word| names(without_tests(text), word)));
+        assert_none(&format!("clocks, dice or tasks in {folder}"), offenders.map(|(name, _)| name).collect());
+    }
 }
 
 #[test]
