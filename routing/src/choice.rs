@@ -1,10 +1,14 @@
 //! What a policy keeps of one function's destinations, and how it chooses among those in use.
 
+use std::hash::Hash;
 use std::time::Duration;
 
 use rand::{Rng, RngExt as _};
 
+use crate::estimate::{Estimates, Estimator};
 use crate::forwarding::{Selector, Tuner};
+use crate::outcome::Report;
+use crate::peer::Peers;
 use crate::policy::{Policy, Strategy};
 use crate::slot::Slot;
 use crate::tree::{Least, Node as _, Share, Tree};
@@ -23,11 +27,53 @@ pub(crate) enum Choice {
     /// Latencies, which the route keeps anyway.
     LeastLatency,
     /// The fewest calls under way; among equals, whoever had none for longest.
-    LeastOutstanding { least: Tree<Least>, turns: u32 },
+    LeastOutstanding { least: Tree<Least>, turns: Vec<u32>, last_turn: u32 },
     /// Draws so many by their shares, and takes the one with the least cost.
     Draw { shares: Tree<Share>, in_use: usize, choices: u32, by: Cost },
     /// Chooses by weight, which is made of latencies.
     Weighted { selector: Selector, tuner: Tuner },
+    /// The least estimate.
+    Estimated { estimator: Estimator, estimates: Vec<Estimates> },
+}
+
+/// What is known when a call asks for a destination.
+pub(crate) struct Situation<'a, K> {
+    pub(crate) slots: &'a [Slot<K>],
+    pub(crate) peers: &'a Peers<K>,
+    pub(crate) latencies: &'a Tree<Least>,
+    /// Where the call has failed already.
+    pub(crate) excluded: Option<usize>,
+    /// Of its payload.
+    pub(crate) bytes: f64,
+    pub(crate) now: Duration,
+}
+
+impl<K: Clone + Eq + Hash> Situation<'_, K> {
+    /// The destinations that may be chosen.
+    fn candidates(&self) -> impl Iterator<Item = usize> {
+        let is_candidate = |(at, slot): &(usize, &Slot<K>)| slot.health.is_in_use() && Some(*at) != self.excluded;
+        self.slots.iter().enumerate().filter(is_candidate).map(|(at, _)| at)
+    }
+
+    fn cost(&self, by: Cost, at: usize) -> f64 {
+        let slot = &self.slots[at];
+        let cost = match by {
+            Cost::Predicted => slot.model.predict(self.bytes, self.peers.at(slot.peer), self.now.as_secs_f64()),
+            Cost::Peak { decay } => slot.peak.cost(slot.in_flight, decay, self.now),
+        };
+        cost / slot.ramp(self.now)
+    }
+
+    /// By estimate, then by calls under way, then by order.
+    fn least_estimated(&self, estimates: &[Estimates]) -> Option<usize> {
+        let estimated = self.candidates().map(|at| {
+            let slot = &self.slots[at];
+            let seconds = estimates[at].estimate(self.bytes, self.peers.at(slot.peer), slot.in_flight, self.now);
+            (seconds, slot.in_flight, at)
+        });
+        let least = estimated.min_by(|one, other| one.0.total_cmp(&other.0).then(one.1.cmp(&other.1)));
+        least.map(|(_, _, at)| at)
+    }
 }
 
 /// By what destinations that were drawn are compared.
@@ -45,11 +91,12 @@ impl Choice {
         match strategy.policy {
             Policy::Predict { choices } => draw(choices, Cost::Predicted),
             Policy::P2cEwma { decay } => draw(2, Cost::Peak { decay }),
-            Policy::LeastOutstanding => Self::LeastOutstanding { least: Tree::new(0), turns: 0 },
+            Policy::LeastOutstanding => Self::LeastOutstanding { least: Tree::new(0), turns: Vec::new(), last_turn: 0 },
             Policy::LeastLatency => Self::LeastLatency,
             Policy::Weighted(selection) => {
                 Self::Weighted { selector: Selector::new(selection), tuner: Tuner::new(strategy.optimizer) }
             }
+            Policy::Estimated(estimator) => Self::Estimated { estimator, estimates: Vec::new() },
         }
     }
 
@@ -57,11 +104,21 @@ impl Choice {
     pub(crate) fn reorder(&mut self, from: &[Option<usize>], now: Duration) {
         match self {
             Self::LeastLatency => {}
-            Self::LeastOutstanding { least, .. } => *least = Tree::new(from.len()),
+            Self::LeastOutstanding { least, turns, .. } => {
+                *least = Tree::new(from.len());
+                let old = std::mem::take(turns);
+                *turns = from.iter().map(|from| from.map_or(0, |at| old[at])).collect();
+            }
             Self::Draw { shares, in_use, .. } => (*shares, *in_use) = (Tree::new(from.len()), 0),
             Self::Weighted { selector, tuner } => {
                 selector.reorder(from, WEIGHT_ASSUMED, now);
                 tuner.reorder(from);
+            }
+            Self::Estimated { estimator, estimates } => {
+                let mut old: Vec<_> = std::mem::take(estimates).into_iter().map(Some).collect();
+                let mut kept = |from: Option<usize>| old[from?].take();
+                let new = || Estimates::new(*estimator);
+                *estimates = from.iter().map(|from| kept(*from).unwrap_or_else(new)).collect();
             }
         }
     }
@@ -70,10 +127,10 @@ impl Choice {
     pub(crate) fn refresh<K: Clone>(&mut self, at: usize, slot: &Slot<K>, now: Duration) {
         let is_in_use = slot.health.is_in_use();
         match self {
-            Self::LeastLatency => {}
-            Self::LeastOutstanding { least, .. } => {
+            Self::LeastLatency | Self::Estimated { .. } => {}
+            Self::LeastOutstanding { least, turns, .. } => {
                 let key = is_in_use.then(|| f64::from(slot.in_flight + 1) / slot.ramp(now));
-                least.set(at, Least::leaf(at, key, slot.turn));
+                least.set(at, Least::leaf(at, key, turns[at]));
             }
             Self::Draw { shares, in_use, by, .. } => {
                 let share = match by {
@@ -95,49 +152,33 @@ impl Choice {
     }
 
     /// Chooses among those in use but the excluded one.
-    pub(crate) fn choose<K: Clone>(
-        &mut self,
-        slots: &mut [Slot<K>],
-        latencies: &Tree<Least>,
-        excluded: Option<usize>,
-        bytes: f64,
-        now: Duration,
-        rng: &mut impl Rng,
-    ) -> Option<usize> {
+    pub(crate) fn choose<K: Clone + Eq + Hash>(&mut self, of: &Situation<'_, K>, rng: &mut impl Rng) -> Option<usize> {
         match self {
-            Self::LeastLatency => latencies.least_but(excluded),
-            Self::LeastOutstanding { least, turns } => {
-                let at = least.least_but(excluded)?;
-                *turns = turns.wrapping_add(1);
-                slots[at].turn = *turns;
+            Self::LeastLatency => of.latencies.least_but(of.excluded),
+            Self::LeastOutstanding { least, turns, last_turn } => {
+                let at = least.least_but(of.excluded)?;
+                *last_turn = last_turn.wrapping_add(1);
+                turns[at] = *last_turn;
                 Some(at)
             }
             Self::Draw { shares, in_use, choices, by } => {
-                let cost = |at: usize| cost(*by, &slots[at], bytes, now);
                 if *in_use <= *choices as usize {
-                    let present = (0..slots.len()).filter(|&at| shares.leaf(at) != Share::ABSENT);
-                    return least_by(present.filter(|&at| Some(at) != excluded), cost);
+                    return least_by(of.candidates(), |at| of.cost(*by, at));
                 }
-                drawn(shares, *choices, excluded, rng, cost)
+                drawn(shares, *choices, of.excluded, rng, |at| of.cost(*by, at))
             }
-            Self::Weighted { selector, .. } => selector.select(excluded, now, rng),
+            Self::Weighted { selector, .. } => selector.select(of.excluded, of.now, rng),
+            Self::Estimated { estimates, .. } => of.least_estimated(estimates),
         }
     }
 
     /// The destination in use that a call would be answered by soonest, as far as the policy knows; changes nothing.
-    pub(crate) fn cheapest<K: Clone>(
-        &self,
-        slots: &[Slot<K>],
-        latencies: &Tree<Least>,
-        excluded: Option<usize>,
-        bytes: f64,
-        now: Duration,
-    ) -> Option<usize> {
-        let in_use = (0..slots.len()).filter(|&at| slots[at].health.is_in_use() && Some(at) != excluded);
+    pub(crate) fn cheapest<K: Clone + Eq + Hash>(&self, of: &Situation<'_, K>) -> Option<usize> {
         match self {
-            Self::LeastLatency | Self::LeastOutstanding { .. } => latencies.least_but(excluded),
-            Self::Draw { by, .. } => least_by(in_use, |at| cost(*by, &slots[at], bytes, now)),
-            Self::Weighted { selector, .. } => least_by(in_use, |at| selector.weight(at)),
+            Self::LeastLatency | Self::LeastOutstanding { .. } => of.latencies.least_but(of.excluded),
+            Self::Draw { by, .. } => least_by(of.candidates(), |at| of.cost(*by, at)),
+            Self::Weighted { selector, .. } => least_by(of.candidates(), |at| selector.weight(at)),
+            Self::Estimated { estimates, .. } => of.least_estimated(estimates),
         }
     }
 
@@ -149,12 +190,16 @@ impl Choice {
         }
     }
 
-    /// Learns from an answer.
-    pub(crate) fn learn(&mut self, at: usize, latency: Duration, now: Duration) {
-        if let Self::Weighted { selector, tuner } = self
-            && let Some(weight) = tuner.learn(at, latency.as_secs_f64() * 1e3, now)
-        {
-            selector.set_weight(at, weight, now);
+    /// Learns from an answer to a call with so many bytes.
+    pub(crate) fn learn(&mut self, at: usize, bytes: f64, latency: Duration, report: &Report, now: Duration) {
+        match self {
+            Self::Weighted { selector, tuner } => {
+                if let Some(weight) = tuner.learn(at, latency.as_secs_f64() * 1e3, now) {
+                    selector.set_weight(at, weight, now);
+                }
+            }
+            Self::Estimated { estimates, .. } => estimates[at].learn(bytes, latency, report, now),
+            Self::LeastLatency | Self::LeastOutstanding { .. } | Self::Draw { .. } => {}
         }
     }
 
@@ -162,11 +207,13 @@ impl Choice {
     /// of which nothing is known yet must not look better than those that are, whose fastest has this latency in
     /// milliseconds.
     pub(crate) fn learn_nothing(&mut self, at: usize, fastest_ms: Option<f64>, now: Duration) {
-        if let Self::Weighted { selector, tuner } = self
-            && tuner.changes_weights()
-        {
-            let weight = fastest_ms.map_or_else(|| selector.weight(at), |ms| UNMEASURED_FACTOR * ms);
-            selector.set_weight(at, weight, now);
+        match self {
+            Self::Weighted { selector, tuner } if tuner.changes_weights() => {
+                let weight = fastest_ms.map_or_else(|| selector.weight(at), |ms| UNMEASURED_FACTOR * ms);
+                selector.set_weight(at, weight, now);
+            }
+            Self::Estimated { estimates, .. } => estimates[at].learn_nothing(now),
+            Self::Weighted { .. } | Self::LeastLatency | Self::LeastOutstanding { .. } | Self::Draw { .. } => {}
         }
     }
 
@@ -189,17 +236,10 @@ impl Choice {
     pub(crate) fn weight(&self, at: usize) -> Option<f64> {
         match self {
             Self::Weighted { selector, .. } => Some(selector.weight(at)),
+            Self::Estimated { .. } => Some(WEIGHT_ASSUMED),
             Self::LeastLatency | Self::LeastOutstanding { .. } | Self::Draw { .. } => None,
         }
     }
-}
-
-fn cost<K: Clone>(by: Cost, slot: &Slot<K>, bytes: f64, now: Duration) -> f64 {
-    let cost = match by {
-        Cost::Predicted => slot.model.predict(bytes, slot.in_flight, now.as_secs_f64()),
-        Cost::Peak { decay } => slot.peak.cost(slot.in_flight, decay, now),
-    };
-    cost / slot.ramp(now)
 }
 
 fn least_by(candidates: impl Iterator<Item = usize>, cost: impl Fn(usize) -> f64) -> Option<usize> {

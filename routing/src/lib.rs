@@ -24,12 +24,14 @@
 mod budget;
 mod choice;
 mod conf;
+pub mod estimate;
 pub mod forwarding;
 mod health;
 pub mod install;
 mod latency;
 mod outcome;
 mod peak;
+mod peer;
 mod percentile;
 mod policy;
 mod predict;

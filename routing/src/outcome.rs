@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::health::Cause;
+use crate::peer::Place;
 
 /// Which of a function's destinations a call may go to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -57,6 +58,8 @@ pub struct Pick<K> {
     pub(crate) bytes: f64,
     pub(crate) at: Duration,
     pub(crate) slot: u64,
+    /// The destination among those of all functions.
+    pub(crate) peer: Place,
     pub(crate) position: usize,
 }
 

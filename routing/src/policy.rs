@@ -5,6 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::conf::{Conf, ConfError, listed, shortened};
+use crate::estimate::Estimator;
 use crate::forwarding::{Optimizer, Selection};
 
 /// How one of a function's destinations is chosen for a call. All policies leave out the same destinations that are set
@@ -27,11 +28,13 @@ pub enum Policy {
     LeastLatency,
     /// By weight alone; an [`Optimizer`] makes weights of measured latencies.
     Weighted(Selection),
+    /// The one whose time is estimated least.
+    Estimated(Estimator),
 }
 
 impl Policy {
     /// The names.
-    pub const NAMES: [&str; 8] = [
+    pub const NAMES: [&str; 12] = [
         "predict",
         "p2c-ewma",
         "least-outstanding",
@@ -40,6 +43,10 @@ impl Policy {
         "least-impedance",
         "round-robin",
         "proportional-fairness",
+        "rtt",
+        "util",
+        "delay",
+        "probe",
     ];
     /// What [`Policy::Predict`] draws by default.
     pub const CHOICES: u32 = 3;
@@ -56,6 +63,7 @@ impl Policy {
             Self::LeastOutstanding => "least-outstanding",
             Self::LeastLatency => "least-latency",
             Self::Weighted(selection) => selection.name(),
+            Self::Estimated(estimator) => estimator.name(),
         }
     }
 }
@@ -88,13 +96,14 @@ impl FromStr for Policy {
             }
             "least-outstanding" => conf.only("least-outstanding", &[]).map(|()| Self::LeastOutstanding),
             "least-latency" => conf.only("least-latency", &[]).map(|()| Self::LeastLatency),
-            _ => match Selection::named(&name, &conf) {
-                Some(selection) => selection.map(Self::Weighted),
-                None => {
+            _ => {
+                let selection = Selection::named(&name, &conf).map(|selection| selection.map(Self::Weighted));
+                let estimator = || Estimator::named(&name, &conf).map(|estimator| estimator.map(Self::Estimated));
+                selection.or_else(estimator).unwrap_or_else(|| {
                     let (given, known) = (shortened(&name), listed(&Self::NAMES));
                     Err(ConfError::UnknownName { what: "policy", given, known })
-                }
-            },
+                })
+            }
         }
     }
 }
@@ -105,6 +114,7 @@ impl fmt::Display for Policy {
             Self::Predict { choices } if *choices != Self::CHOICES => write!(f, "predict,choices={choices}"),
             Self::P2cEwma { decay } if *decay != Self::DECAY => write!(f, "p2c-ewma,decay={}", decay.as_secs_f64()),
             Self::Weighted(selection) => selection.fmt(f),
+            Self::Estimated(estimator) => estimator.fmt(f),
             other => f.write_str(other.name()),
         }
     }
@@ -117,8 +127,8 @@ pub struct Strategy {
     pub policy: Policy,
     /// How measured latency becomes weight, where the policy is by weight alone.
     pub optimizer: Optimizer,
-    /// For how long a newcomer, or one that is back, gets fewer calls than its share. For policies by weight alone and
-    /// least latency it means nothing.
+    /// For how long a newcomer, or one that is back, gets fewer calls than its share. For policies by weight alone, least
+    /// latency and estimators it means nothing.
     pub slow_start: Duration,
 }
 
@@ -126,12 +136,13 @@ impl Strategy {
     /// The default of `slow_start`.
     pub const SLOW_START: Duration = Duration::from_secs(2);
 
-    /// Whether calls are sent to destinations of which nothing is known, or nothing new for long, to find out. Round robin
-    /// and proportional fairness come back to everyone by themselves; where weights never change there is nothing to learn.
+    /// Whether calls are sent to destinations of which nothing is known, or nothing new for long, to find out. Round robin,
+    /// proportional fairness and estimators come back to everyone by themselves; where weights never change there is nothing
+    /// to learn.
     pub(crate) fn explores(&self) -> bool {
         match self.policy {
             Policy::Predict { .. } | Policy::P2cEwma { .. } | Policy::LeastLatency => true,
-            Policy::LeastOutstanding => false,
+            Policy::LeastOutstanding | Policy::Estimated(_) => false,
             Policy::Weighted(Selection::Random | Selection::LeastImpedance) => self.optimizer != Optimizer::None,
             Policy::Weighted(Selection::RoundRobin | Selection::ProportionalFairness { .. }) => false,
         }
@@ -154,9 +165,18 @@ impl From<Policy> for Strategy {
 mod tests {
     use super::*;
 
+    const TUNED: [&str; 6] = [
+        "predict,choices=2",
+        "p2c-ewma,decay=0.5",
+        "rtt,window-size=10,stale-period=0",
+        "util,rtt-window-size=5,rtt-stale-period=2.5,util-load-timeout=1,util-window-size=7",
+        "delay,util-load-timeout=1,util-window-size=7",
+        "probe,max-clients=3",
+    ];
+
     #[test]
     fn policies_parse_as_they_print() {
-        for name in Policy::NAMES.into_iter().chain(["predict,choices=2", "p2c-ewma,decay=0.5"]) {
+        for name in Policy::NAMES.into_iter().chain(TUNED) {
             let text = if name == "proportional-fairness" { "proportional-fairness,alpha=2,beta=1" } else { name };
             let policy: Policy = text.parse().unwrap();
             assert_eq!(policy.to_string(), text);
@@ -172,9 +192,19 @@ mod tests {
 
     #[test]
     fn parameters_are_checked() {
-        for bad in
-            ["predict,choices=0", "predict,choice=2", "p2c-ewma,decay=0", "random,alpha=1", "proportional-fairness"]
-        {
+        let bad = [
+            "predict,choices=0",
+            "predict,choice=2",
+            "p2c-ewma,decay=0",
+            "random,alpha=1",
+            "proportional-fairness",
+            "rtt,window-size=0",
+            "rtt,stale-period=1e9",
+            "util,window-size=5",
+            "delay,util-load-timeout=0",
+            "probe,max-clients=0",
+        ];
+        for bad in bad {
             assert!(bad.parse::<Policy>().is_err(), "{bad}");
         }
     }

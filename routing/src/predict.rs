@@ -4,11 +4,10 @@
 use std::time::Duration;
 
 use crate::outcome::Report;
+use crate::peer::Peer;
 
 /// How fast what was measured of a destination is forgotten, in seconds: after so long it weighs 1/e.
 const TAU: f64 = 5.0;
-/// How fast what a report says of others' calls gives way to their usual number, in seconds.
-const REPORT_TAU: f64 = 0.2;
 /// Samples' weight after which an old one counts by time alone.
 const NEWEST_SHARE_MIN: f64 = 1.0 / 64.0;
 /// Before anything is known, in seconds: behind all that are known, so that one which only ever fails draws no calls. What
@@ -21,33 +20,19 @@ pub(crate) struct Model {
     run: SizeFit,
     /// Seconds on the wire and in transports.
     network: f64,
-    /// Calls of others at the computer: as last reported, and usually.
-    others: f64,
-    others_mean: f64,
-    /// Calls that it runs at once.
+    /// Calls that it runs at once, as it told this function's calls.
     workers: f64,
-    /// How long a call keeps a worker, in seconds; 0 where it does not say.
-    service: f64,
     at: f64,
     samples: u32,
 }
 
 impl Model {
     pub(crate) fn new() -> Self {
-        Self {
-            run: SizeFit::default(),
-            network: 0.0,
-            others: 0.0,
-            others_mean: 0.0,
-            workers: 1.0,
-            service: 0.0,
-            at: 0.0,
-            samples: 0,
-        }
+        Self { run: SizeFit::default(), network: 0.0, workers: 1.0, at: 0.0, samples: 0 }
     }
 
-    /// Takes in an answer to a call with so many bytes; `in_flight` calls from here are still under way.
-    pub(crate) fn learn(&mut self, bytes: f64, latency: Duration, report: &Report, in_flight: u32, now: Duration) {
+    /// Takes in an answer to a call with so many bytes.
+    pub(crate) fn learn(&mut self, bytes: f64, latency: Duration, report: &Report, now: Duration) {
         let now = now.as_secs_f64();
         let since = (now - self.at).max(0.0);
         self.samples = self.samples.saturating_add(1);
@@ -62,30 +47,22 @@ impl Model {
         self.run.learn(bytes, run, share);
         if report.workers > 0 {
             self.workers = f64::from(report.workers);
-            self.service = report.service.as_secs_f64();
-            let there = f64::from(report.running) + f64::from(report.queued);
-            self.others = (there - f64::from(in_flight)).max(0.0);
-            self.others_mean += (self.others - self.others_mean) * share;
         }
         self.at = now;
     }
 
     /// Takes in a call that took at least so long without being answered; says nothing where that is less than expected.
-    pub(crate) fn learn_at_least(&mut self, bytes: f64, elapsed: Duration, in_flight: u32, now: Duration) {
+    pub(crate) fn learn_at_least(&mut self, bytes: f64, elapsed: Duration, now: Duration) {
         let expected = if self.samples == 0 { 0.0 } else { self.network + self.run.at(bytes) };
         if elapsed.as_secs_f64() > expected {
-            self.learn(bytes, elapsed, &Report::default(), in_flight, now);
+            self.learn(bytes, elapsed, &Report::default(), now);
         }
     }
 
-    /// Seconds until the answer to a call of so many bytes, were it sent now while `in_flight` calls are under way.
-    pub(crate) fn predict(&self, bytes: f64, in_flight: u32, now: f64) -> f64 {
+    /// Seconds until the answer to a call of so many bytes, were it sent now.
+    pub(crate) fn predict(&self, bytes: f64, peer: &Peer, now: f64) -> f64 {
         let run = if self.samples == 0 { RUN_ASSUMED } else { self.run.at(bytes) };
-        let age = (now - self.at).max(0.0);
-        let others = self.others_mean + (self.others - self.others_mean) * (REPORT_TAU / (REPORT_TAU + age));
-        let service = if self.service > 0.0 { self.service.min(self.run.mean().max(RUN_MIN)) } else { run };
-        let ahead = others + f64::from(in_flight) + 1.0 - self.workers;
-        self.network + run + (ahead.max(0.0) * service) / self.workers
+        self.network + run + peer.wait(run, self.run.mean().max(RUN_MIN), now)
     }
 
     /// Calls per second that it would answer: how often it is worth looking at.
@@ -138,6 +115,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::peer::{Peers, Place};
 
     const MS: Duration = Duration::from_millis(1);
 
@@ -145,34 +123,63 @@ mod tests {
         Report { queue, run, running, queued, workers: 2, service: 10 * MS, load_percent: 0 }
     }
 
+    /// A model and the destination that it is of.
+    struct World {
+        model: Model,
+        peers: Peers<()>,
+        place: Place,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let mut peers = Peers::default();
+            let place = peers.enter(&());
+            Self { model: Model::new(), peers, place }
+        }
+
+        fn learn(&mut self, bytes: f64, latency: Duration, report: &Report, now: Duration) {
+            self.peers.begin(self.place);
+            self.peers.end(self.place, Some(report), now);
+            self.model.learn(bytes, latency, report, now);
+        }
+
+        fn predict(&self, bytes: f64, now: f64) -> f64 {
+            self.model.predict(bytes, self.peers.at(self.place), now)
+        }
+    }
+
     #[test]
     fn the_run_grows_with_the_payload() {
-        let mut model = Model::new();
+        let mut world = World::new();
         for n in 0..200u32 {
             let size = 1000 * (n % 10 + 1);
             let run = MS + Duration::from_micros(size.into());
-            model.learn(size.into(), run + 2 * MS, &report(Duration::ZERO, run, 0, 0), 0, MS * n);
+            world.learn(size.into(), run + 2 * MS, &report(Duration::ZERO, run, 0, 0), MS * n);
         }
         for (bytes, expected) in [(1000.0, 4e-3), (5000.0, 8e-3), (20_000.0, 23e-3)] {
-            let predicted = model.predict(bytes, 0, 0.2);
+            let predicted = world.predict(bytes, 0.2);
             assert!((predicted - expected).abs() < 0.1 * expected, "{bytes}: {predicted}");
         }
     }
 
     #[test]
     fn the_wait_counts_own_calls_at_once_and_others_as_reported() {
-        let mut model = Model::new();
+        let mut world = World::new();
+        (0..4).for_each(|_| world.peers.begin(world.place));
         for n in 0..50 {
-            model.learn(0.0, 11 * MS, &report(Duration::ZERO, 10 * MS, 1, 3), 4, MS * n);
+            world.learn(0.0, 11 * MS, &report(Duration::ZERO, 10 * MS, 1, 3), MS * n);
         }
-        let idle = model.predict(0.0, 0, 0.05);
+        (0..4).for_each(|_| world.peers.end(world.place, None, 50 * MS));
+        let idle = world.predict(0.0, 0.05);
         assert!((idle - 11e-3).abs() < 1e-4, "all that was there was ours: {idle}");
-        let busy = model.predict(0.0, 5, 0.05);
+        (0..5).for_each(|_| world.peers.begin(world.place));
+        let busy = world.predict(0.0, 0.05);
         assert!((busy - idle - 20e-3).abs() < 1e-4, "four ahead of it for two workers: {busy}");
-        model.learn(0.0, 11 * MS, &report(Duration::ZERO, 10 * MS, 2, 8), 0, 51 * MS);
-        let crowded = model.predict(0.0, 0, 0.051);
+        (0..5).for_each(|_| world.peers.end(world.place, None, 50 * MS));
+        world.learn(0.0, 11 * MS, &report(Duration::ZERO, 10 * MS, 2, 8), 51 * MS);
+        let crowded = world.predict(0.0, 0.051);
         assert!(crowded > idle + 40e-3, "{crowded}");
-        assert!(model.predict(0.0, 0, 60.0) < crowded, "an old report says less");
+        assert!(world.predict(0.0, 60.0) < crowded, "an old report says less");
     }
 
     proptest! {
@@ -180,18 +187,19 @@ mod tests {
         fn predictions_are_finite_and_positive(
             samples in prop::collection::vec((0u64..1 << 30, 0u64..10_000_000, 0u32..1000, 0u32..1000, 0u64..1_000_000), 0..60),
             bytes in 0u64..1 << 30,
-            in_flight in 0u32..10_000,
+            in_flight in 0u32..1000,
         ) {
-            let mut model = Model::new();
+            let mut world = World::new();
             let mut now = Duration::ZERO;
             for (bytes, us, running, queued, step_us) in samples {
                 now += Duration::from_micros(step_us);
                 let run = Duration::from_micros(us);
-                model.learn(bytes as f64, run, &report(run / 4, run / 2, running, queued), queued / 2, now);
+                world.learn(bytes as f64, run, &report(run / 4, run / 2, running, queued), now);
             }
-            let predicted = model.predict(bytes as f64, in_flight, now.as_secs_f64() + 1.0);
+            (0..in_flight).for_each(|_| world.peers.begin(world.place));
+            let predicted = world.predict(bytes as f64, now.as_secs_f64() + 1.0);
             prop_assert!(predicted.is_finite() && predicted > 0.0, "{predicted}");
-            prop_assert!(model.speed().is_finite() && model.speed() > 0.0);
+            prop_assert!(world.model.speed().is_finite() && world.model.speed() > 0.0);
         }
     }
 }

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use rand::Rng;
 
-use crate::choice::Choice;
+use crate::choice::{Choice, Situation};
 use crate::health::{Cause, DEAD_WAIT_MIN, Health};
 use crate::latency::{LATENCY_ASSUMED_MS, Latency};
-use crate::outcome::{Demand, Observation, Pick, PickError, Trial, View};
+use crate::outcome::{Demand, Observation, Pick, PickError, Scope, Trial, View};
+use crate::peer::Peers;
 use crate::policy::Strategy;
 use crate::slot::Slot;
 use crate::tree::{Least, Tree};
@@ -60,7 +61,13 @@ impl<K: Clone + Eq + Hash> Route<K> {
     }
 
     /// Puts these destinations in place of those there; what was learnt of those that stay is kept.
-    pub(crate) fn set(&mut self, keys: impl IntoIterator<Item = K>, next_id: &mut u64, now: Duration) {
+    pub(crate) fn set(
+        &mut self,
+        keys: impl IntoIterator<Item = K>,
+        next_id: &mut u64,
+        peers: &mut Peers<K>,
+        now: Duration,
+    ) {
         let assumed_ms = self.fastest().unwrap_or(LATENCY_ASSUMED_MS);
         let is_first = self.slots.is_empty();
         let mut old: HashMap<K, (usize, Slot<K>)> =
@@ -75,7 +82,8 @@ impl<K: Clone + Eq + Hash> Route<K> {
                 Some((at, slot)) => (Some(at), slot),
                 None => {
                     *next_id += 1;
-                    let mut slot = Slot::new(key.clone(), *next_id, Latency::assumed(assumed_ms), now);
+                    let mut slot =
+                        Slot::new(key.clone(), *next_id, peers.enter(&key), Latency::assumed(assumed_ms), now);
                     if !is_first {
                         slot.start_slowly(now, self.slow_start);
                         self.ramp_ends = now + self.slow_start;
@@ -87,10 +95,16 @@ impl<K: Clone + Eq + Hash> Route<K> {
             self.positions.insert(key, self.slots.len());
             self.slots.push(slot);
         }
+        old.into_values().for_each(|(_, slot)| peers.leave(&slot.key, slot.peer));
         let count = self.slots.len();
         (self.due, self.stale, self.latencies) = (Tree::new(count), Tree::new(count), Tree::new(count));
         self.choice.reorder(&from, now);
         (0..count).for_each(|at| self.refresh(at, now));
+    }
+
+    /// Gives up all destinations.
+    pub(crate) fn leave(self, peers: &mut Peers<K>) {
+        self.slots.iter().for_each(|slot| peers.leave(&slot.key, slot.peer));
     }
 
     /// Whether these, in this order, are the destinations.
@@ -118,28 +132,67 @@ impl<K: Clone + Eq + Hash> Route<K> {
     pub(crate) fn pick(
         &mut self,
         demand: Demand<'_, K>,
+        peers: &mut Peers<K>,
         now: Duration,
         rng: &mut impl Rng,
     ) -> Result<(Pick<K>, Option<Health>), PickError> {
         let excluded = demand.exclude.and_then(|key| self.positions.get(key).copied());
         let bytes = float(demand.payload_bytes);
         // A call that has failed once already is not for finding things out.
-        let (at, trial) = self.choose(demand.exclude.is_none(), excluded, bytes, now, rng)?;
+        self.advance(now);
+        let found = if demand.exclude.is_none() { self.take_due(now).or_else(|| self.take_stale(now)) } else { None };
+        let (at, trial) = match found {
+            Some(found) => found,
+            None => self.choose(excluded, bytes, peers, now, rng)?,
+        };
+        Ok(self.take(at, trial, demand.scope, bytes, peers, now))
+    }
+
+    /// Takes this destination, if it is in use.
+    pub(crate) fn pick_one(
+        &mut self,
+        destination: &K,
+        demand: Demand<'_, K>,
+        peers: &mut Peers<K>,
+        now: Duration,
+    ) -> Option<Pick<K>> {
+        let &at = self.positions.get(destination)?;
+        let is_in_use = self.slots[at].health.is_in_use();
+        is_in_use.then(|| self.take(at, Trial::None, demand.scope, float(demand.payload_bytes), peers, now).0)
+    }
+
+    /// The destinations in use but the excluded one.
+    pub(crate) fn in_use<'a>(&'a self, excluded: Option<&'a K>) -> impl Iterator<Item = &'a K> {
+        let slots = self.slots.iter().filter(move |slot| slot.health.is_in_use() && Some(&slot.key) != excluded);
+        slots.map(|slot| &slot.key)
+    }
+
+    fn take(
+        &mut self,
+        at: usize,
+        trial: Trial,
+        scope: Scope,
+        bytes: f64,
+        peers: &mut Peers<K>,
+        now: Duration,
+    ) -> (Pick<K>, Option<Health>) {
         let slot = &mut self.slots[at];
         let before = slot.health;
-        let pick = slot.pick(demand.scope, at, trial, bytes, now);
+        let pick = slot.pick(scope, at, trial, bytes, now);
+        peers.begin(slot.peer);
         let news = slot.health.news(before, now);
         if trial != Trial::None || self.choice.counts_picks() {
             self.refresh(at, now);
         }
-        Ok((pick, news))
+        (pick, news)
     }
 
     /// The destination in use that would answer soonest, as far as the policy knows; changes nothing.
-    pub(crate) fn cheapest(&self, demand: Demand<'_, K>, now: Duration) -> Result<K, PickError> {
+    pub(crate) fn cheapest(&self, demand: Demand<'_, K>, peers: &Peers<K>, now: Duration) -> Result<K, PickError> {
         let excluded = demand.exclude.and_then(|key| self.positions.get(key).copied());
         let bytes = float(demand.payload_bytes);
-        match self.choice.cheapest(&self.slots, &self.latencies, excluded, bytes, now) {
+        let Self { slots, latencies, .. } = self;
+        match self.choice.cheapest(&Situation { slots, peers, latencies, excluded, bytes, now }) {
             Some(at) => Ok(self.slots[at].key.clone()),
             None => self.last_resort(excluded, now).map(|(at, _)| self.slots[at].key.clone()),
         }
@@ -157,8 +210,8 @@ impl<K: Clone + Eq + Hash> Route<K> {
         }
         let before = self.slots[at].health;
         self.slots[at].observe(pick, observation, now);
-        if let Observation::Answered { latency, .. } = observation {
-            self.choice.learn(at, latency, now);
+        if let Observation::Answered { latency, report } = observation {
+            self.choice.learn(at, pick.bytes, latency, &report, now);
             if let Some(decay) = self.choice.peak_decay() {
                 self.slots[at].peak.learn(latency, decay, now);
             }
@@ -199,17 +252,14 @@ impl<K: Clone + Eq + Hash> Route<K> {
 
     fn choose(
         &mut self,
-        is_first_try: bool,
         excluded: Option<usize>,
         bytes: f64,
+        peers: &Peers<K>,
         now: Duration,
         rng: &mut impl Rng,
     ) -> Result<(usize, Trial), PickError> {
-        self.advance(now);
-        if is_first_try && let Some(trial) = self.take_due(now).or_else(|| self.take_stale(now)) {
-            return Ok(trial);
-        }
-        if let Some(at) = self.choice.choose(&mut self.slots, &self.latencies, excluded, bytes, now, rng) {
+        let Self { slots, latencies, choice, .. } = self;
+        if let Some(at) = choice.choose(&Situation { slots, peers, latencies, excluded, bytes, now }, rng) {
             self.choices_since_measurement = self.choices_since_measurement.saturating_add(1);
             return Ok((at, Trial::None));
         }

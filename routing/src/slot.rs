@@ -6,6 +6,7 @@ use crate::health::Health;
 use crate::latency::Latency;
 use crate::outcome::{Observation, Pick, Scope, State, Trial, View};
 use crate::peak::Peak;
+use crate::peer::Place;
 use crate::predict::Model;
 
 /// A latency older than this is measured anew; doubles with every measurement that finds the destination slow still, up
@@ -27,14 +28,14 @@ struct SlowStart {
 pub(crate) struct Slot<K> {
     pub(crate) key: K,
     pub(crate) id: u64,
+    /// The destination among those of all functions.
+    pub(crate) peer: Place,
     pub(crate) health: Health,
     pub(crate) latency: Latency,
     /// What its computer has told.
     pub(crate) model: Model,
     /// Its latency with peaks.
     pub(crate) peak: Peak,
-    /// Least outstanding: the number of its last turn.
-    pub(crate) turn: u32,
     /// Since when it has been given more and more calls, until it has its full share.
     slow_start: Option<SlowStart>,
     /// When its latency is to be measured, if no call does so by itself before.
@@ -46,15 +47,15 @@ pub(crate) struct Slot<K> {
 }
 
 impl<K: Clone> Slot<K> {
-    pub(crate) fn new(key: K, id: u64, latency: Latency, now: Duration) -> Self {
+    pub(crate) fn new(key: K, id: u64, peer: Place, latency: Latency, now: Duration) -> Self {
         Self {
             key,
             id,
+            peer,
             health: Health::InUse { since: now },
             latency,
             model: Model::new(),
             peak: Peak::new(),
-            turn: 0,
             slow_start: None,
             measure_at: Duration::ZERO,
             stale_after: STALE_AFTER_MIN,
@@ -97,7 +98,7 @@ impl<K: Clone> Slot<K> {
         }
         self.in_flight = self.in_flight.saturating_add(1);
         self.calls += 1;
-        Pick { destination: self.key.clone(), scope, trial, bytes, at: now, slot: self.id, position }
+        Pick { destination: self.key.clone(), scope, trial, bytes, at: now, slot: self.id, peer: self.peer, position }
     }
 
     /// Takes in what became of a call.
@@ -107,13 +108,13 @@ impl<K: Clone> Slot<K> {
         match observation {
             Observation::Answered { latency, report } => {
                 self.latency.learn(latency, now);
-                self.model.learn(pick.bytes, latency, &report, self.in_flight, now);
+                self.model.learn(pick.bytes, latency, &report, now);
                 self.health = self.health.answered(by_probe, now);
             }
             Observation::Unmeasured => self.health = self.health.answered(by_probe, now),
             Observation::Unfinished { elapsed } => {
                 self.latency.learn_at_least(elapsed, now);
-                self.model.learn_at_least(pick.bytes, elapsed, self.in_flight, now);
+                self.model.learn_at_least(pick.bytes, elapsed, now);
                 if by_probe {
                     self.health = self.health.probe_handed_back(now);
                 }

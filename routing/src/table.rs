@@ -9,6 +9,7 @@ use rand::Rng;
 
 use crate::health::Health;
 use crate::outcome::{Demand, Observation, Pick, PickError, Scope, View};
+use crate::peer::Peers;
 use crate::percentile::Latencies;
 use crate::policy::Strategy;
 use crate::route::Route;
@@ -20,11 +21,12 @@ use crate::route::Route;
 ///
 /// Neither choosing nor learning allocates. With `n` destinations both take `O(log n)`, but for round robin where the least
 /// weight changes (it tells anew who is light enough to take turns) and for proportional fairness, whose scores change with
-/// time: there `O(n)`.
+/// time: there `O(n)`, as for estimators, which look at everyone.
 #[derive(Debug)]
 pub struct Table<F, K> {
     strategy: Strategy,
     functions: HashMap<F, Function<K>>,
+    peers: Peers<K>,
     /// The last id given to a function's destination, so that what calls report is not taken for news of a later one.
     last_id: u64,
 }
@@ -74,7 +76,7 @@ impl<K: Clone + Eq + Hash> Function<K> {
 impl<F: Eq + Hash, K: Clone + Eq + Hash> Table<F, K> {
     /// An empty table.
     pub fn new(strategy: impl Into<Strategy>) -> Self {
-        Self { strategy: strategy.into(), functions: HashMap::new(), last_id: 0 }
+        Self { strategy: strategy.into(), functions: HashMap::new(), peers: Peers::default(), last_id: 0 }
     }
 
     /// How destinations are chosen.
@@ -91,7 +93,7 @@ impl<F: Eq + Hash, K: Clone + Eq + Hash> Table<F, K> {
             let keys = || destinations.iter().filter(|member| scope.admits(member.is_final)).map(|it| &it.destination);
             let route = function.route_mut(scope);
             if !route.is(keys()) {
-                route.set(keys().cloned(), &mut self.last_id, now);
+                route.set(keys().cloned(), &mut self.last_id, &mut self.peers, now);
             }
         }
     }
@@ -101,7 +103,10 @@ impl<F: Eq + Hash, K: Clone + Eq + Hash> Table<F, K> {
     where
         F: Borrow<Q>,
     {
-        self.functions.remove(function);
+        if let Some(function) = self.functions.remove(function) {
+            function.overall.leave(&mut self.peers);
+            function.last.leave(&mut self.peers);
+        }
     }
 
     /// Sets a destination's latency in milliseconds (> 0), to stand until measurements replace it; false where the
@@ -135,9 +140,37 @@ impl<F: Eq + Hash, K: Clone + Eq + Hash> Table<F, K> {
         F: Borrow<Q>,
     {
         let function = self.functions.get_mut(function).ok_or(PickError::UnknownFunction)?;
-        let (pick, news) = function.route_mut(demand.scope).pick(demand, now, rng)?;
+        let (pick, news) = function.route_mut(demand.scope).pick(demand, &mut self.peers, now, rng)?;
         self.tell(&pick.destination, news, now);
         Ok(pick)
+    }
+
+    /// Chooses this destination, if it is in the demand's scope and in use: where the destinations themselves were asked.
+    pub fn pick_one<Q: Eq + Hash + ?Sized>(
+        &mut self,
+        function: &Q,
+        destination: &K,
+        demand: Demand<'_, K>,
+        now: Duration,
+    ) -> Option<Pick<K>>
+    where
+        F: Borrow<Q>,
+    {
+        let function = self.functions.get_mut(function)?;
+        function.route_mut(demand.scope).pick_one(destination, demand, &mut self.peers, now)
+    }
+
+    /// The destinations that a call may go to, in their order.
+    pub fn in_use<'a, Q: Eq + Hash + ?Sized>(
+        &'a self,
+        function: &Q,
+        demand: Demand<'a, K>,
+    ) -> impl Iterator<Item = &'a K>
+    where
+        F: Borrow<Q>,
+    {
+        let function = self.functions.get(function).into_iter();
+        function.flat_map(move |function| function.route(demand.scope).in_use(demand.exclude))
     }
 
     /// The destination that would answer soonest, as far as the policy knows. Unlike [`pick`](Self::pick) it counts
@@ -155,7 +188,7 @@ impl<F: Eq + Hash, K: Clone + Eq + Hash> Table<F, K> {
         F: Borrow<Q>,
     {
         let function = self.functions.get(function).ok_or(PickError::UnknownFunction)?;
-        function.route(demand.scope).cheapest(demand, now)
+        function.route(demand.scope).cheapest(demand, &self.peers, now)
     }
 
     /// Learns from what became of a call. A function or destination removed meanwhile has nothing to learn.
@@ -168,6 +201,11 @@ impl<F: Eq + Hash, K: Clone + Eq + Hash> Table<F, K> {
     ) where
         F: Borrow<Q>,
     {
+        let report = match &observation {
+            Observation::Answered { report, .. } => Some(report),
+            _ => None,
+        };
+        self.peers.end(pick.peer, report, now);
         let Some(function) = self.functions.get_mut(function) else { return };
         if let Observation::Answered { latency, .. } = observation {
             function.latencies.record(latency);

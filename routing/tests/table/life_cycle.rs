@@ -16,14 +16,11 @@ fn measured(policy: Policy, destinations: &[u32]) -> World {
     world
 }
 
-/// Fails picks until this destination is set aside.
+/// Fails calls of this destination until it is set aside.
 fn fail(world: &mut World, destination: u32, observation: Observation) {
     while state(world, destination) == State::InUse {
-        let pick = world.pick(None).unwrap();
-        let observation = match pick.destination == destination {
-            true => observation,
-            false => Observation::answered(10 * MS),
-        };
+        let demand = Demand { scope: Scope::Overall, exclude: None, payload_bytes: 100 };
+        let pick = world.table.pick_one(F, &destination, demand, world.now).unwrap();
         world.observe(&pick, observation);
     }
 }

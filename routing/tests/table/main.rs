@@ -9,6 +9,7 @@ mod newcomers;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use nigh_routing::estimate::{Busy, Estimator, Samples};
 use nigh_routing::forwarding::Selection;
 use nigh_routing::{Demand, Member, Observation, Pick, PickError, Policy, Scope, Strategy, Table};
 use rand::SeedableRng as _;
@@ -19,7 +20,7 @@ const F: &str = "function";
 
 const ROUND_ROBIN: Policy = Policy::Weighted(Selection::RoundRobin);
 const RANDOM: Policy = Policy::Weighted(Selection::Random);
-const POLICIES: [Policy; 8] = [
+const POLICIES: [Policy; 12] = [
     Policy::Predict { choices: Policy::CHOICES },
     Policy::P2cEwma { decay: Policy::DECAY },
     Policy::LeastOutstanding,
@@ -28,11 +29,23 @@ const POLICIES: [Policy; 8] = [
     Policy::Weighted(Selection::LeastImpedance),
     ROUND_ROBIN,
     Policy::Weighted(Selection::ProportionalFairness { alpha: 1.0, beta: 1.0 }),
+    Policy::Estimated(Estimator::Rtt(RECENT)),
+    Policy::Estimated(Estimator::Util { rtt: RECENT, busy: BUSY }),
+    Policy::Estimated(Estimator::Delay(BUSY)),
+    Policy::Estimated(Estimator::Probe { clients: 10 }),
 ];
+
+const RECENT: Samples = Samples { window: 50, stale: Some(Duration::from_secs(10)) };
+const BUSY: Busy = Busy { window: 50, load_timeout: Duration::from_secs(10) };
+
+/// Those that choose among destinations without asking them first.
+fn by_themselves() -> impl Iterator<Item = Policy> {
+    POLICIES.into_iter().filter(|policy| !matches!(policy, Policy::Estimated(Estimator::Probe { .. })))
+}
 
 /// Those that choose by how fast destinations are.
 fn by_speed() -> impl Iterator<Item = Policy> {
-    POLICIES.into_iter().filter(|policy| *policy != Policy::LeastOutstanding)
+    by_themselves().filter(|policy| *policy != Policy::LeastOutstanding)
 }
 
 /// A table with its clock and its randomness.
