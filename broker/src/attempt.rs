@@ -35,13 +35,29 @@ pub(crate) struct Failed {
 }
 
 impl<'a> Attempt<'a> {
-    pub(crate) fn new(
+    /// A first try: at the best destination, if that was found out, or else where the policy wants it.
+    pub(crate) fn first(
         routes: &'a Routes,
         call: &'a Call,
         scope: Scope,
-        exclude: Option<&Destination>,
+        best: Option<&Destination>,
     ) -> Result<Self, PlatformError> {
-        let demand = Demand { scope, exclude, payload_bytes: call.payload.len() as u64 };
+        let demand = Demand { scope, exclude: None, payload_bytes: call.payload.len() as u64 };
+        let pick = match best.and_then(|best| routes.pick_one(&call.function, best, demand)) {
+            Some(pick) => pick,
+            None => routes.pick(&call.function, demand)?,
+        };
+        Ok(Self { routes, call, pick, sent: Instant::now(), observation: None })
+    }
+
+    /// A further try, elsewhere.
+    pub(crate) fn another(
+        routes: &'a Routes,
+        call: &'a Call,
+        scope: Scope,
+        exclude: &Destination,
+    ) -> Result<Self, PlatformError> {
+        let demand = Demand { scope, exclude: Some(exclude), payload_bytes: call.payload.len() as u64 };
         let pick = routes.pick(&call.function, demand)?;
         Ok(Self { routes, call, pick, sent: Instant::now(), observation: None })
     }

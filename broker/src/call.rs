@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use nigh_proto::ingress::Handler;
 use nigh_proto::name::NAME_BYTES_MAX;
 use nigh_proto::{Call, CallLimits, Exchange, Exchanged, NodeName, PlatformError, Priority, Reason, Reply};
-use nigh_routing::{Demand, RetryBudget, Scope};
+use nigh_routing::estimate::Estimator;
+use nigh_routing::{Demand, Policy, RetryBudget, Scope};
 use nigh_telemetry::outcome_word;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -40,6 +41,8 @@ pub(crate) struct Broker {
     /// For calls made twice.
     budget: Mutex<RetryBudget>,
     hedge_percent: Option<u32>,
+    /// Destinations asked at once before each call, where the policy has them asked.
+    pub(crate) probe_clients: Option<usize>,
     started: Instant,
     /// The drain is over: calls still under way end now.
     pub(crate) cut: CancellationToken,
@@ -57,6 +60,10 @@ impl Broker {
             counts: Counts::default(),
             budget: Mutex::new(RetryBudget::new(config.retry_share)),
             hedge_percent: config.hedge_percent,
+            probe_clients: match config.policy {
+                Policy::Estimated(Estimator::Probe { clients }) => Some(clients),
+                _ => None,
+            },
             started: Instant::now(),
             cut,
         }
@@ -129,7 +136,8 @@ impl Broker {
             return self.estimate(&call, scope, arrived, counted).await;
         }
         self.count_call();
-        let first = Attempt::new(&self.routes, &call, scope, None).inspect_err(|_| {
+        let best = self.ask_around(&call, scope).await;
+        let first = Attempt::first(&self.routes, &call, scope, best.as_ref()).inspect_err(|_| {
             counted.belongs_to(&self.routes.meters().find(call.function.as_str()));
         })?;
         counted.belongs_to(first.destination().meters());
@@ -139,7 +147,7 @@ impl Broker {
         };
         let outcome = match outcome {
             Err(failed) if failed.allow_another(&call) && self.may_make_another() => {
-                match Attempt::new(&self.routes, &call, scope, Some(&failed.destination)) {
+                match Attempt::another(&self.routes, &call, scope, &failed.destination) {
                     Ok(second) => {
                         self.counts.count_retry();
                         second.make().await.map_err(|failed| failed.error)
@@ -211,7 +219,7 @@ impl Broker {
         if let Ok(outcome) = tokio::time::timeout(after, &mut first).await {
             return outcome;
         }
-        let second = match Attempt::new(&self.routes, call, scope, Some(&slow)) {
+        let second = match Attempt::another(&self.routes, call, scope, &slow) {
             Ok(second) if self.may_make_another() => second,
             Ok(_) | Err(_) => return first.await,
         };

@@ -1,6 +1,6 @@
 //! A broker: takes calls, sends each to the destination expected to answer soonest, and learns from the outcome.
 //!
-//! The walk of a call: [`ingress`] (a message becomes a checked call) → [`call`] (time left? [`attempt`]: pick, forward,
+//! The walk of a call: [`ingress`] (a message becomes a checked call) → [`call`] (time left? [`probe`], where the policy asks; [`attempt`]: pick, forward,
 //! record; perhaps once more elsewhere; calls of http functions in [`exchange`]) → `routing` (pick) → [`forward`] (over a
 //! kept connection), and straight back. Beside it,
 //! [`discovery`] keeps the forwarding table in [`routes`] in step with the controller. A broker holds nothing that it
@@ -15,6 +15,7 @@ mod exchange;
 mod forward;
 mod ingress;
 mod metrics;
+mod probe;
 mod routes;
 mod verdict;
 

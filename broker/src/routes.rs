@@ -106,6 +106,22 @@ impl Routes {
         picked.map_err(|error| self.nobody(function, demand.scope, error))
     }
 
+    /// Chooses this destination, if it is in use.
+    pub(crate) fn pick_one(
+        &self,
+        function: &FunctionName,
+        destination: &Destination,
+        demand: Demand<'_, Destination>,
+    ) -> Option<Pick<Destination>> {
+        let now = self.started.elapsed();
+        self.table.lock().pick_one(function, destination, demand, now)
+    }
+
+    /// The destinations that a call may go to.
+    pub(crate) fn in_use(&self, function: &FunctionName, demand: Demand<'_, Destination>) -> Vec<Destination> {
+        self.table.lock().in_use(function, demand).cloned().collect()
+    }
+
     /// The destination that would answer soonest, for a call that only asks how long it would take.
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use nigh_proto::{Estimate, Headers, Reason};
 use tokio::sync::Notify;
 
-use super::computer::{FakeComputer, answer, reply};
+use super::computer::{FakeComputer, answer, nobody, reply};
 use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -166,6 +166,65 @@ async fn calls_at_once_before_anything_is_known_are_spread() {
         broker.invoke(&call("x")).await.unwrap();
     }
     assert!(computers.iter().all(|computer| computer.calls() > 0));
+}
+
+/// One that estimates its calls at so many milliseconds, or leaves those who ask without an answer.
+async fn estimating(ms: Option<u32>) -> FakeComputer {
+    let computer = FakeComputer::start(move |call| async move {
+        if !call.dry_run {
+            return Ok(answer(&call));
+        }
+        match ms {
+            Some(ms) => Ok(reply(&call, Outcome::Estimate(Estimate { run: MS * ms, ..Estimate::default() }))),
+            None => std::future::pending().await,
+        }
+    });
+    computer.await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn probe_asks_everyone_and_goes_where_the_least_is_estimated() {
+    let (slow, fast) = (estimating(Some(50)).await, estimating(Some(5)).await);
+    let (silent, gone) = (estimating(None).await, nobody().await);
+    let endpoints = [&slow.endpoint, &fast.endpoint, &silent.endpoint, &gone];
+    let config = Config { policy: "probe".parse().unwrap(), ..config_with_routes(&endpoints) };
+    let broker = TestBroker::start(config).await;
+    for _ in 0..5 {
+        assert_eq!(broker.invoke(&call("x")).await.unwrap().responder, Some(fast.endpoint.clone()));
+    }
+    assert_eq!(slow.calls(), 5, "it was asked for each call");
+    assert_eq!(broker.destination(&gone).await.state, "set-aside");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn probe_lets_calls_go_on_where_nobody_estimates() {
+    let computers = [estimating(None).await, estimating(None).await];
+    let config = Config {
+        policy: "probe".parse().unwrap(),
+        ..config_with_routes(&computers.each_ref().map(|computer| &computer.endpoint))
+    };
+    let broker = TestBroker::start(config).await;
+    assert_eq!(payload(&broker.invoke(&call("x")).await.unwrap()), b"x");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn estimators_learn_from_what_computers_report() {
+    for policy in ["rtt", "util", "delay"] {
+        let late = || {
+            FakeComputer::start(|call| async move {
+                tokio::time::sleep(MS * 30).await;
+                Ok(answer(&call))
+            })
+        };
+        let (late, quick) = (late().await, FakeComputer::echo().await);
+        let config =
+            Config { policy: policy.parse().unwrap(), ..config_with_routes(&[&late.endpoint, &quick.endpoint]) };
+        let broker = TestBroker::start(config).await;
+        for _ in 0..12 {
+            broker.invoke(&call("x")).await.unwrap();
+        }
+        assert!(late.calls() >= 1 && quick.calls() > late.calls(), "{policy}: {} {}", late.calls(), quick.calls());
+    }
 }
 
 /// Tells when it is dropped.
