@@ -47,7 +47,7 @@ pub struct Config {
     pub compile_memory_bytes_max: u64,
     /// Directories that functions may be granted.
     pub directories: Vec<OfferedDirectory>,
-    /// Calls that run at once, each on a thread of its own; at least 1.
+    /// Calls that compute at once, each on a thread of its own; at least 1. Those that wait for their host are not counted.
     pub workers: usize,
     /// Instances at once, those kept for reuse included; at least `workers`.
     pub instances_max: u32,
@@ -91,8 +91,8 @@ pub struct OfferedDirectory {
 }
 
 impl Config {
-    /// The defaults: twice as many workers as cores (at least 4, so that a guest that waits does not stop the others),
-    /// and half of the memory that this process may use.
+    /// The defaults: a worker for each core, as guests that wait hold none and more would only have the kernel take turns
+    /// where the schedule should; and half of the memory that this process may use.
     pub fn new(name: NodeName) -> Self {
         let memory_bytes = probe::memory_bytes();
         Self {
@@ -111,7 +111,7 @@ impl Config {
             compile_timeout: Duration::from_secs(120),
             compile_memory_bytes_max: (1 << 30).min(memory_bytes / 4),
             directories: Vec::new(),
-            workers: (2 * probe::cores()).max(4),
+            workers: probe::cores(),
             instances_max: 256,
             memory_bytes_max: memory_bytes / 2,
             queue_max: 4096,

@@ -1,8 +1,11 @@
 //! Where guests run. A guest is a task that computes in slices, none longer than a tick of the epoch where others wait.
 //! A call that is expected to be over within a slice runs it on the thread that brought it, with no hand-over; every
-//! other slice is run by a crew of threads that step back behind those that serve the network.
+//! other slice is run by a crew of threads, one for each core, that step back behind those that serve the network. A brief
+//! call that finds long ones on every core has them make way at once.
 
-use std::cell::Cell;
+mod priority;
+mod turn;
+
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -23,34 +26,14 @@ use crate::http::Outgoing;
 use crate::pool::{Pool, Reusable};
 use crate::probe;
 use crate::run;
-use crate::schedule::{Budgets, Claim, Demand, LONG, LaneId, Next, Number, Schedule};
+use crate::schedule::{Budgets, Claim, Class, Demand, LaneId, Next, Number, Schedule};
+use turn::{Kind, SLICE, Slice};
+pub(crate) use turn::{Turn, has_yielded};
 
 /// Stack of a thread of the crew; guests have stacks of their own.
 const STACK_BYTES: usize = 1 << 20;
-/// How far the crew steps back behind the threads that serve the network, in steps of `nice`.
-const NICENESS: i32 = 5;
 /// A call that will probably compute for no longer than this may do so where it arrived.
 const AT_ONCE_MAX: Duration = Duration::from_micros(400);
-/// A slice of a long call while only other long ones wait: longer than a tick, as each change costs caches.
-const LONG_SLICE: Duration = Duration::from_millis(5);
-
-thread_local! {
-    /// The slice that this thread runs.
-    static SLICE: Cell<Option<Slice>> = const { Cell::new(None) };
-}
-
-/// A guest's time on a thread.
-#[derive(Debug, Clone, Copy)]
-struct Slice {
-    number: Number,
-    began: Instant,
-    /// The thread serves the network and wants to go on doing so.
-    is_lent: bool,
-    /// The guest gave the thread back to let others compute.
-    has_yielded: bool,
-    /// The call has ended, and the schedule knows that it no longer computes.
-    is_over: bool,
-}
 
 /// A guest, ready to compute. Carries its number in the schedule.
 pub(crate) type Ready = Runnable<Number>;
@@ -169,12 +152,11 @@ impl Crew {
         let is_brief = is_known && claim.computing <= AT_ONCE_MAX && SLICE.get().is_none();
         let now = Instant::now();
         let at_once = is_brief.then(|| desk.schedule.begin_at_once(claim.lane, number, now)).flatten();
-        let must_wake = at_once.is_none() && desk.resting > 0;
-        self.leave(desk);
         if let Some((number, ready)) = at_once {
-            self.run(number, ready, 0, now, true);
-        } else if must_wake {
-            self.work.notify_one();
+            self.leave(desk);
+            self.run(number, ready, 0, now, Kind::Lent);
+        } else {
+            self.leave_for_others(desk);
         }
         let task = spawned.expect("a call that the schedule took was spawned");
         Ok(Taken { number, _task: task })
@@ -269,7 +251,7 @@ impl Crew {
 
     /// Makes a call the task that it will be; nothing of it runs yet.
     fn spawn(self: &Arc<Self>, number: Number, job: Job) -> (Ready, Task<(), Number>) {
-        let turn = Turn { crew: self.clone(), number, is_long: false, is_over: false };
+        let turn = Turn::new(self.clone(), number);
         let crew = self.clone();
         let wake = WithInfo(move |ready: Ready, info: ScheduleInfo| crew.wake(ready, info));
         let call = move |_: &Number| run::call(turn, job);
@@ -281,11 +263,11 @@ impl Crew {
         let mut desk = self.desk.lock();
         let refused = desk.schedule.wake(number, ready, Instant::now());
         // One that yields to the crew is seen by the thread that it leaves.
-        let is_lent = SLICE.get().is_some_and(|slice| slice.is_lent);
-        let must_wake = desk.resting > 0 && (is_lent || !info.woken_while_running);
-        self.leave(desk);
-        if must_wake {
-            self.work.notify_one();
+        let is_lent = SLICE.get().is_some_and(|slice| slice.kind == Kind::Lent);
+        if is_lent || !info.woken_while_running {
+            self.leave_for_others(desk);
+        } else {
+            self.leave(desk);
         }
         if let Some(ended) = refused {
             // A task that was cancelled is run once more, to be dropped.
@@ -313,18 +295,38 @@ impl Crew {
         drop(desk);
     }
 
+    /// Leaves the desk, having brought a call that wants to compute: a thread that rests is woken for it. A brief call need not
+    /// wait until that has a core, nor for the next tick: long ones make way at once.
+    fn leave_for_others(&self, desk: MutexGuard<'_, Desk>) {
+        let demand = desk.schedule.demand();
+        self.demand.store(demand as u8, Ordering::Relaxed);
+        let (is_any_resting, has_long) = (desk.resting > 0, desk.schedule.active(Class::Long) > 0);
+        drop(desk);
+        if is_any_resting {
+            self.work.notify_one();
+        }
+        if demand == Demand::Brief && has_long {
+            self.ticker.tick();
+        }
+    }
+
+    /// Who waits to compute, as of the last change.
+    fn demand(&self) -> Demand {
+        Demand::ALL[usize::from(self.demand.load(Ordering::Relaxed)).min(Demand::ALL.len() - 1)]
+    }
+
     fn work(&self) {
-        step_back();
+        priority::step_back();
         let _entered = self.runtime.enter();
-        while let Some((number, ready, slice)) = self.next() {
-            self.run(number, ready, slice, Instant::now(), false);
+        while let Some((number, ready, slice, kind)) = self.next() {
+            self.run(number, ready, slice, Instant::now(), kind);
         }
     }
 
     /// Runs a guest for a slice.
-    fn run(&self, number: Number, ready: Ready, slice: u32, began: Instant, is_lent: bool) {
+    fn run(&self, number: Number, ready: Ready, slice: u32, began: Instant, kind: Kind) {
         let running = self.ticker.guest_runs();
-        SLICE.set(Some(Slice { number, began, is_lent, has_yielded: false, is_over: false }));
+        SLICE.set(Some(Slice { number, began, kind, has_yielded: false, is_over: false }));
         let result = panic::catch_unwind(AssertUnwindSafe(|| ready.run()));
         let is_over = SLICE.take().is_some_and(|slice| slice.is_over);
         drop(running);
@@ -337,7 +339,7 @@ impl Crew {
         let now = Instant::now();
         let mut desk = self.desk.lock();
         desk.schedule.pause(number, slice, now.saturating_duration_since(began), now);
-        let must_wake = is_lent && desk.resting > 0 && desk.schedule.demand() > Demand::None;
+        let must_wake = kind == Kind::Lent && desk.resting > 0 && desk.schedule.demand() > Demand::None;
         self.leave(desk);
         if must_wake {
             self.work.notify_one();
@@ -345,19 +347,26 @@ impl Crew {
     }
 
     /// The next slice to run, waiting for it; nothing when all is over.
-    fn next(&self) -> Option<(Number, Ready, u32)> {
+    fn next(&self) -> Option<(Number, Ready, u32, Kind)> {
         let mut desk = self.desk();
         loop {
             match desk.schedule.next(Instant::now()) {
                 Next::Run(number, ready) => {
                     let slice = desk.schedule.slice(number);
+                    let demand = desk.schedule.demand();
+                    let kind = match desk.schedule.class(number) {
+                        Class::Brief => Kind::Brief,
+                        Class::Long if demand == Demand::Brief => Kind::Share,
+                        Class::Long => Kind::Spare,
+                    };
                     // A submission wakes one thread at most; if there is more to do, the next one is woken from here.
-                    let must_wake = desk.resting > 0 && desk.schedule.demand() > Demand::None;
-                    self.leave(desk);
+                    let must_wake = desk.resting > 0 && demand > Demand::None;
+                    self.demand.store(demand as u8, Ordering::Relaxed);
+                    drop(desk);
                     if must_wake {
                         self.work.notify_one();
                     }
-                    return Some((number, ready, slice));
+                    return Some((number, ready, slice, kind));
                 }
                 Next::Evict if self.may_evict() => {
                     drop(desk);
@@ -398,78 +407,6 @@ impl Crew {
     }
 }
 
-/// A call's place in the crew; the schedule learns of its end when this is dropped.
-#[derive(Debug)]
-pub(crate) struct Turn {
-    pub(crate) crew: Arc<Crew>,
-    pub(crate) number: Number,
-    /// It has computed for so long in one slice that the schedule had to learn of it.
-    is_long: bool,
-    /// The schedule knows that the call has ended.
-    is_over: bool,
-}
-
-impl Turn {
-    /// Whether the guest in this thread's slice should let others compute.
-    pub(crate) fn should_yield(&mut self) -> bool {
-        let Some(slice) = SLICE.get() else { return false };
-        let demand = self.crew.demand.load(Ordering::Relaxed);
-        let ran = slice.began.elapsed();
-        let is_news = !self.is_long && ran >= LONG;
-        self.is_long |= is_news;
-        let yields = slice.is_lent
-            || is_news
-            || demand == Demand::Brief as u8
-            || (demand == Demand::Long as u8 && ran >= LONG_SLICE);
-        SLICE.set(Some(Slice { has_yielded: yields, ..slice }));
-        yields
-    }
-}
-
-/// Whether the guest in this thread's slice gave it back although it could go on.
-pub(crate) fn has_yielded() -> bool {
-    SLICE.get().is_some_and(|slice| slice.has_yielded)
-}
-
-impl Turn {
-    /// Ends the call and keeps its instance for a later one, if there is room.
-    pub(crate) fn end_and_keep(mut self, idle: Reusable) {
-        if self.end(Some(idle.memory_bytes())) {
-            self.crew.keep(idle);
-        }
-    }
-
-    /// Tells the schedule that the call has ended, and says whether there is room to keep an instance with so much memory.
-    fn end(&mut self, kept_bytes: Option<u64>) -> bool {
-        self.is_over = true;
-        // Mostly it ends in a slice of its own, and with that the slice is over too.
-        let own = SLICE.get().filter(|slice| slice.number == self.number);
-        let mut desk = self.crew.desk();
-        desk.schedule.finish(self.number);
-        if let Some(slice) = own {
-            desk.schedule.pause(self.number, 0, Duration::ZERO, Instant::now());
-            SLICE.set(Some(Slice { is_over: true, ..slice }));
-        }
-        let may_keep = kept_bytes.is_some_and(|bytes| desk.schedule.keep(bytes));
-        // A thread of the crew looks for more to do anyway.
-        let is_of_crew = SLICE.get().is_some_and(|slice| !slice.is_lent);
-        let must_wake = desk.resting > 0 && !is_of_crew && (desk.is_over || desk.schedule.demand() > Demand::None);
-        self.crew.leave(desk);
-        if must_wake {
-            self.crew.work.notify_one();
-        }
-        may_keep
-    }
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        if !self.is_over {
-            self.end(None);
-        }
-    }
-}
-
 /// Drops instances that were kept for too long without a call, until none is kept.
 async fn look_after(crew: Weak<Crew>) {
     loop {
@@ -484,13 +421,5 @@ async fn look_after(crew: Weak<Crew>) {
                 return;
             }
         }
-    }
-}
-
-/// Where the computer is full, what serves the network goes first: a late answer helps nobody.
-fn step_back() {
-    // On Linux this is of the calling thread alone.
-    if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
-        tracing::debug!(%error, "guests run at the priority of the process");
     }
 }

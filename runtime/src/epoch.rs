@@ -16,6 +16,7 @@ const IDLE_TICKS: u32 = 100;
 /// The ticking thread's handle; the thread ends when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Ticker {
+    engines: Vec<wasmtime::Engine>,
     state: Arc<State>,
     thread: Thread,
 }
@@ -31,12 +32,17 @@ impl Ticker {
     /// Starts ticking `engines`.
     pub(crate) fn start(engines: Vec<wasmtime::Engine>) -> Result<Self, Error> {
         let state = Arc::new(State::default());
-        let ticking = state.clone();
+        let (ticking, ticked) = (state.clone(), engines.clone());
         let started: JoinHandle<()> = thread::Builder::new()
             .name("nigh-epoch".into())
-            .spawn(move || ticking.tick(&engines))
+            .spawn(move || ticking.tick(&ticked))
             .map_err(Error::Thread)?;
-        Ok(Self { state, thread: started.thread().clone() })
+        Ok(Self { engines, state, thread: started.thread().clone() })
+    }
+
+    /// Has all guests look up at once, before the next tick is due.
+    pub(crate) fn tick(&self) {
+        self.engines.iter().for_each(wasmtime::Engine::increment_epoch);
     }
 
     /// Keeps the epoch advancing until the guard is dropped.

@@ -11,8 +11,6 @@ mod rounds;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use nigh_proto::Load;
-
 use crate::measure::Mean;
 use crate::number::NumberMap;
 use crate::utilisation::Utilisation;
@@ -24,6 +22,8 @@ use rounds::Rounds;
 pub(crate) const LONG: Duration = Duration::from_millis(10);
 /// One slice in so many goes to a long call, if there is one.
 const LONG_SHARE: u32 = 4;
+/// A long call that has computed for so long in one slice has had its share.
+pub(crate) const SHARE_SLICE: Duration = Duration::from_millis(1);
 /// Times that others may go before a call that waits for memory; then other functions have one call at a time until it fits.
 const PASSED_OVER_MAX: u32 = 64;
 /// What one function may hold of a budget, in multiples of what is left for others: 4 leave a fifth.
@@ -90,7 +90,8 @@ pub(crate) struct Schedule<T> {
     active: [usize; 2],
     waiting: usize,
     computing: usize,
-    picks: u32,
+    /// Slices since one of a long call.
+    slices_since_long: u32,
     picks_of: [u32; 2],
     payload_bytes: u64,
     begun_memory_bytes: u64,
@@ -114,7 +115,7 @@ impl<T> Schedule<T> {
             active: [0; 2],
             waiting: 0,
             computing: 0,
-            picks: 0,
+            slices_since_long: 0,
             picks_of: [0; 2],
             payload_bytes: 0,
             begun_memory_bytes: 0,
@@ -176,12 +177,15 @@ impl<T> Schedule<T> {
 
     /// The next call to run for a slice; the caller is a worker that is free.
     pub(crate) fn next(&mut self, now: Instant) -> Next<T> {
-        self.picks = self.picks.wrapping_add(1);
-        let is_for_long = self.picks.is_multiple_of(LONG_SHARE);
+        let is_for_long = self.slices_since_long + 1 >= LONG_SHARE;
         // A function may turn out to be brief again when it would be its turn among the long ones.
         let classes = if is_for_long { [Class::Long, Class::Brief] } else { [Class::Brief, Class::Long] };
         for class in classes.into_iter().chain([Class::Brief]) {
             let next = self.next_of(class, now);
+            if matches!(next, Next::Run(..)) {
+                self.slices_since_long =
+                    if class == Class::Long { 0 } else { self.slices_since_long.saturating_add(1) };
+            }
             if !matches!(next, Next::Nothing) {
                 return next;
             }
@@ -235,6 +239,9 @@ impl<T> Schedule<T> {
         self.count_computing(-1, now);
         let Some(begun) = self.begun.get_mut(&number) else { return };
         begun.used += took;
+        if begun.class == Class::Long && took >= SHARE_SLICE {
+            self.slices_since_long = 0;
+        }
         // It may have been woken, and be in its next slice on another thread.
         if begun.slice == slice && begun.state == State::Computing {
             begun.state = State::Blocked;
@@ -246,6 +253,16 @@ impl<T> Schedule<T> {
     /// The number of the slice that a call is in.
     pub(crate) fn slice(&self, number: Number) -> u32 {
         self.begun.get(&number).map_or(0, |begun| begun.slice)
+    }
+
+    /// What a call that has begun has shown to be.
+    pub(crate) fn class(&self, number: Number) -> Class {
+        self.begun.get(&number).map_or(Class::Brief, |begun| begun.class)
+    }
+
+    /// Calls of a class that compute or are ready to.
+    pub(crate) fn active(&self, class: Class) -> usize {
+        self.active[class as usize]
     }
 
     /// A call that has begun has ended. The slice that it ended in is still to be [paused](Self::pause).
@@ -310,66 +327,9 @@ impl<T> Schedule<T> {
         self.kept_memory_bytes = self.kept_memory_bytes.saturating_sub(memory_bytes);
     }
 
-    /// How long a further call like this would probably wait, functions taking turns and brief calls going first.
-    pub(crate) fn expected_wait(&self, claim: &Claim) -> Duration {
-        let own = self.lanes.get(&claim.lane);
-        let ahead = own.map_or(0, |lane| lane.waiting.len());
-        let by_function = own.map_or(Duration::ZERO, |lane| {
-            let is_room = (lane.begun as usize) + ahead < claim.concurrency as usize;
-            if is_room { Duration::ZERO } else { lane.time_ahead() / claim.concurrency.max(1) }
-        });
-        let class = own.map_or_else(|| claim.class(), |lane| lane.class_of(claim));
-        let goes_first = |lane: &&Lane<T>| class == Class::Long || lane.class() == Class::Brief;
-        let rivals = || self.lanes.values().filter(goes_first);
-        let waiting: usize = rivals().map(|lane| lane.waiting.len()).sum();
-        if waiting < self.slots(class) {
-            return by_function;
-        }
-        let work: Duration = rivals().map(|lane| lane.computing_ahead(ahead + 1)).sum();
-        by_function.max(work / u32::try_from(self.budgets.workers).unwrap_or(u32::MAX).max(1))
-    }
-
-    /// Who would compute if a worker were free.
-    pub(crate) fn demand(&self) -> Demand {
-        let wants = |class: Class| {
-            let may = |id: &LaneId| matches!(self.may_begin(*id, class), Leave::Now | Leave::Evict);
-            !self.ready[class as usize].is_empty() || self.turns[class as usize].iter().any(may)
-        };
-        if wants(Class::Brief) {
-            Demand::Brief
-        } else if wants(Class::Long) {
-            Demand::Long
-        } else {
-            Demand::None
-        }
-    }
-
     /// Calls that have begun and not ended.
     pub(crate) fn begun(&self) -> usize {
         self.begun.len()
-    }
-
-    /// Calls that wait or have begun.
-    pub(crate) fn under_way(&self) -> usize {
-        self.waiting + self.begun.len()
-    }
-
-    /// How many calls of one function have begun and wait.
-    pub(crate) fn counts(&self, id: LaneId) -> (u32, u32) {
-        let lane = self.lanes.get(&id);
-        lane.map_or((0, 0), |lane| (lane.begun, u32::try_from(lane.waiting.len()).unwrap_or(u32::MAX)))
-    }
-
-    /// How busy the computer is.
-    pub(crate) fn load(&mut self, now: Instant) -> Load {
-        let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
-        Load {
-            running: count(self.begun.len()),
-            queued: count(self.waiting),
-            workers: count(self.budgets.workers),
-            utilisation: self.utilisation.shares(now),
-            service: self.service.value(),
-        }
     }
 
     /// Calls of a class that could compute beside those that do.

@@ -90,3 +90,8 @@ pub(crate) enum Demand {
     /// Brief calls.
     Brief,
 }
+
+impl Demand {
+    /// In order.
+    pub(crate) const ALL: [Self; 3] = [Self::None, Self::Long, Self::Brief];
+}
