@@ -11,6 +11,7 @@ const FILE_LINES_MAX: usize = 500;
 const ARROWS: &[(&str, &[&str])] = &[
     ("proto", &[]),
     ("telemetry", &["nigh-proto"]),
+    ("store", &[]),
     ("routing", &[]),
     ("model", &[]),
     ("sdk", &[]),

@@ -1,0 +1,82 @@
+//! Large objects in an object store of JetStream, which checks their digests.
+
+use std::time::UNIX_EPOCH;
+
+use async_nats::jetstream::object_store::{self, DeleteErrorKind, GetErrorKind, ObjectStore};
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::TryStreamExt as _;
+use tokio::io::AsyncReadExt as _;
+
+use crate::error::StoreError;
+use crate::key::Key;
+use crate::nats::{Server, failed, limit_of, named, of_source, time_of_nanos};
+use crate::objects::{Object, Objects, ObjectsSettings};
+
+/// Objects in NATS.
+pub(super) struct NatsObjects {
+    what: String,
+    store: ObjectStore,
+}
+
+impl NatsObjects {
+    pub(super) async fn open(server: Server, settings: ObjectsSettings) -> Result<Self, StoreError> {
+        let what = format!("the objects of {}", settings.name);
+        let name = named(&settings.name)?;
+        if let Ok(store) = server.context.get_object_store(&name).await {
+            return Ok(Self { what, store });
+        }
+        let config = object_store::Config {
+            bucket: name,
+            max_bytes: limit_of(settings.bytes_max),
+            num_replicas: server.replicas,
+            ..object_store::Config::default()
+        };
+        let store = server.context.create_object_store(config).await.map_err(failed(&what))?;
+        Ok(Self { what, store })
+    }
+}
+
+impl std::fmt::Debug for NatsObjects {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NatsObjects").field("what", &self.what).finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Objects for NatsObjects {
+    async fn put(&self, name: &Key, bytes: Bytes) -> Result<(), StoreError> {
+        let mut bytes = bytes.as_ref();
+        self.store.put(name.as_str(), &mut bytes).await.map(drop).map_err(failed(&self.what))
+    }
+
+    async fn get(&self, name: &Key) -> Result<Option<Bytes>, StoreError> {
+        let mut object = match self.store.get(name.as_str()).await {
+            Ok(object) => object,
+            Err(error) if error.kind() == GetErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(of_source(&self.what, &error)),
+        };
+        let mut bytes = Vec::with_capacity(object.info().size);
+        object.read_to_end(&mut bytes).await.map_err(|error| StoreError::Unavailable(error.to_string()))?;
+        Ok(Some(bytes.into()))
+    }
+
+    async fn delete(&self, name: &Key) -> Result<(), StoreError> {
+        match self.store.delete(name.as_str()).await {
+            Err(error) if error.kind() != DeleteErrorKind::NotFound => Err(of_source(&self.what, &error)),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    async fn list(&self) -> Result<Vec<Object>, StoreError> {
+        let listed = self.store.list().await.map_err(failed(&self.what))?;
+        let listed: Vec<_> = listed.try_collect().await.map_err(failed(&self.what))?;
+        let object = |info: object_store::ObjectInfo| {
+            let stored = info.modified.map_or(UNIX_EPOCH, |time| time_of_nanos(time.unix_timestamp_nanos()));
+            Some(Object { name: info.name.parse().ok()?, bytes: info.size as u64, stored })
+        };
+        let mut objects: Vec<Object> = listed.into_iter().filter_map(object).collect();
+        objects.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok(objects)
+    }
+}
