@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tonic::Request;
 
+use crate::flow::{FLOW_STEPS_MAX, Flow};
 use crate::status::{PlatformError, Reason};
 use crate::{FunctionName, NodeName, v1};
 
@@ -214,6 +215,11 @@ pub struct Call {
     pub via: Vec<NodeName>,
     /// When its answer stops being of use.
     pub deadline: Instant,
+    /// Functions to run after this one, each with the answer of the one before, as long as whoever runs this one serves
+    /// them.
+    pub then: Vec<FunctionName>,
+    /// The steps to run in place of the function, which then only names the whole.
+    pub flow: Option<Flow>,
 }
 
 impl Call {
@@ -230,6 +236,8 @@ impl Call {
             priority: Priority::default(),
             via: Vec::new(),
             deadline: Instant::now() + timeout,
+            then: Vec::new(),
+            flow: None,
         }
     }
 
@@ -260,6 +268,7 @@ impl Call {
             let message = format!("passed on {hops} times; do brokers forward to each other?");
             return Err(PlatformError::new(Reason::LoopDetected, message));
         }
+        check_several(&request)?;
         let id = if request.call_id.is_empty() { CallId::random() } else { request.call_id.parse()? };
         Ok(Self {
             function: request.function.parse()?,
@@ -272,6 +281,8 @@ impl Call {
             priority: Priority::from_wire(request.priority),
             via: request.via.iter().map(|name| name.parse()).collect::<Result<_, _>>()?,
             deadline: now + timeout.unwrap_or(limits.timeout_default).min(limits.timeout_max),
+            then: request.then.iter().map(|name| name.parse()).collect::<Result<_, _>>()?,
+            flow: request.flow.as_ref().map(Flow::from_wire).transpose()?,
         })
     }
 
@@ -287,6 +298,8 @@ impl Call {
             retry_safe: self.retry_safe,
             via: self.via.iter().map(ToString::to_string).collect(),
             priority: self.priority.to_wire().into(),
+            then: self.then.iter().map(ToString::to_string).collect(),
+            flow: self.flow.as_ref().map(Flow::to_wire),
         }
     }
 
@@ -296,6 +309,18 @@ impl Call {
         request.set_timeout(self.time_left(now));
         request
     }
+}
+
+/// More than one function is asked for either as a flow or as functions that follow.
+fn check_several(request: &v1::InvokeRequest) -> Result<(), PlatformError> {
+    if request.then.len() >= FLOW_STEPS_MAX {
+        let message = format!("{} functions in one call; ask for at most {FLOW_STEPS_MAX}", request.then.len() + 1);
+        return Err(PlatformError::new(Reason::TooLarge, message));
+    }
+    if request.flow.is_some() && !request.then.is_empty() {
+        return Err(PlatformError::malformed("a call runs a flow, or functions one after the other, not both"));
+    }
+    Ok(())
 }
 
 pub(crate) fn check_payload(bytes: usize, limits: &CallLimits) -> Result<(), PlatformError> {
@@ -358,6 +383,12 @@ mod tests {
             Reason::Malformed
         );
         assert_eq!(check(request(), Some(Duration::ZERO)).unwrap_err(), Reason::Late);
+        let then = vec!["echo".to_owned()];
+        let flow = Flow::chain(["echo".parse().unwrap()]).unwrap().to_wire();
+        let both = v1::InvokeRequest { then: then.clone(), flow: Some(flow), ..request() };
+        assert_eq!(check(both, None).unwrap_err(), Reason::Malformed);
+        let long = v1::InvokeRequest { then: vec!["echo".to_owned(); FLOW_STEPS_MAX], ..request() };
+        assert_eq!(check(long, None).unwrap_err(), Reason::TooLarge);
         let many = vec![v1::Header { name: "a".into(), value: String::new() }; HEADERS_MAX + 1];
         assert_eq!(check(v1::InvokeRequest { headers: many, ..request() }, None).unwrap_err(), Reason::TooLarge);
     }

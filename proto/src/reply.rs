@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::call::{CallId, Headers};
-use crate::name::{Digest, Endpoint, NodeName};
+use crate::name::{Digest, Endpoint, FunctionName, NameError, NodeName};
 use crate::status::{PlatformError, Reason};
 use crate::v1;
 
@@ -29,6 +29,21 @@ pub struct Reply {
     /// How busy the computer is.
     pub load: Load,
     /// Where the time went.
+    pub timing: Timing,
+    /// What ran, where more than one function was asked for.
+    pub steps: Vec<StepRan>,
+}
+
+/// One function of a call that asks for several.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StepRan {
+    /// Its step of the flow; nothing where a computer was asked for functions only.
+    pub step: Option<NodeName>,
+    /// The function.
+    pub function: FunctionName,
+    /// Who ran it.
+    pub computer: NodeName,
+    /// Where its time went.
     pub timing: Timing,
 }
 
@@ -124,6 +139,60 @@ impl Timing {
     pub fn at_computer(&self) -> Duration {
         self.queue + self.init + self.run
     }
+
+    fn to_wire(self) -> v1::Timing {
+        v1::Timing {
+            network_us: us(self.network),
+            broker_us: us(self.broker),
+            queue_us: us(self.queue),
+            init_us: us(self.init),
+            run_us: us(self.run),
+            // However short, it shows that the instance was not newly made.
+            reset_us: us(self.reset).max(u64::from(!self.reset.is_zero())),
+        }
+    }
+
+    fn from_wire(timing: &v1::Timing) -> Self {
+        Self {
+            network: Duration::from_micros(timing.network_us),
+            broker: Duration::from_micros(timing.broker_us),
+            queue: Duration::from_micros(timing.queue_us),
+            init: Duration::from_micros(timing.init_us),
+            run: Duration::from_micros(timing.run_us),
+            reset: Duration::from_micros(timing.reset_us),
+        }
+    }
+}
+
+impl std::ops::AddAssign for Timing {
+    fn add_assign(&mut self, other: Self) {
+        self.network += other.network;
+        self.broker += other.broker;
+        self.queue += other.queue;
+        self.init += other.init;
+        self.run += other.run;
+        self.reset += other.reset;
+    }
+}
+
+impl StepRan {
+    fn into_wire(self) -> v1::StepRan {
+        v1::StepRan {
+            step: self.step.map(|step| step.to_string()).unwrap_or_default(),
+            function: self.function.to_string(),
+            computer: self.computer.to_string(),
+            timing: Some(self.timing.to_wire()),
+        }
+    }
+
+    fn from_wire(ran: v1::StepRan) -> Result<Self, NameError> {
+        Ok(Self {
+            step: optional(&ran.step)?,
+            function: ran.function.parse()?,
+            computer: ran.computer.parse()?,
+            timing: ran.timing.as_ref().map(Timing::from_wire).unwrap_or_default(),
+        })
+    }
 }
 
 fn spread(p10_us: u64, p90_us: u64) -> Spread {
@@ -184,15 +253,8 @@ impl Reply {
             call_id: self.call.as_str().to_owned(),
             hops: self.hops,
             load: Some(self.load.to_wire()),
-            timing: Some(v1::Timing {
-                network_us: us(self.timing.network),
-                broker_us: us(self.timing.broker),
-                queue_us: us(self.timing.queue),
-                init_us: us(self.timing.init),
-                run_us: us(self.timing.run),
-                // However short, it shows that the instance was not newly made.
-                reset_us: us(self.timing.reset).max(u64::from(!self.timing.reset.is_zero())),
-            }),
+            timing: Some(self.timing.to_wire()),
+            steps: self.steps.into_iter().map(StepRan::into_wire).collect(),
         }
     }
 
@@ -224,7 +286,7 @@ impl Reply {
                 run_spread: spread(estimate.run_p10_us, estimate.run_p90_us),
             }),
         };
-        let timing = response.timing.unwrap_or_default();
+        let steps = response.steps.into_iter().map(StepRan::from_wire).collect::<Result<_, _>>();
         Ok(Self {
             outcome,
             computer: response.computer.parse().map_err(|_| foreign("computer"))?,
@@ -233,14 +295,8 @@ impl Reply {
             call: response.call_id.parse().map_err(|_| foreign("call id"))?,
             hops: response.hops,
             load: response.load.as_ref().map(Load::from_wire).unwrap_or_default(),
-            timing: Timing {
-                network: Duration::from_micros(timing.network_us),
-                broker: Duration::from_micros(timing.broker_us),
-                queue: Duration::from_micros(timing.queue_us),
-                init: Duration::from_micros(timing.init_us),
-                run: Duration::from_micros(timing.run_us),
-                reset: Duration::from_micros(timing.reset_us),
-            },
+            timing: response.timing.as_ref().map(Timing::from_wire).unwrap_or_default(),
+            steps: steps.map_err(|_| foreign("steps"))?,
         })
     }
 }
@@ -270,6 +326,12 @@ mod tests {
                 service: Duration::from_micros(40),
             },
             timing: Timing { run: Duration::from_micros(7), reset: Duration::from_micros(2), ..Timing::default() },
+            steps: vec![StepRan {
+                step: Some("blur".parse().unwrap()),
+                function: "echo".parse().unwrap(),
+                computer: "computer-1".parse().unwrap(),
+                timing: Timing { queue: Duration::from_micros(3), ..Timing::default() },
+            }],
         }
     }
 

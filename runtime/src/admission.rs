@@ -376,5 +376,6 @@ pub(crate) fn estimated(
         hops: call.hops,
         load,
         timing: Timing::default(),
+        steps: Vec::new(),
     }
 }

@@ -66,6 +66,7 @@ pub(crate) async fn call(turn: Turn, job: Job) {
         hops: call.hops,
         load,
         timing,
+        steps: Vec::new(),
     });
     let Some(Service { answer, turn, .. }) = service else { return };
     if let Some(idle) = instance.take_if(|instance| instance.life() == Life::Idle) {

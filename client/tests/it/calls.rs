@@ -55,6 +55,7 @@ impl Handler for Peer {
             hops: 0,
             load: Load::default(),
             timing: Timing { run: Duration::from_micros(5), ..Timing::default() },
+            steps: Vec::new(),
         })
     }
 }

@@ -193,6 +193,7 @@ mod tests {
             hops: 1,
             load: Load::default(),
             timing: Timing::default(),
+            steps: Vec::new(),
         };
         assert_eq!(as_json(&reply(b"text"), true)["payload"], "text");
         assert_eq!(as_json(&reply(b"\xff\x00"), true)["payload_base64"], "/wA=");

@@ -178,6 +178,7 @@ mod tests {
             hops: 1,
             load: Load::default(),
             timing,
+            steps: Vec::new(),
         }
     }
 

@@ -63,6 +63,8 @@ pub fn call(
         // Its brokers leave no name.
         via: if request.forward { vec![BROKER.parse()?] } else { Vec::new() },
         deadline: now + timeout.unwrap_or(limits.timeout_default).min(limits.timeout_max),
+        then: Vec::new(),
+        flow: None,
     })
 }
 
@@ -138,6 +140,7 @@ pub fn reply(response: LambdaResponse, call: &Call, from: &Endpoint) -> Result<R
         hops: response.hops.saturating_sub(1).max(call.hops),
         load: Load { utilisation: loads.map(share), ..Load::default() },
         timing: Timing { run: took, ..Timing::default() },
+        steps: Vec::new(),
     })
 }
 

@@ -233,6 +233,7 @@ impl About {
             hops: self.hops,
             load: Load::default(),
             timing: Timing::default(),
+            steps: Vec::new(),
         }
     }
 }

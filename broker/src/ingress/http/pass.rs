@@ -46,6 +46,8 @@ pub(super) async fn exchange(
         priority: wishes.priority,
         via: Vec::new(),
         deadline: wishes.deadline(broker.limits(), arrived),
+        then: Vec::new(),
+        flow: None,
     };
     let outcome = async {
         let place = broker.admit(call.priority)?;

@@ -91,6 +91,8 @@ impl Head {
             priority: self.priority,
             via: Vec::new(),
             deadline: self.deadline,
+            then: Vec::new(),
+            flow: None,
         }
     }
 }
