@@ -93,6 +93,7 @@ pub enum Part {
 pub type Parts = Pin<Box<dyn Stream<Item = Result<Part, PlatformError>> + Send>>;
 
 /// What an http function does with a call.
+#[expect(clippy::large_enum_variant, reason = "there is one for each call, and it is moved once")]
 pub enum Exchanged {
     /// It answers.
     Answer(ResponseHead, Parts),

@@ -277,9 +277,13 @@ fn circle(steps: &[Step], is_done: &[bool]) -> Vec<NodeName> {
     let mut at = is_done.iter().position(|done| !done);
     while let Some(here) = at {
         if let Some(start) = walked.iter().position(|&step| step == here) {
-            let mut names: Vec<_> = walked[start..].iter().rev().map(|&step| steps[step].name.clone()).collect();
-            names.push(names[0].clone());
-            return names;
+            let mut circle: Vec<usize> = walked.split_off(start);
+            circle.reverse();
+            // Told from the step that was written first.
+            let first = (0..circle.len()).min_by_key(|&at| circle[at]).unwrap_or_default();
+            circle.rotate_left(first);
+            circle.push(circle[0]);
+            return circle.into_iter().map(|step| steps[step].name.clone()).collect();
         }
         walked.push(here);
         at = waited_for(here);

@@ -108,6 +108,7 @@ fn reply(call: Call, response: &Response<Bytes>, elapsed: Duration) -> Result<Re
         hops: 1,
         load: Load::default(),
         timing,
+        steps: Vec::new(),
     })
 }
 

@@ -42,6 +42,7 @@ where
             hops: 0,
             load: Load::default(),
             timing: Timing::default(),
+            steps: Vec::new(),
         })
     }
 }
