@@ -2,20 +2,26 @@
 //! version of it ready, or bring it themselves; in a hierarchy, those that this broker is home to, and the homes of all
 //! others. While the controller is away, what was learnt stays in use.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use nigh_proto::discovery::{self, WatchEvent};
 use nigh_proto::membership::{Knowledge, Topics, keep_watching};
 use nigh_proto::{Computer, Endpoint, FunctionName, Kind, NodeName, Remote};
 use nigh_routing::install::{Forwarding, Hierarchy, Objective, Offer, Topology, flat};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::routes::{Routes, Serving};
 
 /// Changes that may wait to be taken in, all of which are then taken in at once.
 const CHANGES_WAITING_MAX: usize = 1024;
+
+/// Time that computers have to announce themselves again where the broker finds its controller again and that does not know
+/// of them. It may have been cut off from them too; whoever is truly gone refuses calls, and costs a try.
+const FADING: Duration = Duration::from_secs(2);
 
 /// Follows the controller for as long as the future is polled; `endpoint` is where this broker takes calls, as it is announced.
 pub(crate) async fn follow(controller: Remote, endpoint: Endpoint, routes: Arc<Routes>) {
@@ -25,8 +31,17 @@ pub(crate) async fn follow(controller: Remote, endpoint: Endpoint, routes: Arc<R
     let applying = async {
         let mut known = Known::of(endpoint);
         let mut news = Vec::new();
-        while learnt.recv_many(&mut news, CHANGES_WAITING_MAX).await > 0 {
-            news.drain(..).for_each(|knowledge| known.learn(knowledge));
+        loop {
+            let learning = learnt.recv_many(&mut news, CHANGES_WAITING_MAX);
+            let learning = match known.fades_at {
+                Some(at) => tokio::time::timeout_at(at, learning).await,
+                None => Ok(learning.await),
+            };
+            match learning {
+                Ok(0) => return,
+                Ok(_) => news.drain(..).for_each(|knowledge| known.learn(knowledge)),
+                Err(_) => known.fade(),
+            }
             routes.announce(known.announced(), known.functions.clone());
         }
     };
@@ -40,6 +55,9 @@ struct Known {
     endpoint: Endpoint,
     functions: BTreeMap<FunctionName, Kind>,
     computers: HashMap<NodeName, Computer>,
+    /// Of them, those that the controller has not told of since it was found again, and until when they are kept.
+    fading: HashSet<NodeName>,
+    fades_at: Option<Instant>,
     brokers: HashMap<NodeName, Endpoint>,
     hierarchy: Option<Hierarchy>,
 }
@@ -50,6 +68,8 @@ impl Known {
             endpoint,
             functions: BTreeMap::new(),
             computers: HashMap::new(),
+            fading: HashSet::new(),
+            fades_at: None,
             brokers: HashMap::new(),
             hierarchy: None,
         }
@@ -58,8 +78,16 @@ impl Known {
     fn learn(&mut self, knowledge: Knowledge) {
         match knowledge {
             Knowledge::All(events) => {
-                *self = Self::of(self.endpoint.clone());
+                let before = std::mem::replace(self, Self::of(self.endpoint.clone()));
                 events.into_iter().for_each(|event| self.change(event));
+                for (name, computer) in before.computers {
+                    let is_elsewhere = |other: &Computer| other.endpoint == computer.endpoint;
+                    if !self.computers.contains_key(&name) && !self.computers.values().any(is_elsewhere) {
+                        self.fading.insert(name.clone());
+                        self.computers.insert(name, computer);
+                    }
+                }
+                self.fades_at = (!self.fading.is_empty()).then(|| Instant::now() + FADING);
             }
             Knowledge::Change(event) => self.change(event),
         }
@@ -74,9 +102,11 @@ impl Known {
                 self.functions.remove(&name);
             }
             WatchEvent::Computer(computer) => {
+                self.fading.remove(&computer.name);
                 self.computers.insert(computer.name.clone(), computer);
             }
             WatchEvent::ComputerRemoved(name) => {
+                self.fading.remove(&name);
                 self.computers.remove(&name);
             }
             WatchEvent::Broker(broker) => {
@@ -88,6 +118,14 @@ impl Known {
             WatchEvent::Hierarchy(told) => self.hierarchy = checked(&told),
             WatchEvent::Synced => {}
         }
+    }
+
+    /// Forgets those that have not been told of again.
+    fn fade(&mut self) {
+        for name in self.fading.drain() {
+            self.computers.remove(&name);
+        }
+        self.fades_at = None;
     }
 
     /// Who serves each function, as this broker is to know it; a function deployed that nobody serves is there with nobody.

@@ -36,6 +36,25 @@ struct Connection {
     older: rpc::edge_server_client::EdgeServerClient<Channel>,
     /// It speaks the older system's protocol only, as it was found when last asked.
     is_older: AtomicBool,
+    /// Somebody looks out for its return.
+    is_watched: AtomicBool,
+}
+
+/// Looks out for a destination's return; while it is there, nobody else does.
+pub(crate) struct Watched(WeakConnection);
+
+impl Watched {
+    pub(crate) fn is_gone(&self) -> bool {
+        self.0.is_gone()
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        if let Some(connection) = self.0.0.upgrade() {
+            connection.is_watched.store(false, Ordering::Relaxed);
+        }
+    }
 }
 
 /// A connection that is not kept alive.
@@ -88,7 +107,13 @@ impl Destination {
         let older = rpc::edge_server_client::EdgeServerClient::new(channel)
             .max_decoding_message_size(bytes_max)
             .max_encoding_message_size(usize::MAX);
-        let connection = Arc::new(Connection { endpoint, client, older, is_older: AtomicBool::new(false) });
+        let connection = Arc::new(Connection {
+            endpoint,
+            client,
+            older,
+            is_older: AtomicBool::new(false),
+            is_watched: AtomicBool::new(false),
+        });
         Self { connection, meters }
     }
 
@@ -99,6 +124,12 @@ impl Destination {
     /// Where calls of its function are counted.
     pub(crate) fn meters(&self) -> &Arc<Meters> {
         &self.meters
+    }
+
+    /// Begins to look out for its return, unless somebody does already.
+    pub(crate) fn watch_once(&self) -> Option<Watched> {
+        let is_watched = self.connection.is_watched.swap(true, Ordering::Relaxed);
+        (!is_watched).then(|| Watched(self.downgrade()))
     }
 
     pub(crate) fn downgrade(&self) -> WeakConnection {

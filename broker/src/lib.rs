@@ -3,7 +3,7 @@
 //! The walk of a call: [`ingress`] (a message becomes a checked call) → [`call`] (time left? [`probe`], where the policy asks; [`attempt`]: pick, forward,
 //! record; perhaps once more elsewhere; calls of http functions in [`exchange`]) → `routing` (pick) → [`forward`] (over a
 //! kept connection), and straight back. Beside it,
-//! [`discovery`] keeps the forwarding table in [`routes`] in step with the controller. A broker holds nothing that it
+//! [`returns`] looks out for destinations found dead, and [`discovery`] keeps the forwarding table in [`routes`] in step with the controller. A broker holds nothing that it
 //! could not rebuild.
 
 mod attempt;
@@ -16,6 +16,7 @@ mod forward;
 mod ingress;
 mod metrics;
 mod probe;
+mod returns;
 mod routes;
 mod verdict;
 
@@ -59,7 +60,7 @@ pub struct Listeners {
 /// [`Error`], where the broker cannot start or a door fails for good.
 pub async fn run(listeners: Listeners, config: Config, shutdown: CancellationToken) -> Result<(), Error> {
     let announcement = ingress::announcement(&listeners, &config)?;
-    let routes = Arc::new(Routes::new(&config));
+    let routes = Routes::new(&config);
     for (function, endpoint) in &config.routes {
         routes.set_by_hand(function, endpoint, None, true)?;
     }

@@ -1,8 +1,8 @@
 //! The forwarding table and what it is made of: destinations announced by the controller and those set by hand.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use crate::config::Config;
 use crate::forward::{Destination, WeakConnection};
 use crate::metrics::Meters;
+use crate::returns::Returns;
 
 /// Destinations set by hand, of all functions, at most.
 pub(crate) const BY_HAND_MAX: usize = 65_536;
@@ -26,6 +27,8 @@ pub(crate) type Serving = BTreeMap<FunctionName, BTreeMap<Endpoint, bool>>;
 /// The forwarding table, shared by all calls. Its lock is held for a decision or a lesson, never across an await.
 #[derive(Debug)]
 pub(crate) struct Routes {
+    this: Weak<Self>,
+    returns: Returns,
     table: Mutex<Table<FunctionName, Destination>>,
     plan: Mutex<Plan>,
     meters: PerFunction<Meters>,
@@ -78,8 +81,10 @@ pub(crate) struct Census {
 
 impl Routes {
     /// An empty table.
-    pub(crate) fn new(config: &Config) -> Self {
-        Self {
+    pub(crate) fn new(config: &Config) -> Arc<Self> {
+        Arc::new_cyclic(|this| Self {
+            this: this.clone(),
+            returns: Returns::default(),
             table: Mutex::new(Table::new(config.strategy())),
             plan: Mutex::default(),
             meters: PerFunction::default(),
@@ -88,7 +93,7 @@ impl Routes {
             in_step: AtomicBool::new(config.controller.is_none()),
             controller: config.controller.clone(),
             started: Instant::now(),
-        }
+        })
     }
 
     /// Chooses a destination in the scope, and other than the excluded one, of the demand.
@@ -145,6 +150,17 @@ impl Routes {
     pub(crate) fn observe(&self, function: &FunctionName, pick: &Pick<Destination>, observation: Observation) {
         let now = self.started.elapsed();
         self.table.lock().observe(function, pick, observation, now);
+        if observation == Observation::Dead {
+            self.returns.look_out_for(&pick.destination, self.this.clone());
+        }
+    }
+
+    /// Whoever is there can be connected to again.
+    pub(crate) fn may_be_back(&self, endpoint: &Endpoint) {
+        let known = self.plan.lock().known.get(endpoint).and_then(|known| known.upgrade(self.meters.unknown()));
+        if let Some(destination) = known {
+            self.table.lock().may_be_back(&destination, self.started.elapsed());
+        }
     }
 
     /// Whether calls have a chance.

@@ -19,6 +19,11 @@ pub struct Config {
     pub tls: Option<Tls>,
     /// Time that a computer or broker counts as alive after it announced itself.
     pub lease: Duration,
+    /// How often computers and brokers let it hear from them.
+    pub beat: Duration,
+    /// Silence after which one counts as gone, though its lease would last longer; more for one that was so taken for gone
+    /// and was not.
+    pub silence: Duration,
     /// Time after a start that the computers and brokers known before still count as alive; longer than a node takes to
     /// find a controller that came back.
     pub grace: Duration,
@@ -69,6 +74,8 @@ impl Config {
             store,
             tls: None,
             lease: Duration::from_secs(3),
+            beat: Duration::from_millis(150),
+            silence: Duration::from_millis(900),
             grace: Duration::from_secs(5),
             module_limits: ModuleLimits::default(),
             server: ServerLimits::default(),
@@ -96,6 +103,8 @@ impl Config {
     pub(crate) fn check(&self) -> Result<(), Error> {
         let waits = [
             ("lease", self.lease),
+            ("beat", self.beat),
+            ("silence", self.silence),
             ("grace", self.grace),
             ("upload_idle", self.upload_idle),
             ("upload_timeout", self.upload_timeout),

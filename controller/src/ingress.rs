@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::{Stream, StreamExt as _, stream};
 use nigh_proto::channel::{self, Door};
@@ -9,7 +10,7 @@ use nigh_proto::discovery::{WatchEvent, check_protocol};
 use nigh_proto::membership::{Node, Topics};
 use nigh_proto::v1::controller_server::{Controller, ControllerServer};
 use nigh_proto::v1::deploy_request;
-use nigh_proto::{Deployment, PlatformError, Reason, Role, access, v1};
+use nigh_proto::{Deployment, Endpoint, NodeName, PlatformError, Reason, Role, access, v1};
 use prost::Message as _;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -20,6 +21,7 @@ use crate::deploy::{Deployments, Part};
 use crate::error::{DeployError, Error};
 use crate::fetch::{Fetch, Fetches};
 use crate::older::{EdgeIngress, Nodes};
+use crate::presence::Attendance;
 use crate::publish::Subscription;
 use crate::registry::{EVERYTHING, Registry};
 
@@ -32,6 +34,7 @@ pub(crate) struct Ingress {
     pub(crate) deployments: Deployments,
     pub(crate) fetches: Fetches,
     pub(crate) older: Arc<Nodes>,
+    pub(crate) beat: Duration,
 }
 
 type Events<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -121,7 +124,26 @@ impl Controller for Ingress {
         access::allow_only(&extensions, Some(role_of(&node)), node.name())?;
         let lease = self.registry.announce(node).map_err(PlatformError::from)?;
         let lease_ms = u64::try_from(lease.as_millis()).unwrap_or(u64::MAX);
-        Ok(Response::new(v1::AnnounceResponse { lease_ms }))
+        let beat_ms = u64::try_from(self.beat.as_millis()).unwrap_or(u64::MAX);
+        Ok(Response::new(v1::AnnounceResponse { lease_ms, beat_ms }))
+    }
+
+    async fn attend(
+        &self,
+        request: Request<Streaming<v1::AttendRequest>>,
+    ) -> Result<Response<v1::AttendResponse>, Status> {
+        let (_, extensions, mut beats) = request.into_parts();
+        let Some(v1::AttendRequest { name, endpoint }) = beats.message().await? else {
+            return Err(PlatformError::malformed("an attendance of nobody").into());
+        };
+        let name: NodeName = name.parse().map_err(PlatformError::from)?;
+        let endpoint: Endpoint = endpoint.parse().map_err(PlatformError::from)?;
+        access::allow_only(&extensions, None, &name)?;
+        if let Some(attendance) = Attendance::begin(&self.registry, name, &endpoint) {
+            // However it ends, also by this being dropped with its connection, the attendance ends with it.
+            while beats.message().await?.is_some() && attendance.beat() {}
+        }
+        Ok(Response::new(v1::AttendResponse {}))
     }
 
     async fn withdraw(&self, request: Request<v1::WithdrawRequest>) -> Result<Response<v1::WithdrawResponse>, Status> {

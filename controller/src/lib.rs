@@ -2,7 +2,7 @@
 //!
 //! A request enters at `ingress`, which turns messages into checked values. `deploy` receives and judges modules and puts
 //! them into the `store`; `fetch` hands them out; `registry` knows functions, computers and brokers, and `publish` tells
-//! watchers. Nothing here is on the way of a call: an edge goes on running while its controller is away.
+//! watchers; `presence` hears from nodes. Nothing here is on the way of a call: an edge goes on running while its controller is away.
 
 mod config;
 mod deploy;
@@ -12,6 +12,7 @@ mod ingress;
 mod install;
 mod metrics;
 mod older;
+mod presence;
 mod publish;
 mod registry;
 mod store;
@@ -60,6 +61,7 @@ pub async fn run(listener: TcpListener, config: Config, shutdown: CancellationTo
         deployments,
         fetches: Fetches::new(&config, store.clone()),
         older: older.clone(),
+        beat: config.beat,
     };
     let stop = CancellationToken::new();
     let serve = async {

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use crate::config::Config;
 use crate::error::RegistryError;
 use crate::install::WantedTables;
+use crate::presence::{Patience, RETURN};
 use crate::publish::{Subscription, Watchers, concerns};
 
 /// All topics at once.
@@ -54,6 +55,8 @@ struct State {
     functions: BTreeMap<FunctionName, Arc<WatchEvent>>,
     nodes: BTreeMap<NodeName, Lease>,
     watchers: Watchers,
+    patience: Patience,
+    attendances: u64,
     hierarchy: Option<Arc<WatchEvent>>,
     /// Nodes whose record in the store is not the one here.
     unsaved: BTreeSet<NodeName>,
@@ -67,18 +70,25 @@ struct Lease {
     node: Node,
     upsert: Arc<WatchEvent>,
     ends: Instant,
+    /// It is heard from, by the attendance of this number.
+    attendance: Option<u64>,
 }
+
+/// How far the controller may oversleep before it takes its own pause for the nodes' silence.
+const OVERSLEPT: Duration = Duration::from_millis(100);
 
 impl Registry {
     /// Begins with what was known before; its nodes count as alive for the time of grace.
     pub(crate) fn new(config: &Config, functions: Vec<Deployment>, nodes: Vec<Node>) -> Self {
         let ends = Instant::now() + config.grace;
-        let lease = |node: Node| (node.name().clone(), Lease { upsert: upsert(&node), node, ends });
+        let lease = |node: Node| (node.name().clone(), Lease { upsert: upsert(&node), node, ends, attendance: None });
         let function = |function: Deployment| (function.name.clone(), Arc::new(WatchEvent::Function(function)));
         let state = State {
             functions: functions.into_iter().map(function).collect(),
             nodes: nodes.into_iter().map(lease).collect(),
             watchers: Watchers::new(config.watchers_max, config.watcher_queue_max),
+            patience: Patience::new(config.silence, config.lease),
+            attendances: 0,
             hierarchy: config.hierarchy.as_ref().map(|hierarchy| Arc::new(WatchEvent::Hierarchy(told(hierarchy)))),
             unsaved: BTreeSet::new(),
             wakes_at: None,
@@ -104,8 +114,14 @@ impl Registry {
         }
         let mut state = self.state.lock();
         let name = node.name().clone();
-        let ends = Instant::now() + self.lease;
+        let now = Instant::now();
+        state.patience.is_there(&name, now);
+        let silence = state.patience.of(&name, now);
+        let mut ends = now + self.lease;
         if let Some(lease) = state.nodes.get_mut(&name) {
+            if lease.attendance.is_some() {
+                ends = now + silence;
+            }
             lease.ends = ends;
             if lease.node != node {
                 let before = std::mem::replace(&mut lease.node, node);
@@ -126,13 +142,51 @@ impl Registry {
             }
             tracing::info!(%name, endpoint = %node.endpoint(), "a node is alive");
             let upsert = upsert(&node);
-            state.nodes.insert(name.clone(), Lease { node, upsert: upsert.clone(), ends });
+            state.nodes.insert(name.clone(), Lease { node, upsert: upsert.clone(), ends, attendance: None });
             self.changed(&mut state, name, &upsert);
         }
         if state.wakes_at.is_none_or(|at| ends < at) {
             self.ends_earlier.notify_one();
         }
         Ok(self.lease)
+    }
+
+    /// From now on the node is heard from: its lease ends when it falls silent. None where it is not (or no longer) reached
+    /// there, so that it has to announce itself first; else the attendance's number.
+    pub(crate) fn attend(&self, name: &NodeName, endpoint: &Endpoint) -> Option<u64> {
+        let mut state = self.state.lock();
+        let number = state.attendances + 1;
+        let lease = state.nodes.get_mut(name).filter(|lease| lease.node.endpoint() == endpoint)?;
+        lease.attendance = Some(number);
+        state.attendances = number;
+        drop(state);
+        self.beat(name, number).then_some(number)
+    }
+
+    /// The node was heard from; false where this attendance counts no more.
+    pub(crate) fn beat(&self, name: &NodeName, attendance: u64) -> bool {
+        let mut state = self.state.lock();
+        let now = Instant::now();
+        let ends = now + state.patience.of(name, now);
+        let Some(lease) = state.nodes.get_mut(name).filter(|lease| lease.attendance == Some(attendance)) else {
+            return false;
+        };
+        lease.ends = ends;
+        if state.wakes_at.is_none_or(|at| ends < at) {
+            self.ends_earlier.notify_one();
+        }
+        true
+    }
+
+    /// The attendance has ended: unless the node comes back at once, it is gone.
+    pub(crate) fn absent(&self, name: &NodeName, attendance: u64) {
+        let mut state = self.state.lock();
+        let ends = Instant::now() + RETURN;
+        if let Some(lease) = state.nodes.get_mut(name).filter(|lease| lease.attendance == Some(attendance)) {
+            lease.attendance = None;
+            lease.ends = lease.ends.min(ends);
+            self.ends_earlier.notify_one();
+        }
     }
 
     /// Ends a lease early, if its node is (still) reached there.
@@ -222,9 +276,22 @@ impl Registry {
                 }
             };
             tokio::select! {
-                () = sleep => {}
+                () = sleep => self.forgive_own_pause(Instant::now()),
                 () = self.ends_earlier.notified() => {}
             }
+        }
+    }
+
+    /// Where the controller itself was held up, nodes may have been heard from and not listened to.
+    fn forgive_own_pause(&self, now: Instant) {
+        let mut state = self.state.lock();
+        let Some(overslept) = state.wakes_at.map(|at| now.saturating_duration_since(at)) else { return };
+        if overslept > OVERSLEPT {
+            state
+                .nodes
+                .values_mut()
+                .filter(|lease| lease.attendance.is_some())
+                .for_each(|lease| lease.ends += overslept);
         }
     }
 
@@ -235,6 +302,7 @@ impl Registry {
         let over: Vec<NodeName> = state.nodes.iter().filter(is_over).map(|(name, _)| name.clone()).collect();
         for name in over {
             tracing::warn!(%name, "a node's lease ran out");
+            state.patience.taken_for_gone(&name, now);
             self.leases_lost.fetch_add(1, Ordering::Relaxed);
             self.remove_node(&mut state, &name);
         }

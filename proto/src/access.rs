@@ -41,6 +41,7 @@ const RULES: &[Rule] = &[
     rule("/nigh.v1.Functions/InvokeStream", "call functions", CALLERS),
     rule("/nigh.v1.Functions/Exchange", "call functions", CALLERS),
     rule("/nigh.v1.Controller/Announce", "announce itself", NODES),
+    rule("/nigh.v1.Controller/Attend", "announce itself", NODES),
     rule("/nigh.v1.Controller/Withdraw", "withdraw itself", NODES),
     rule("/nigh.v1.Controller/Watch", "watch the registry", &[Role::Computer, Role::Broker, Role::Operator]),
     rule("/nigh.v1.Controller/FetchModule", "fetch modules", &[Role::Computer, Role::Operator]),
@@ -248,7 +249,7 @@ mod tests {
         );
         assert_eq!(
             allowed(Role::Computer),
-            ["Invoke", "InvokeStream", "Exchange", "Announce", "Withdraw", "Watch", "FetchModule"]
+            ["Invoke", "InvokeStream", "Exchange", "Announce", "Attend", "Withdraw", "Watch", "FetchModule"]
         );
         assert!(!allowed(Role::Broker).contains(&"Deploy") && !allowed(Role::Broker).contains(&"SetRoute"));
         let operators: Vec<_> = allowed(Role::Operator);

@@ -13,6 +13,7 @@ use tower::layer::util::{Identity as NoLayer, Stack};
 
 use crate::access::Rules;
 use crate::connections::ServerLimits;
+use crate::dial::Dialer;
 use crate::exchange::PART_BYTES_MAX;
 use crate::identity::Role;
 use crate::intake::Intake;
@@ -24,9 +25,12 @@ use crate::tls::{Admission, HttpClients, Tls};
 /// Time to make a connection.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Silence after which a peer is asked whether it is still there.
-pub const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(5);
+pub const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(2);
 /// Time that a peer has to answer that.
 pub const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(3);
+/// The same where it costs little to connect anew and much to be out of step: between a node and its controller.
+const KEEP_IN_STEP_INTERVAL: Duration = Duration::from_millis(500);
+const KEEP_IN_STEP_TIMEOUT: Duration = Duration::from_secs(1);
 /// Bytes under way on one stream before the receiver has to confirm, so that a payload of this size needs no round trips.
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 /// The same for a whole connection.
@@ -51,18 +55,25 @@ pub struct Remote {
     /// What to prove oneself with; without it the connection is plain.
     pub tls: Option<Tls>,
     roles: &'static [Role],
+    keeps_in_step: bool,
 }
 
 impl Remote {
     /// One to connect to over TLS, if there is any.
     pub fn new(endpoint: Endpoint, tls: Option<Tls>) -> Self {
-        Self { endpoint, tls, roles: &[] }
+        Self { endpoint, tls, roles: &[], keeps_in_step: false }
     }
 
     /// The same, which over TLS must prove to be one of these.
     #[must_use]
     pub fn expecting(self, roles: &'static [Role]) -> Self {
         Self { roles, ..self }
+    }
+
+    /// The same, whose silence is noticed within [`KEEP_IN_STEP_INTERVAL`] and [`KEEP_IN_STEP_TIMEOUT`].
+    #[must_use]
+    pub(crate) fn kept_in_step(self) -> Self {
+        Self { keeps_in_step: true, ..self }
     }
 }
 
@@ -80,18 +91,21 @@ impl From<&Endpoint> for Remote {
 
 /// A channel that connects when first used, and again whenever the connection is lost.
 pub fn connect_lazy(remote: impl Into<Remote>) -> Channel {
-    let Remote { endpoint, tls, roles } = remote.into();
+    let Remote { endpoint, tls, roles, keeps_in_step } = remote.into();
+    let (interval, timeout) = match keeps_in_step {
+        true => (KEEP_IN_STEP_INTERVAL, KEEP_IN_STEP_TIMEOUT),
+        false => (KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT),
+    };
     let uri = |scheme| format!("{scheme}://{endpoint}");
     let settings = uri("http")
         .parse::<tonic::transport::Endpoint>()
         .expect("an endpoint's form is a valid authority")
-        .tcp_nodelay(true)
         .connect_timeout(CONNECT_TIMEOUT)
-        .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
-        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+        .http2_keep_alive_interval(interval)
+        .keep_alive_timeout(timeout)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
-    let Some(tls) = tls else { return settings.connect_lazy() };
+    let Some(tls) = tls else { return settings.connect_with_connector_lazy(Dialer(endpoint)) };
     // Requests say https, while the connector is asked for the bare address: TLS is its own doing.
     let origin = uri("https").parse().expect("an endpoint's form is a valid authority");
     settings.origin(origin).connect_with_connector_lazy(Connector::new(endpoint, tls, roles))

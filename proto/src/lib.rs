@@ -9,6 +9,7 @@ pub mod call;
 pub mod channel;
 pub mod connections;
 pub mod deployment;
+pub mod dial;
 pub mod discovery;
 pub mod exchange;
 pub mod flow;

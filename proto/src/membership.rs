@@ -2,6 +2,7 @@
 //! through cuts and restarts of the controller, and neither ever makes a node forget what it has learnt.
 
 use std::future::Future;
+use std::pin::Pin;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -19,12 +20,14 @@ use crate::{PROTOCOL, v1};
 
 /// Wait after a first failure to reach the controller; doubles up to [`RETRY_MAX`].
 const RETRY_MIN: Duration = Duration::from_millis(100);
-/// The longest wait between tries, so that a controller that comes back is found soon.
-const RETRY_MAX: Duration = Duration::from_secs(2);
+/// The longest wait between tries, so that a controller that comes back, or the way to it, is found soon.
+const RETRY_MAX: Duration = Duration::from_millis(500);
 /// Time for one announcement or withdrawal.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 /// Announcements within one lease, so that two may be lost without harm.
 const ANNOUNCEMENTS_PER_LEASE: u32 = 3;
+/// Wait before a node announces itself anew whose attendance has ended.
+const ATTEND_AGAIN: Duration = Duration::from_millis(20);
 /// Events of one snapshot, at most: functions, computers and brokers together.
 const SNAPSHOT_EVENTS_MAX: usize = 1_000_000;
 /// What the other end must prove to be, over TLS.
@@ -108,19 +111,23 @@ pub async fn keep_announced(
     mut node: watch::Receiver<Node>,
     shutdown: CancellationToken,
 ) {
-    let remote = controller.into().expecting(CONTROLLERS);
+    let remote = controller.into().expecting(CONTROLLERS).kept_in_step();
     let controller = remote.endpoint.clone();
     let mut client = ControllerClient::new(channel::connect_lazy(remote));
     let mut wait = RETRY_MIN;
     let mut reached = false;
+    let mut attendance = None;
     loop {
         let request = node.borrow_and_update().to_wire();
         let next = match announce(&mut client, request).await {
-            Ok(lease) => {
+            Ok(Announced { lease, beat }) => {
                 if !reached {
                     tracing::info!(%controller, lease_ms = lease.as_millis(), "announced");
                 }
                 (reached, wait) = (true, RETRY_MIN);
+                if let (None, Some(beat)) = (&attendance, beat) {
+                    attendance = Some(Box::pin(attend(client.clone(), node.borrow().clone(), beat)));
+                }
                 lease / ANNOUNCEMENTS_PER_LEASE
             }
             Err(error) => {
@@ -133,10 +140,19 @@ pub async fn keep_announced(
         };
         tokio::select! {
             () = tokio::time::sleep(next) => {}
+            ended = ended(&mut attendance) => {
+                tracing::debug!(%controller, reason = %ended, "no longer attended, announcing anew");
+                attendance = None;
+                tokio::select! {
+                    () = tokio::time::sleep(ATTEND_AGAIN) => {}
+                    () = shutdown.cancelled() => break,
+                }
+            }
             changed = node.changed() => if changed.is_err() { break },
             () = shutdown.cancelled() => break,
         }
     }
+    drop(attendance);
     let request = {
         let node = node.borrow();
         v1::WithdrawRequest { name: node.name().to_string(), endpoint: node.endpoint().to_string() }
@@ -145,13 +161,45 @@ pub async fn keep_announced(
     let _ = within(REQUEST_TIMEOUT, client.withdraw(request)).await;
 }
 
+/// What a controller answers to an announcement.
+struct Announced {
+    lease: Duration,
+    /// How often it wants to hear from the node, if it does.
+    beat: Option<Duration>,
+}
+
 async fn announce(
     client: &mut ControllerClient<Channel>,
     request: v1::AnnounceRequest,
-) -> Result<Duration, PlatformError> {
-    let response = within(REQUEST_TIMEOUT, client.announce(request)).await?;
+) -> Result<Announced, PlatformError> {
+    let v1::AnnounceResponse { lease_ms, beat_ms } =
+        within(REQUEST_TIMEOUT, client.announce(request)).await?.into_inner();
     // A lease of nothing would make this a busy loop.
-    Ok(Duration::from_millis(response.into_inner().lease_ms.max(10)))
+    let at_least_10_ms = |ms: u64| Duration::from_millis(ms.max(10));
+    Ok(Announced { lease: at_least_10_ms(lease_ms), beat: (beat_ms > 0).then(|| at_least_10_ms(beat_ms)) })
+}
+
+/// Lets the controller hear from a node, until it hears no more; returns why.
+async fn attend(mut client: ControllerClient<Channel>, node: Node, beat: Duration) -> String {
+    let first = v1::AttendRequest { name: node.name().to_string(), endpoint: node.endpoint().to_string() };
+    let mut beats = tokio::time::interval(beat);
+    beats.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    let beats = futures_util::stream::unfold((beats, first), |(mut beats, next)| async move {
+        beats.tick().await;
+        Some((next, (beats, v1::AttendRequest::default())))
+    });
+    match client.attend(beats).await {
+        Ok(_) => "the controller wants it".to_owned(),
+        Err(status) => PlatformError::from(status).to_string(),
+    }
+}
+
+/// Waits until an attendance ends, if there is one.
+async fn ended(attendance: &mut Option<Pin<Box<impl Future<Output = String>>>>) -> String {
+    match attendance {
+        Some(attendance) => attendance.await,
+        None => std::future::pending().await,
+    }
 }
 
 async fn within<T>(
@@ -171,7 +219,7 @@ pub async fn keep_watching(
     learnt: mpsc::Sender<Knowledge>,
     shutdown: CancellationToken,
 ) {
-    let remote = controller.into().expecting(CONTROLLERS);
+    let remote = controller.into().expecting(CONTROLLERS).kept_in_step();
     let controller = remote.endpoint.clone();
     let mut client = ControllerClient::new(channel::connect_lazy(remote))
         .max_decoding_message_size(channel::message_bytes_max(16 << 20));

@@ -82,6 +82,16 @@ impl Health {
         Self::Probing { cause, since: now, until: now + patience, due, wait }
     }
 
+    /// There is reason to think that a dead destination is back: the next call may probe at once.
+    pub(crate) fn may_be_back(self, now: Duration) -> Self {
+        match self {
+            Self::SetAside { cause: Cause::Dead, until, .. } => {
+                Self::SetAside { cause: Cause::Dead, until: until.min(now), wait: DEAD_WAIT_MIN }
+            }
+            Self::InUse { .. } | Self::SetAside { .. } | Self::Probing { .. } => self,
+        }
+    }
+
     /// A probe's patience is over.
     pub(crate) fn outlasted(self) -> Self {
         match self {
@@ -201,6 +211,18 @@ mod tests {
     fn a_last_resort_leaves_the_wait_as_it_was() {
         let dead = FRESH.found_dead(false, MS, MS);
         assert_eq!(dead.probe(10 * MS).found_dead(true, 10 * MS, 11 * MS), dead);
+    }
+
+    #[test]
+    fn one_that_may_be_back_is_probed_at_once() {
+        let dead = FRESH.found_dead(false, MS, MS).probe(101 * MS).found_dead(true, 101 * MS, 102 * MS);
+        assert_eq!(set_aside_until(dead), 302 * MS);
+        let maybe = dead.may_be_back(150 * MS);
+        assert_eq!(set_aside_until(maybe), 150 * MS);
+        assert_eq!(set_aside_until(maybe.probe(150 * MS).found_dead(true, 150 * MS, 151 * MS)), 351 * MS);
+        assert_eq!(FRESH.may_be_back(MS), FRESH);
+        let refusing = FRESH.refused(false, MS, None, MS);
+        assert_eq!(refusing.may_be_back(2 * MS), refusing, "it has said when to come again");
     }
 
     #[test]

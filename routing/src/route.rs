@@ -242,6 +242,14 @@ impl<K: Clone + Eq + Hash> Route<K> {
         }
     }
 
+    /// There is reason to think that a dead destination is back.
+    pub(crate) fn may_be_back(&mut self, key: &K, now: Duration) {
+        if let Some(&at) = self.positions.get(key) {
+            self.slots[at].health = self.slots[at].health.may_be_back(now);
+            self.refresh(at, now);
+        }
+    }
+
     /// One that was dead gets its full share step by step: what it had in memory is gone.
     fn return_slowly(&mut self, at: usize, before: Health, now: Duration) {
         if before.cause() == Some(Cause::Dead) && self.slots[at].health.is_in_use() {

@@ -214,6 +214,15 @@ impl<F: Eq + Hash, K: Clone + Eq + Hash> Table<F, K> {
         self.tell(&pick.destination, news, now);
     }
 
+    /// There is reason to think that a dead destination is back, such as that it can be connected to: the next call may try
+    /// it, however long it has been dead.
+    pub fn may_be_back(&mut self, destination: &K, now: Duration) {
+        for function in self.functions.values_mut() {
+            function.overall.may_be_back(destination, now);
+            function.last.may_be_back(destination, now);
+        }
+    }
+
     /// The time within which this percentage of a function's calls of late was answered; nothing where there were too few
     /// to tell.
     pub fn percentile<Q: Eq + Hash + ?Sized>(&self, function: &Q, percent: u32) -> Option<Duration>

@@ -119,7 +119,11 @@ impl Controller for Service {
         if let Some(v1::announce_request::Node::Broker(broker)) = request.into_inner().node {
             self.world.announced.lock().push(broker);
         }
-        Ok(Response::new(v1::AnnounceResponse { lease_ms: 300 }))
+        Ok(Response::new(v1::AnnounceResponse { lease_ms: 300, beat_ms: 0 }))
+    }
+
+    async fn attend(&self, _: Request<Streaming<v1::AttendRequest>>) -> Result<Response<v1::AttendResponse>, Status> {
+        Err(Status::unimplemented("not in this script"))
     }
 
     async fn withdraw(&self, request: Request<v1::WithdrawRequest>) -> Result<Response<v1::WithdrawResponse>, Status> {

@@ -79,6 +79,10 @@ impl Controller for Scripted {
         Err(Status::unimplemented("not in this script"))
     }
 
+    async fn attend(&self, _: Request<Streaming<v1::AttendRequest>>) -> Result<Response<v1::AttendResponse>, Status> {
+        Err(Status::unimplemented("not in this script"))
+    }
+
     async fn withdraw(&self, _: Request<v1::WithdrawRequest>) -> Result<Response<v1::WithdrawResponse>, Status> {
         Err(Status::unimplemented("not in this script"))
     }

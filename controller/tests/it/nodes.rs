@@ -3,6 +3,7 @@
 use nigh_proto::discovery::WatchEvent;
 use nigh_proto::membership::{Knowledge, Node, Topics, keep_announced, keep_watching};
 use nigh_proto::{Broker, Computer, Digest, FunctionName, PROTOCOL};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::{mpsc, watch};
 
 use super::*;
@@ -72,6 +73,101 @@ async fn nodes_announce_watch_and_withdraw() {
     assert_eq!(next(&mut news).await, gone);
     controller.client().remove(v1::RemoveRequest { name: "echo".into() }).await.unwrap();
     assert_eq!(next(&mut news).await, Knowledge::Change(WatchEvent::FunctionRemoved(function.name)));
+    controller.stop().await;
+}
+
+/// A way to the controller that the test can break: cut, its connections break; frozen, nothing passes and nobody is told.
+struct Way {
+    endpoint: Endpoint,
+    frozen: watch::Sender<bool>,
+    running: tokio::task::JoinHandle<()>,
+}
+
+impl Way {
+    async fn to(controller: &Endpoint) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = listener.local_addr().unwrap().into();
+        let (frozen, is_frozen) = watch::channel(false);
+        let controller = controller.to_string();
+        let running = tokio::spawn(async move {
+            let mut pipes = tokio::task::JoinSet::new();
+            while let Ok((one, _)) = listener.accept().await {
+                let Ok(other) = tokio::net::TcpStream::connect(&controller).await else { continue };
+                let ((one_in, one_out), (other_in, other_out)) = (one.into_split(), other.into_split());
+                pipes.spawn(pass(one_in, other_out, is_frozen.clone()));
+                pipes.spawn(pass(other_in, one_out, is_frozen.clone()));
+            }
+        });
+        Self { endpoint, frozen, running }
+    }
+}
+
+async fn pass(
+    mut from: tokio::net::tcp::OwnedReadHalf,
+    mut to: tokio::net::tcp::OwnedWriteHalf,
+    mut frozen: watch::Receiver<bool>,
+) {
+    let mut bytes = vec![0; 16 << 10];
+    while let Ok(count @ 1..) = from.read(&mut bytes).await {
+        if frozen.wait_for(|frozen| !frozen).await.is_err() || to.write_all(&bytes[..count]).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// A node announced over a way to a controller with leases far longer than the test, and those who watch.
+async fn announced_over(silence: Duration) -> (Controller, Way, mpsc::Receiver<Knowledge>, [CancellationToken; 2]) {
+    let change = |config: &mut Config| (config.lease, config.silence) = (Duration::from_secs(600), silence);
+    let controller = Controller::start_with(change).await;
+    let (mut news, stop) = watching(&controller.endpoint);
+    assert_eq!(next(&mut news).await, Knowledge::All(Vec::new()));
+    let way = Way::to(&controller.endpoint).await;
+    let (node, announced) = watch::channel(computer("computer-1", Vec::new()));
+    let leave = CancellationToken::new();
+    let announcing = keep_announced(way.endpoint.clone(), announced, leave.clone());
+    tokio::spawn(async move {
+        announcing.await;
+        drop(node);
+    });
+    assert!(matches!(next(&mut news).await, Knowledge::Change(WatchEvent::Computer(_))));
+    tokio::time::sleep(UNTIL_ATTENDED).await;
+    (controller, way, news, [stop, leave])
+}
+
+/// An attendance follows its announcement at once, and tells nobody.
+const UNTIL_ATTENDED: Duration = Duration::from_millis(700);
+
+fn computer_is_gone() -> Knowledge {
+    Knowledge::Change(WatchEvent::ComputerRemoved("computer-1".parse().unwrap()))
+}
+
+#[tokio::test]
+async fn a_node_whose_connection_breaks_without_a_goodbye_is_gone_at_once() {
+    let (controller, way, mut news, _stop) = announced_over(Duration::from_secs(600)).await;
+    way.running.abort();
+    assert_eq!(next(&mut news).await, computer_is_gone());
+    controller.stop().await;
+}
+
+#[tokio::test]
+async fn a_node_that_is_silent_on_an_open_connection_is_gone_and_is_back_when_heard_again() {
+    let (controller, way, mut news, _stop) = announced_over(Duration::from_millis(300)).await;
+    for _ in 0..2 {
+        way.frozen.send(true).unwrap();
+        assert_eq!(next(&mut news).await, computer_is_gone());
+        way.frozen.send(false).unwrap();
+        assert!(matches!(next(&mut news).await, Knowledge::Change(WatchEvent::Computer(_))));
+        tokio::time::sleep(UNTIL_ATTENDED).await;
+    }
+    controller.stop().await;
+}
+
+#[tokio::test]
+async fn a_node_that_withdraws_is_gone_at_once_and_one_that_attends_stays() {
+    let (controller, _way, mut news, [_stop, leave]) = announced_over(Duration::from_secs(600)).await;
+    assert!(tokio::time::timeout(Duration::from_millis(600), news.recv()).await.is_err(), "nothing happens");
+    leave.cancel();
+    assert_eq!(next(&mut news).await, computer_is_gone());
     controller.stop().await;
 }
 

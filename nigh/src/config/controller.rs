@@ -77,6 +77,8 @@ keys! {
         }
         config {
             lease: Time,
+            beat: Time,
+            silence: Time,
             grace: Time,
             functions_max: NonZeroUsize,
             modules_bytes_max: Size,

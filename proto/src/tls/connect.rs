@@ -4,7 +4,6 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioIo;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::{TlsConnector, TlsStream};
@@ -14,6 +13,7 @@ use tower::Service;
 use super::Tls;
 use super::connection::{Connection, Proof};
 use super::refusal::Refused;
+use crate::dial::dial;
 use crate::identity::Role;
 use crate::name::Endpoint;
 
@@ -22,7 +22,6 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// Connects to one endpoint.
 #[derive(Debug, Clone)]
 pub(crate) struct Connector {
-    tcp: HttpConnector,
     tls: Tls,
     endpoint: Endpoint,
     roles: &'static [Role],
@@ -31,13 +30,11 @@ pub(crate) struct Connector {
 impl Connector {
     /// `roles` are what the peer may be; none means any.
     pub(crate) fn new(endpoint: Endpoint, tls: Tls, roles: &'static [Role]) -> Self {
-        let mut tcp = HttpConnector::new();
-        tcp.set_nodelay(true);
-        Self { tcp, tls, endpoint, roles }
+        Self { tls, endpoint, roles }
     }
 
-    async fn secure(self, stream: TokioIo<tokio::net::TcpStream>) -> Result<TokioIo<Connection>, BoxError> {
-        let stream = stream.into_inner();
+    async fn connect(self) -> Result<TokioIo<Connection>, BoxError> {
+        let stream = dial(&self.endpoint).await?;
         let address = stream.peer_addr()?;
         let host = ServerName::try_from(self.endpoint.host().to_owned())
             .map_err(|_| Refused::new(format!("{} is no host that a certificate could name", self.endpoint.host())))?;
@@ -76,12 +73,11 @@ impl Service<Uri> for Connector {
     type Error = BoxError;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
 
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.tcp.poll_ready(context).map_err(Into::into)
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, uri: Uri) -> Self::Future {
-        let (connect, connector) = (self.tcp.call(uri), self.clone());
-        Box::pin(async move { connector.secure(connect.await?).await })
+    fn call(&mut self, _: Uri) -> Self::Future {
+        Box::pin(self.clone().connect())
     }
 }

@@ -99,7 +99,11 @@ impl Controller for FakeController {
             return Err(Status::invalid_argument("a computer is expected"));
         };
         *self.announced.lock() = Some(info);
-        Ok(Response::new(v1::AnnounceResponse { lease_ms: 1000 }))
+        Ok(Response::new(v1::AnnounceResponse { lease_ms: 1000, beat_ms: 0 }))
+    }
+
+    async fn attend(&self, _: Request<Streaming<v1::AttendRequest>>) -> Result<Response<v1::AttendResponse>, Status> {
+        Err(Status::unimplemented("not in this script"))
     }
 
     async fn withdraw(&self, _: Request<v1::WithdrawRequest>) -> Result<Response<v1::WithdrawResponse>, Status> {
