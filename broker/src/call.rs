@@ -3,9 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use http::StatusCode;
 use nigh_proto::ingress::Handler;
+use nigh_proto::ingress::http::HttpHandler;
 use nigh_proto::name::NAME_BYTES_MAX;
-use nigh_proto::{Call, CallLimits, Exchange, Exchanged, NodeName, PlatformError, Priority, Reason, Reply};
+use nigh_proto::{
+    Call, CallLimits, Exchange, Exchanged, FunctionName, Kind, NodeName, PlatformError, Priority, Reason, Reply,
+};
 use nigh_routing::estimate::Estimator;
 use nigh_routing::{Demand, Policy, RetryBudget, Scope};
 use nigh_telemetry::outcome_word;
@@ -293,6 +297,46 @@ impl Handler for Broker {
     async fn exchange(&self, exchange: Exchange, arrived: Instant) -> Result<Exchanged, PlatformError> {
         let place = self.admit(exchange.call.priority)?;
         self.pass_exchange(exchange, place, arrived).await
+    }
+}
+
+impl HttpHandler for Broker {
+    type Place = OwnedSemaphorePermit;
+
+    fn kind(&self, function: &FunctionName) -> Option<Kind> {
+        self.routes.kind(function)
+    }
+
+    fn admit(&self, priority: Priority) -> Result<OwnedSemaphorePermit, PlatformError> {
+        self.admit(priority)
+    }
+
+    async fn handle_in(
+        &self,
+        place: OwnedSemaphorePermit,
+        call: Call,
+        arrived: Instant,
+    ) -> Result<Reply, PlatformError> {
+        let reply = self.call(call, arrived).await;
+        drop(place);
+        reply
+    }
+
+    async fn exchange_in(
+        &self,
+        place: OwnedSemaphorePermit,
+        exchange: Exchange,
+        arrived: Instant,
+    ) -> Result<Exchanged, PlatformError> {
+        self.pass_exchange(exchange, place, arrived).await
+    }
+
+    fn readiness(&self) -> Result<(), String> {
+        self.routes.readiness()
+    }
+
+    fn answered(&self, status: StatusCode) {
+        self.counts.http.count(status.as_u16());
     }
 }
 

@@ -1,6 +1,5 @@
 //! The doors: calls over gRPC, calls over HTTP, and the forwarding table. What passes them is a checked value.
 
-pub(crate) mod http;
 mod older;
 mod table;
 
@@ -8,17 +7,17 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use nigh_proto::channel::{self, Door};
-use nigh_proto::ingress::Ingress;
+use nigh_proto::ingress::{Ingress, http};
 use nigh_proto::older::EdgeIngress;
 use nigh_proto::{Broker as Announcement, Endpoint};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::Listeners;
 use crate::call::Broker;
 use crate::config::Config;
 use crate::error::Error;
 use crate::routes::Routes;
-use crate::{Listeners, ingress};
 
 /// How the broker announces itself.
 ///
@@ -73,14 +72,15 @@ pub(crate) async fn serve(
         channel::serve(services, door(listener), stop.clone()).await
     };
     let http = async {
-        let Some(listener) = listeners.http else { return Ok(()) };
-        ingress::http::serve(door(listener), config.http_clients, broker.clone(), routes.clone(), stop.clone()).await
+        let Some(listener) = listeners.http else { return };
+        let limits = broker.limits().clone();
+        http::serve(door(listener), config.http_clients, broker.clone(), limits, stop.clone()).await;
     };
     let failed = |door| move |source| Error::Serve { door, source };
     tokio::try_join!(
         async { calls.await.map_err(|error| failed("calls")(error.into())) },
         async { table.await.map_err(|error| failed("table")(error.into())) },
-        async { http.await.map_err(|error: std::io::Error| failed("http")(error.into())) },
+        async { Ok(http.await) },
     )?;
     Ok(())
 }

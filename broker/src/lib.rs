@@ -35,10 +35,6 @@ use crate::routes::Routes;
 
 pub use config::Config;
 pub use error::Error;
-/// How the HTTP door reads a request's head, for the fuzzer.
-#[doc(hidden)]
-pub use ingress::http::call_for_fuzzing as http_call_for_fuzzing;
-
 /// Time for calls that were cut off at the end of the drain to tell their callers.
 const FAREWELL: Duration = Duration::from_secs(1);
 

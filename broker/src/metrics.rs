@@ -5,15 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use axum::http::StatusCode;
 use nigh_proto::{NodeName, Outcome, PlatformError, Reason};
-use nigh_telemetry::{Exposition, Histogram, OTHER, Outcomes, Telemetry};
+use nigh_telemetry::{Exposition, Histogram, HttpResponses, OTHER, Outcomes, Telemetry};
 
 use crate::call::Broker;
-
-/// HTTP statuses: from 100 to 599.
-const STATUS_MIN: u16 = 100;
-const STATUSES: usize = 500;
 
 /// What is counted of one function's calls. Destinations carry it, so counting looks nothing up.
 #[derive(Debug, Default)]
@@ -81,7 +76,7 @@ pub(crate) struct Counts {
     hedges: AtomicU64,
     retries_refused: AtomicU64,
     shed: AtomicU64,
-    http: nigh_telemetry::Counts<STATUSES>,
+    pub(crate) http: HttpResponses,
 }
 
 impl Counts {
@@ -103,11 +98,6 @@ impl Counts {
     /// A call was refused because there was no room for its priority.
     pub(crate) fn count_shed(&self) {
         self.shed.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// A request over HTTP was answered.
-    pub(crate) fn count_http(&self, status: StatusCode) {
-        self.http.add(status.as_u16().saturating_sub(STATUS_MIN).into(), 1);
     }
 }
 
@@ -155,10 +145,5 @@ fn write(broker: &Broker, out: &mut Exposition<'_>) -> fmt::Result {
         let states = [("in-use", census.in_use), ("set-aside", census.set_aside), ("probing", census.probing)];
         states.into_iter().try_for_each(|(state, count)| samples.gauge(&[("state", state)], count))
     })?;
-    out.counters("nigh_broker_http_responses_total", "Requests over HTTP that were answered, by status", |samples| {
-        for (at, responses) in counts.http.read() {
-            samples.counter(&[("code", &(at + usize::from(STATUS_MIN)).to_string())], responses)?;
-        }
-        Ok(())
-    })
+    counts.http.write("nigh_broker_http_responses_total", out)
 }

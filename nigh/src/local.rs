@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use nigh_broker::Listeners;
 use nigh_proto::channel::Door;
-use nigh_proto::{Endpoint, NodeName, Role as Kind, Tls};
+use nigh_proto::{Endpoint, NodeName, Role as Kind, ServerLimits, Tls};
 use nigh_telemetry::{Telemetry, serve_while};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -284,7 +284,8 @@ impl Edge {
         broker.advertise = Some(self.broker.clone());
         broker.controller = Some(self.controller.clone());
         let listeners = Listeners { calls: calls.listener, table: Some(table.listener), http: Some(http.listener) };
-        let telling = self.telling(broker.name.as_str(), metrics, &broker.telemetry, broker.tls.as_ref());
+        let telling =
+            self.telling(broker.name.as_str(), metrics, &broker.telemetry, broker.tls.as_ref(), &broker.server);
         self.spawn("broker", telling, async move |shutdown| Ok(nigh_broker::run(listeners, broker, shutdown).await?));
         Ok(())
     }
@@ -301,7 +302,8 @@ impl Edge {
             Some(config.data_dir.join(format!("computer-{}", self.computers.len() + 1)).join(config::COMPILED));
         computer.memory_bytes_max = (computer.memory_bytes_max / config.computers as u64).max(1);
         self.computers.push((computer.name.clone(), endpoint));
-        let telling = self.telling(computer.name.as_str(), metrics, &computer.telemetry, computer.tls.as_ref());
+        let telling =
+            self.telling(computer.name.as_str(), metrics, &computer.telemetry, computer.tls.as_ref(), &computer.server);
         self.spawn("computer", telling, async move |shutdown| {
             Ok(nigh_runtime::run(bound.listener, computer, shutdown).await?)
         });
@@ -318,7 +320,8 @@ impl Edge {
         controller.telemetry = Telemetry::new();
         controller.tls = self.certify(Kind::Controller, &config::default_name("controller", bound.address.port()))?;
         controller.store = config.data_dir.join(config::STORE);
-        let telling = self.telling("controller", metrics, &controller.telemetry, controller.tls.as_ref());
+        let telling =
+            self.telling("controller", metrics, &controller.telemetry, controller.tls.as_ref(), &controller.server);
         self.spawn("controller", telling, async move |shutdown| {
             Ok(nigh_controller::run(bound.listener, controller, shutdown).await?)
         });
@@ -326,11 +329,18 @@ impl Edge {
     }
 
     /// Notes where a role will tell of itself.
-    fn telling(&mut self, name: &str, metrics: Option<Bound>, telemetry: &Telemetry, tls: Option<&Tls>) -> Telling {
+    fn telling(
+        &mut self,
+        name: &str,
+        metrics: Option<Bound>,
+        telemetry: &Telemetry,
+        tls: Option<&Tls>,
+        limits: &ServerLimits,
+    ) -> Telling {
         if let Some(bound) = &metrics {
             self.metrics.push((name.to_owned(), bound.endpoint()));
         }
-        Telling { door: metrics.map(|bound| bound.into_metrics_door(tls)), telemetry: telemetry.clone() }
+        Telling { door: metrics.map(|bound| bound.into_metrics_door(tls, limits)), telemetry: telemetry.clone() }
     }
 
     fn spawn<Run>(&mut self, name: &'static str, telling: Telling, run: impl FnOnce(CancellationToken) -> Run)

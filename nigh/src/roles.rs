@@ -33,7 +33,7 @@ pub(crate) async fn controller(settings: ControllerSettings, output: Output) -> 
     );
     let shutdown = CancellationToken::new();
     let telemetry = config.telemetry.clone();
-    let metrics = metrics.map(|bound| bound.into_metrics_door(config.tls.as_ref()));
+    let metrics = metrics.map(|bound| bound.into_metrics_door(config.tls.as_ref(), &config.server));
     let role = Box::pin(nigh_controller::run(bound.listener, config, shutdown.clone()));
     let role = serve_while(metrics, telemetry, role);
     signals.run(async { Ok(role.await?) }, shutdown).await
@@ -69,7 +69,7 @@ pub(crate) async fn broker(settings: BrokerSettings, output: Output) -> anyhow::
     let listeners = Listeners { calls: calls.listener, table: listener(table), http: listener(http) };
     let shutdown = CancellationToken::new();
     let telemetry = config.telemetry.clone();
-    let metrics = metrics.map(|bound| bound.into_metrics_door(config.tls.as_ref()));
+    let metrics = metrics.map(|bound| bound.into_metrics_door(config.tls.as_ref(), &config.server));
     let role = Box::pin(nigh_broker::run(listeners, config, shutdown.clone()));
     let role = serve_while(metrics, telemetry, role);
     signals.run(async { Ok(role.await?) }, shutdown).await
@@ -79,6 +79,10 @@ pub(crate) async fn broker(settings: BrokerSettings, output: Output) -> anyhow::
 pub(crate) async fn computer(settings: ComputerSettings, output: Output) -> anyhow::Result<()> {
     let signals = StopSignals::listen()?;
     let bound = bind(settings.listen, "calls", "--listen").await?;
+    let http = match settings.http {
+        Some(address) => Some(bind(address, "calls over HTTP", "--listen-http").await?),
+        None => None,
+    };
     let metrics = bind_metrics(settings.metrics).await?;
     let _certificate = certificates::keep(settings.config.tls.as_ref(), settings.tls.clone())?;
     let mut config = settings.into_config(bound.address.port())?;
@@ -88,14 +92,16 @@ pub(crate) async fn computer(settings: ComputerSettings, output: Output) -> anyh
         &Started::Computer {
             name: config.name.to_string(),
             endpoint: bound.endpoint().to_string(),
+            http: told(http.as_ref()),
             metrics: told(metrics.as_ref()),
             controller: config.controller.as_ref().map(ToString::to_string),
         },
     );
+    let listeners = nigh_runtime::Listeners { calls: bound.listener, http: http.map(|bound| bound.listener) };
     let shutdown = CancellationToken::new();
     let telemetry = config.telemetry.clone();
-    let metrics = metrics.map(|bound| bound.into_metrics_door(config.tls.as_ref()));
-    let role = Box::pin(nigh_runtime::run(bound.listener, config, shutdown.clone()));
+    let metrics = metrics.map(|bound| bound.into_metrics_door(config.tls.as_ref(), &config.server));
+    let role = Box::pin(nigh_runtime::run(listeners, config, shutdown.clone()));
     let role = serve_while(metrics, telemetry, role);
     signals.run(async { Ok(role.await?) }, shutdown).await
 }
@@ -136,6 +142,7 @@ enum Started {
     Computer {
         name: String,
         endpoint: String,
+        http: Option<String>,
         metrics: Option<String>,
         controller: Option<String>,
     },
@@ -156,9 +163,13 @@ impl fmt::Display for Started {
                 at(metrics),
                 at(controller)
             ),
-            Self::Computer { name, endpoint, metrics, controller } => {
-                write!(f, "{name} takes calls at {endpoint}, metrics {}, controller {}", at(metrics), at(controller))
-            }
+            Self::Computer { name, endpoint, http, metrics, controller } => write!(
+                f,
+                "{name} takes calls at {endpoint}, http {}, metrics {}, controller {}",
+                at(http),
+                at(metrics),
+                at(controller)
+            ),
         }
     }
 }

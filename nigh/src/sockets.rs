@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use nigh_proto::channel::Door;
-use nigh_proto::{Endpoint, Tls};
+use nigh_proto::{Endpoint, ServerLimits, Tls};
 use tokio::net::TcpListener;
 
 /// A socket that cannot be opened.
@@ -37,9 +37,9 @@ impl Bound {
 
     /// A door for metrics and health: over TLS like every other where other machines can reach it. On the machine itself
     /// whoever watches it needs no certificate.
-    pub(crate) fn into_metrics_door(self, tls: Option<&Tls>) -> Door {
+    pub(crate) fn into_metrics_door(self, tls: Option<&Tls>, limits: &ServerLimits) -> Door {
         let tls = tls.filter(|_| !self.address.ip().is_loopback());
-        Door::new(self.listener, tls.cloned())
+        Door::new(self.listener, tls.cloned()).within(limits)
     }
 }
 

@@ -1,5 +1,7 @@
 //! Channels and servers with the platform's settings: no waiting for more bytes, dead peers noticed, messages bounded.
 
+pub mod http;
+
 use std::future::Future as _;
 use std::net::SocketAddr;
 use std::pin::pin;

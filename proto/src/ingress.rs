@@ -1,4 +1,6 @@
-//! The door that brokers and computers share: `nigh.v1.Functions` in front of anything that handles calls.
+//! The door that brokers and computers share: `nigh.v1.Functions` in front of anything that handles calls, and [`http`].
+
+pub mod http;
 
 use std::future::Future;
 use std::sync::Arc;

@@ -39,6 +39,16 @@ impl Intake {
     pub fn new(limits: &ServerLimits) -> Self {
         Self { held: Arc::default(), bytes_max: limits.intake_bytes_max, timeout: limits.intake_timeout }
     }
+
+    /// Time for a request to come whole.
+    pub(crate) fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    /// The share of one request more.
+    pub(crate) fn share(&self) -> Share {
+        Share { intake: self.clone(), bytes: AtomicU64::new(0) }
+    }
 }
 
 impl<S> Layer<S> for Intake {
@@ -69,7 +79,7 @@ impl<S: Service<http::Request<Body>>> Service<http::Request<Body>> for Held<S> {
         if !HELD_WHOLE.contains(&request.uri().path()) {
             return Answering { inner: self.inner.call(request), _share: None };
         }
-        let share = Arc::new(Share { intake: self.intake.clone(), bytes: AtomicU64::new(0) });
+        let share = Arc::new(self.intake.share());
         let time = asked(request.headers()).map_or(self.intake.timeout, |asked| asked.min(self.intake.timeout));
         let until = Instant::now() + time;
         let request = request.map(|body| Body::new(Counted { body, share: share.clone(), until, late: None }));
@@ -102,13 +112,17 @@ fn asked(headers: &http::HeaderMap) -> Option<Duration> {
 
 /// What one request holds of all that may be held.
 #[derive(Debug)]
-struct Share {
+pub(crate) struct Share {
     intake: Intake,
     bytes: AtomicU64,
 }
 
 impl Share {
-    fn take(&self, bytes: u64) -> Result<(), Status> {
+    /// Counts so many more.
+    ///
+    /// # Errors
+    /// [`Reason::OutOfBudget`] where all of them hold too much.
+    pub(crate) fn take(&self, bytes: u64) -> Result<(), PlatformError> {
         let before = self.intake.held.fetch_add(bytes, Ordering::Relaxed);
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
         if before.saturating_add(bytes) <= self.intake.bytes_max {
@@ -118,7 +132,7 @@ impl Share {
             "requests on their way in hold {} bytes here, all that they may; try again later, or elsewhere",
             self.intake.bytes_max
         );
-        Err(PlatformError::new(Reason::OutOfBudget, message).retry_after(RETRY_AFTER).into())
+        Err(PlatformError::new(Reason::OutOfBudget, message).retry_after(RETRY_AFTER))
     }
 }
 

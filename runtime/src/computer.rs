@@ -11,7 +11,7 @@ use nigh_proto::{
     Call, Deployment, Exchange, Exchanged, FunctionName, Kind, Load, NodeName, PlatformError, Reason, Reply, Timing,
     module,
 };
-use nigh_telemetry::outcome_word;
+use nigh_telemetry::{HttpResponses, outcome_word};
 use tokio::sync::{Notify, Semaphore, watch};
 use tracing::Instrument as _;
 
@@ -57,6 +57,8 @@ pub struct Computer {
     awaiting_code: Semaphore,
     /// Told when code that should be there is gone from the cache.
     lost: Notify,
+    /// Answers at the door for HTTP.
+    pub(crate) http: HttpResponses,
 }
 
 /// One function, as `Status` tells of it.
@@ -83,7 +85,7 @@ impl Computer {
     }
 
     fn start(config: Config, is_limited: bool) -> Result<Arc<Self>, Error> {
-        check(&config)?;
+        config.check()?;
         let (modules, components) = (engine::start_sized(&config)?, http::engine::start(&config)?);
         let compiler = Compiler::new(&modules, &components, &config);
         let (places, engine) = (modules.places, modules.engine);
@@ -117,6 +119,7 @@ impl Computer {
             is_learning: AtomicBool::new(false),
             awaiting_code: Semaphore::new(config.queue_max.min(Semaphore::MAX_PERMITS)),
             lost: Notify::new(),
+            http: HttpResponses::default(),
         });
         metrics::describe(&config.telemetry, &computer);
         Ok(computer)
@@ -457,25 +460,6 @@ impl fmt::Debug for Computer {
 
 fn summary(function: &Function) -> Summary {
     function.measures.lock().summary(Instant::now())
-}
-
-fn check(config: &Config) -> Result<(), Error> {
-    let wrong = |what: String| Err(Error::Config(what));
-    if config.workers == 0 {
-        return wrong("workers is 0; a computer needs at least one".to_owned());
-    }
-    if u64::from(config.instances_max) < config.workers as u64 {
-        return wrong(format!("instances_max is {}, less than the {} workers", config.instances_max, config.workers));
-    }
-    for (at, offer) in config.directories.iter().enumerate() {
-        if offer.name.parse::<NodeName>().is_err() {
-            return wrong(format!("directory name {:?}: use the form of a node's name", offer.name));
-        }
-        if config.directories[..at].iter().any(|other| other.name == offer.name) {
-            return wrong(format!("directory {} is offered twice", offer.name));
-        }
-    }
-    Ok(())
 }
 
 /// The folder for compiled modules: the operator's, or one that is gone with the computer.

@@ -5,9 +5,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use nigh_proto::module::ModuleLimits;
+use nigh_proto::tls::HttpClients;
 use nigh_proto::{CallLimits, Endpoint, NodeName, ServerLimits, Tls};
 use nigh_telemetry::Telemetry;
 
+use crate::error::Error;
 use crate::probe;
 
 /// How a computer is set up. [`Config::new`] gives every field but the name a default.
@@ -61,6 +63,8 @@ pub struct Config {
     pub limits: CallLimits,
     /// What is accepted of those who connect.
     pub server: ServerLimits,
+    /// Whom the door for HTTP lets in without a certificate, where there is TLS.
+    pub http_clients: HttpClients,
     /// What is accepted of one module.
     pub module_limits: ModuleLimits,
     /// Time for calls to finish once the computer has to stop.
@@ -119,8 +123,32 @@ impl Config {
             limits: CallLimits::default(),
             module_limits: ModuleLimits::default(),
             server: ServerLimits::default(),
+            http_clients: HttpClients::Certified,
             drain: Duration::from_secs(30),
             telemetry: Telemetry::new(),
         }
+    }
+
+    /// Checks what no single setting shows.
+    ///
+    /// # Errors
+    /// [`Error::Config`], where settings contradict each other.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let wrong = |what: String| Err(Error::Config(what));
+        if self.workers == 0 {
+            return wrong("workers is 0; a computer needs at least one".to_owned());
+        }
+        if u64::from(self.instances_max) < self.workers as u64 {
+            return wrong(format!("instances_max is {}, less than the {} workers", self.instances_max, self.workers));
+        }
+        for (at, offer) in self.directories.iter().enumerate() {
+            if offer.name.parse::<NodeName>().is_err() {
+                return wrong(format!("directory name {:?}: use the form of a node's name", offer.name));
+            }
+            if self.directories[..at].iter().any(|other| other.name == offer.name) {
+                return wrong(format!("directory {} is offered twice", offer.name));
+            }
+        }
+        Ok(())
     }
 }

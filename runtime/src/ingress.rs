@@ -1,18 +1,24 @@
-//! The computer's port: calls (`nigh.v1.Functions`), and what people and tools want to see of it (`nigh.v1.Computer`).
+//! The computer's doors: calls (`nigh.v1.Functions`), and what people and tools want to see of it (`nigh.v1.Computer`), on one
+//! port; calls over HTTP on another, where it has one.
 
 use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::{Stream, StreamExt as _, stream};
+use http::StatusCode;
 use nigh_proto::channel::{self, Door};
-use nigh_proto::ingress::Ingress;
+use nigh_proto::ingress::http::HttpHandler;
+use nigh_proto::ingress::{Handler as _, Ingress};
 use nigh_proto::older::EdgeIngress;
 use nigh_proto::older::rpc;
 use nigh_proto::older::rpc::edge_computer_server::{EdgeComputer, EdgeComputerServer};
+use nigh_proto::tls::HttpClients;
 use nigh_proto::v1::computer_server::{Computer as ComputerService, ComputerServer};
-use nigh_proto::{CallId, CallLimits, FunctionName, Load, PlatformError, v1};
+use nigh_proto::{
+    Call, CallId, CallLimits, Exchange, Exchanged, FunctionName, Kind, Load, PlatformError, Priority, Reply, v1,
+};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
@@ -26,20 +32,70 @@ use crate::probe;
 /// Time between two samples of the utilisation.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Serves the port until `shutdown`, and then until all calls under way have been answered.
+/// Serves the doors until `shutdown`, and then until all calls under way have been answered.
 pub(crate) async fn serve(
     computer: Arc<Computer>,
-    door: Door,
+    doors: Doors,
     limits: CallLimits,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
+    let Doors { calls: door, http, http_clients } = doors;
+    let over_http = async {
+        let Some(door) = http else { return };
+        nigh_proto::ingress::http::serve(door, http_clients, computer.clone(), limits.clone(), shutdown.clone()).await;
+    };
     let inside = Inside { computer: computer.clone(), shutdown: shutdown.clone() };
     let services = channel::server_within(door.limits())
         .add_service(Ingress::service(computer.clone(), limits.clone()))
-        .add_service(EdgeIngress::service(computer.clone(), limits))
-        .add_service(EdgeComputerServer::new(OlderInside { computer, shutdown: shutdown.clone() }))
+        .add_service(EdgeIngress::service(computer.clone(), limits.clone()))
+        .add_service(EdgeComputerServer::new(OlderInside { computer: computer.clone(), shutdown: shutdown.clone() }))
         .add_service(ComputerServer::new(inside));
-    channel::serve(services, door, shutdown).await.map_err(|error| Error::Server(error.to_string()))
+    let (served, ()) = tokio::join!(channel::serve(services, door, shutdown.clone()), over_http);
+    served.map_err(|error| Error::Server(error.to_string()))
+}
+
+/// Where calls come in.
+pub(crate) struct Doors {
+    /// Over gRPC, with all that there is to see of the computer.
+    pub(crate) calls: Door,
+    /// Over HTTP.
+    pub(crate) http: Option<Door>,
+    /// Whom that one lets in.
+    pub(crate) http_clients: HttpClients,
+}
+
+/// What the door for HTTP leads to.
+impl HttpHandler for Computer {
+    // A call finds its place, or is refused, once it is whole; what is on its way in is bounded by the door.
+    type Place = ();
+
+    fn kind(&self, function: &FunctionName) -> Option<Kind> {
+        match self.functions().get(function) {
+            Some(known) => Some(known.deployment.map_or(Kind::Http, |deployment| deployment.kind)),
+            // What is not known yet is passed on as it is, to be told so.
+            None => self.readiness().is_err().then_some(Kind::Http),
+        }
+    }
+
+    fn admit(&self, _priority: Priority) -> Result<(), PlatformError> {
+        Ok(())
+    }
+
+    async fn handle_in(&self, _place: (), call: Call, arrived: Instant) -> Result<Reply, PlatformError> {
+        self.handle(call, arrived).await
+    }
+
+    async fn exchange_in(&self, _place: (), exchange: Exchange, arrived: Instant) -> Result<Exchanged, PlatformError> {
+        self.exchange(exchange, arrived).await
+    }
+
+    fn readiness(&self) -> Result<(), String> {
+        self.readiness()
+    }
+
+    fn answered(&self, status: StatusCode) {
+        self.http.count(status.as_u16());
+    }
 }
 
 /// A look inside the computer.

@@ -64,4 +64,4 @@ pub use engine::start as engine_for_benches;
 pub use computer::Computer;
 pub use config::{CompilerProgram, Config, OfferedDirectory};
 pub use error::{Error, PrepareError};
-pub use serve::run;
+pub use serve::{Listeners, run};

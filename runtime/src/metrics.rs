@@ -130,7 +130,8 @@ fn write(computer: &Computer, out: &mut Exposition<'_>) -> fmt::Result {
     out.counters("nigh_computer_log_lines_dropped_total", "Lines of functions' logs dropped, by reason", |samples| {
         let lost = Lost::ALL.into_iter().map(|reason| (reason, computer.hub().lost(reason)));
         lost.into_iter().try_for_each(|(reason, lines)| samples.counter(&[("reason", reason.word())], lines))
-    })
+    })?;
+    computer.http.write("nigh_computer_http_responses_total", out)
 }
 
 fn write_calls(computer: &Computer, out: &mut Exposition<'_>) -> fmt::Result {

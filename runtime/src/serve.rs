@@ -13,6 +13,7 @@ use crate::computer::Computer;
 use crate::config::Config;
 use crate::discovery::At;
 use crate::error::Error;
+use crate::ingress::Doors;
 use crate::{discovery, ingress};
 
 /// How long calls are still taken after the withdrawal, so that brokers learn of it before any call is refused.
@@ -22,19 +23,37 @@ const DRAIN_CHECK: Duration = Duration::from_millis(5);
 /// Time for connections to close once all calls are over.
 const CLOSE_MAX: Duration = Duration::from_secs(1);
 
-/// Serves calls on `listener` until `shutdown`. Then the computer withdraws, goes on serving for a short time so that
+/// The sockets that a computer serves; the caller has bound them. A [`TcpListener`] alone is one for calls over gRPC.
+#[derive(Debug)]
+pub struct Listeners {
+    /// Calls over gRPC, and all that there is to see of the computer.
+    pub calls: TcpListener,
+    /// Calls over HTTP.
+    pub http: Option<TcpListener>,
+}
+
+impl From<TcpListener> for Listeners {
+    fn from(calls: TcpListener) -> Self {
+        Self { calls, http: None }
+    }
+}
+
+/// Serves calls on `listeners` until `shutdown`. Then the computer withdraws, goes on serving for a short time so that
 /// brokers learn of it, refuses new calls, lets those under way finish within [`Config::drain`], and ends.
 ///
 /// # Errors
 /// Where it cannot start, or its server breaks; the operator has to act.
-pub async fn run(listener: TcpListener, config: Config, shutdown: CancellationToken) -> Result<(), Error> {
+pub async fn run(listeners: impl Into<Listeners>, config: Config, shutdown: CancellationToken) -> Result<(), Error> {
+    let listeners = listeners.into();
     let limits = config.limits.clone();
     let controller = config.controller.clone().map(|controller| Remote::new(controller, config.tls.clone()));
     let (drain, telemetry) = (config.drain, config.telemetry.clone());
     let older_controller = config.older_controller.clone();
     let is_announced = controller.is_some() || older_controller.is_some();
-    let own = listener.local_addr().map_err(Error::Listen)?;
-    let door = Door::new(listener, config.tls.clone()).within(&config.server);
+    let own = listeners.calls.local_addr().map_err(Error::Listen)?;
+    let door = |listener| Door::new(listener, config.tls.clone()).within(&config.server);
+    let doors =
+        Doors { calls: door(listeners.calls), http: listeners.http.map(door), http_clients: config.http_clients };
     let endpoint = config.advertise.clone().unwrap_or_else(|| Endpoint::from(own));
     // Starting the engine reserves address space and makes threads: not for an async thread.
     let computer = tokio::task::spawn_blocking(move || Computer::new(config))
@@ -46,7 +65,7 @@ pub async fn run(listener: TcpListener, config: Config, shutdown: CancellationTo
     tracing::info!(name = %computer.name(), %endpoint, "computer ready");
 
     let close_port = CancellationToken::new();
-    let mut port = tokio::spawn(ingress::serve(computer.clone(), door, limits, close_port.clone()));
+    let mut port = tokio::spawn(ingress::serve(computer.clone(), doors, limits, close_port.clone()));
     let mut relations = tokio::task::JoinSet::new();
     if let Some(controller) = &controller {
         relations.spawn(discovery::follow(computer.clone(), controller.clone(), shutdown.clone()));

@@ -1,33 +1,20 @@
-//! The door: `GET /metrics`, `/healthz` and `/readyz` over HTTP, with bounds on whoever knocks.
-
-use std::pin::pin;
-use std::sync::Arc;
-use std::time::Duration;
+//! The door: `GET /metrics`, `/healthz` and `/readyz` over HTTP, within the limits of the role's other doors.
 
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use futures_util::StreamExt as _;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
-use hyper_util::service::TowerToHyperService;
+use nigh_proto::ServerLimits;
 use nigh_proto::channel::{self, Door};
 use nigh_proto::tls::HttpClients;
-use nigh_proto::tls::connection::Connection;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tower::Service as _;
 
 use crate::Telemetry;
 
-/// Connections at once; further ones are closed. Those who watch a role are few.
+/// Connections at once, where the door has no narrower limit. Those who watch a role are few.
 pub const CONNECTIONS_MAX: usize = 64;
-/// Time for a connection to send its next request.
-const REQUEST_MAX: Duration = Duration::from_secs(30);
-/// Time for a connection to take its answer and ask again, in all.
-const CONNECTION_MAX: Duration = Duration::from_secs(600);
-/// Wait where no connection can be taken for want of descriptors.
-const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// What OpenMetrics calls its text format.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -50,38 +37,21 @@ impl Drop for AbortOnDrop {
 }
 
 async fn serve(door: Door, telemetry: Telemetry) {
-    let mut incoming = channel::incoming_http(door, HttpClients::Certified);
+    let limits = door.limits();
+    let limits = ServerLimits { connections_max: limits.connections_max.min(CONNECTIONS_MAX), ..limits.clone() };
     let router = Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .fallback(unknown_path)
         .with_state(telemetry);
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let mut connections = tokio::task::JoinSet::new();
-    while let Some(connection) = incoming.next().await {
-        match connection {
-            Ok(connection) => {
-                while connections.try_join_next().is_some() {}
-                match places.clone().try_acquire_owned() {
-                    Ok(place) => drop(connections.spawn(answer(connection, router.clone(), place))),
-                    Err(_) => tracing::warn!(CONNECTIONS_MAX, "too many connections ask for metrics; closed one"),
-                }
-            }
-            Err(error) => {
-                tracing::warn!(%error, "cannot take a connection that asks for metrics");
-                tokio::time::sleep(ACCEPT_RETRY).await;
-            }
-        }
-    }
-}
-
-async fn answer(connection: Connection, router: Router, _place: OwnedSemaphorePermit) {
-    let mut http = auto::Builder::new(TokioExecutor::new());
-    http.http1().timer(TokioTimer::new()).header_read_timeout(REQUEST_MAX);
-    let serving = pin!(http.serve_connection(TokioIo::new(connection), TowerToHyperService::new(router)));
-    // What went wrong with a connection is for its peer to know.
-    let _ = tokio::time::timeout(CONNECTION_MAX, serving).await;
+    // It ends with the role.
+    let never = CancellationToken::new();
+    channel::http::serve(door.within(&limits), HttpClients::Certified, never, move |request, _peer| {
+        let answer = router.clone().call(request);
+        async { answer.await.unwrap_or_else(|never| match never {}) }
+    })
+    .await;
 }
 
 async fn metrics(State(telemetry): State<Telemetry>) -> Response {

@@ -11,6 +11,7 @@
 mod door;
 mod exposition;
 mod histogram;
+mod http_responses;
 mod outcomes;
 mod per_function;
 
@@ -25,6 +26,7 @@ use prometheus_client::registry::Registry;
 pub use door::{CONNECTIONS_MAX, serve_while};
 pub use exposition::{Exposition, Samples};
 pub use histogram::Histogram;
+pub use http_responses::HttpResponses;
 pub use outcomes::{Counts, Outcomes, outcome_word};
 pub use per_function::{FUNCTIONS_MAX, OTHER, PerFunction};
 

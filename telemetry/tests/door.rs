@@ -113,7 +113,8 @@ async fn those_who_only_connect_are_bounded_and_make_room_when_they_leave() {
         loop {
             let mut connection = TcpStream::connect(role.address).await.unwrap();
             let asked = connection.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await;
-            if asked.is_ok() && connection.read_exact(&mut [0; 12]).await.is_ok() {
+            let mut status = [0; 12];
+            if asked.is_ok() && connection.read_exact(&mut status).await.is_ok() && status == *b"HTTP/1.1 200" {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(1)).await;

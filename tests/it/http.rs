@@ -11,9 +11,10 @@ use hyper::client::conn::http1;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use nigh_proto::ingress::Handler as _;
-use nigh_proto::{Call, Deployment, Digest, Headers, Kind, Limits, Outcome, Reason};
+use nigh_proto::{Call, Deployment, Digest, Endpoint, Headers, Kind, Limits, Outcome, Reason};
 use nigh_tests::edge::{Edge, answer};
 use nigh_tests::guests;
+use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
@@ -42,7 +43,15 @@ where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: std::error::Error + Send + Sync,
 {
-    let connection = TcpStream::connect(edge.http().as_str()).await.unwrap();
+    try_send_to(&edge.http(), request).await
+}
+
+async fn try_send_to<B>(door: &Endpoint, request: Request<B>) -> hyper::Result<Response<Incoming>>
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: std::error::Error + Send + Sync,
+{
+    let connection = TcpStream::connect(door.as_str()).await.unwrap();
     let (mut sender, driver) = http1::handshake(TokioIo::new(connection)).await.unwrap();
     // Ends with the connection.
     tokio::spawn(driver);
@@ -275,6 +284,27 @@ async fn a_caller_that_goes_away_ends_the_call() {
     assert!(response.frame().await.unwrap().is_ok());
     drop(response);
     edge.until("nothing runs", async || running().await == 0).await;
+    edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_that_goes_away_ends_the_requests_of_its_call() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let silent = listener.local_addr().unwrap().to_string();
+    let limits = Limits { timeout: Duration::from_secs(60), ..Limits::default() };
+    let edge = edge_with(limits, std::slice::from_ref(&silent)).await;
+    let request = Request::get(format!("/function/web/fetch?{silent}/")).header("host", "edge");
+    let request = request.body(Full::new(Bytes::new())).unwrap();
+    let calling = tokio::spawn({
+        let door = edge.http();
+        async move { try_send_to(&door, request).await.map(drop) }
+    });
+    let (mut asked, _) = listener.accept().await.unwrap();
+    assert!(asked.read(&mut [0; 1]).await.unwrap() > 0, "the function's request arrives");
+    calling.abort();
+    // Nothing is ever answered, so its end is the function's own.
+    let ended = tokio::time::timeout(Duration::from_secs(30), asked.read_to_end(&mut Vec::new())).await;
+    assert!(ended.is_ok(), "the function's request goes on though nobody waits");
     edge.stop().await;
 }
 

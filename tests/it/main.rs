@@ -9,6 +9,7 @@ mod hostile;
 mod hostile_abi;
 mod hostile_neighbour;
 mod http;
+mod http_door;
 mod processes;
 mod tidy;
 mod tls;

@@ -1,5 +1,6 @@
 //! An edge of real processes: each role the program itself, on ports that the system picks, to be killed and started again.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -37,6 +38,8 @@ pub fn nigh() -> Command {
 pub struct Role {
     /// Where it takes calls or requests; the same after each start.
     pub endpoint: Endpoint,
+    /// Where else it listens, by the names that it gave at its start.
+    pub at: BTreeMap<String, Endpoint>,
     arguments: Vec<String>,
     /// Bytes of address space that it may have.
     address_space: Option<u64>,
@@ -55,7 +58,9 @@ impl Role {
         let (child, started) = spawn(&arguments, "127.0.0.1:0", address_space);
         let endpoint = started[key].as_str().and_then(|endpoint| endpoint.parse().ok());
         let endpoint = endpoint.unwrap_or_else(|| panic!("{role} says where it listens: {started}"));
-        Self { endpoint, arguments, address_space, child }
+        let at = started.as_object().into_iter().flatten();
+        let at = at.filter_map(|(door, at)| Some((door.clone(), at.as_str()?.parse().ok()?))).collect();
+        Self { endpoint, at, arguments, address_space, child }
     }
 
     /// Ends it without a word, as a power cut would.
@@ -254,7 +259,8 @@ impl Processes {
         Caller::new(self.broker.endpoint.clone(), CallerLimits::default())
     }
 
-    async fn until(&self, what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+    /// Waits until something is so.
+    pub async fn until(&self, what: &str, mut is_so: impl AsyncFnMut() -> bool) {
         let began = Instant::now();
         while !is_so().await {
             assert!(began.elapsed() < PATIENCE, "waited {PATIENCE:?} in vain until {what}");

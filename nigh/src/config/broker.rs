@@ -6,13 +6,12 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use nigh_broker::Config;
-use nigh_proto::tls::HttpClients;
 use nigh_proto::{Endpoint, FunctionName, NodeName, Role};
 use nigh_routing::Policy;
 use nigh_routing::forwarding::Optimizer;
 
 use super::keys::{CallLimitKeys, Fill as _, OrNone, ServerLimitKeys, Share, Text, keys};
-use super::node::{Listen, check_advertise, default_controller, default_name, metrics_at, or_none};
+use super::node::{Listen, Visitors, check_advertise, default_controller, default_name, metrics_at, or_none};
 use super::tls::{self, TlsFiles, TlsKeys};
 use super::{ConfigError, ports, read};
 use crate::units::Time;
@@ -71,23 +70,6 @@ pub struct BrokerOptions {
     /// Folder of its certificate; the option of every command.
     #[arg(skip)]
     pub tls_dir: Option<PathBuf>,
-}
-
-/// `http_clients`.
-#[derive(Debug, Clone, Copy, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(super) enum Visitors {
-    Certified,
-    Anybody,
-}
-
-impl From<Visitors> for HttpClients {
-    fn from(visitors: Visitors) -> Self {
-        match visitors {
-            Visitors::Certified => Self::Certified,
-            Visitors::Anybody => Self::Anybody,
-        }
-    }
 }
 
 /// How a broker is started.

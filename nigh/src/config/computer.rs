@@ -9,7 +9,7 @@ use nigh_proto::{Endpoint, NodeName, Role};
 use nigh_runtime::{Config, OfferedDirectory};
 
 use super::keys::{CallLimitKeys, Fill as _, ModuleLimitKeys, OrNone, ServerLimitKeys, Text, keys};
-use super::node::{Listen, check_advertise, default_controller, default_name, metrics_at, or_none};
+use super::node::{Listen, Visitors, check_advertise, default_controller, default_name, metrics_at, or_none};
 use super::tls::{self, TlsFiles, TlsKeys};
 use super::{ConfigError, default_data_dir, ports, read};
 use crate::units::{Size, Time};
@@ -29,6 +29,9 @@ pub struct ComputerOptions {
     /// Where to take calls [default: 127.0.0.1:10000]
     #[arg(long, value_name = "IP:PORT")]
     pub listen: Option<SocketAddr>,
+    /// Where to take calls over HTTP too; nowhere unless told so
+    #[arg(long, value_name = "IP:PORT", value_parser = or_none)]
+    pub listen_http: Option<Listen>,
     /// Where to serve metrics and health over HTTP, or `none` [default: on 127.0.0.1, 9000 above its port: 19000]
     #[arg(long, value_name = "IP:PORT", value_parser = or_none)]
     pub listen_metrics: Option<Listen>,
@@ -61,8 +64,10 @@ pub struct ComputerOptions {
 /// How a computer is started.
 #[derive(Debug, Clone)]
 pub struct ComputerSettings {
-    /// Where it takes calls.
+    /// Where it takes calls over gRPC.
     pub listen: SocketAddr,
+    /// Where it takes calls over HTTP.
+    pub http: Option<SocketAddr>,
     /// Where it serves metrics and health.
     pub metrics: Option<SocketAddr>,
     /// The files of its certificate, to be read again when they change.
@@ -81,6 +86,8 @@ keys! {
         own {
             name: Text<NodeName>,
             listen: Text<SocketAddr>,
+            listen_http: Text<OrNone<SocketAddr>>,
+            http_clients: Visitors,
             listen_metrics: Text<OrNone<SocketAddr>>,
             controller: Text<Endpoint>,
             data_dir: PathBuf,
@@ -132,6 +139,7 @@ impl ComputerSettings {
         let mut keys: ComputerKeys = read(options.config.as_deref())?;
         let listen = options.listen.or(keys.listen.take().map(|listen| listen.0));
         let listen = listen.unwrap_or((Ipv4Addr::LOCALHOST, ports::COMPUTERS).into());
+        let http = options.listen_http.map(|listen| listen.0).or(keys.listen_http.take().map(|key| key.0.0)).flatten();
         let metrics = metrics_at(options.listen_metrics, keys.listen_metrics.take(), listen, ports::COMPUTER_OFFSET);
         let files = tls::chosen(options.tls_dir.as_deref(), keys.tls.take())?;
         let loaded = tls::load(files.as_ref(), Role::Computer)?;
@@ -143,6 +151,7 @@ impl ComputerSettings {
         let data_dir = options.data_dir.clone().or(keys.data_dir.take());
         config.directories = directories(keys.directories.take().unwrap_or_default())?;
         config.directories.extend(options.dir.iter().cloned());
+        config.http_clients = keys.http_clients.take().map_or(config.http_clients, Into::into);
         config.tls = loaded;
         keys.fill(&mut config);
         config.advertise = options.advertise.clone().or(config.advertise);
@@ -150,9 +159,9 @@ impl ComputerSettings {
         config.workers = options.workers.map_or(config.workers, NonZeroUsize::get);
         config.memory_bytes_max = options.memory.map_or(config.memory_bytes_max, Size::bytes);
         check_advertise("computer", listen, config.advertise.as_ref())?;
-        let listens: Vec<SocketAddr> = std::iter::once(listen).chain(metrics).collect();
+        let listens: Vec<SocketAddr> = [Some(listen), http, metrics].into_iter().flatten().collect();
         tls::check_exposed(Role::Computer, &listens, config.tls.as_ref(), insecure)?;
-        Ok(Self { listen, metrics, tls: files, name, data_dir, config })
+        Ok(Self { listen, http, metrics, tls: files, name, data_dir, config })
     }
 
     /// The configuration of a computer that listens on this port, from which what nobody has set follows.

@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
+use nigh_proto::tls::HttpClients;
 use nigh_proto::{Endpoint, NodeName};
 
 use super::keys::{OrNone, Text};
@@ -10,6 +11,23 @@ use super::{ConfigError, ports};
 /// A socket that may be left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Listen(pub Option<SocketAddr>);
+
+/// `http_clients`.
+#[derive(Debug, Clone, Copy, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Visitors {
+    Certified,
+    Anybody,
+}
+
+impl From<Visitors> for HttpClients {
+    fn from(visitors: Visitors) -> Self {
+        match visitors {
+            Visitors::Certified => Self::Certified,
+            Visitors::Anybody => Self::Anybody,
+        }
+    }
+}
 
 /// Where a controller of this machine is by convention.
 pub(crate) fn default_controller() -> Endpoint {

@@ -1,4 +1,4 @@
-//! Requests at a broker's HTTP door: whatever head arrives becomes a call within the limits, or a refusal with its reason.
+//! Requests at an HTTP door: whatever head arrives becomes a call within the limits, or a refusal with its reason.
 
 use std::time::Instant;
 
@@ -19,7 +19,12 @@ pub(super) fn check(data: &[u8]) {
     let Ok(request) = request.body(()) else { return };
     let limits = CallLimits::default();
     let now = Instant::now();
-    match nigh_broker::http_call_for_fuzzing("f".parse().expect("a name"), &request.into_parts().0, &limits, now) {
+    match nigh_proto::ingress::http::call_for_fuzzing(
+        "f".parse().expect("a name"),
+        &request.into_parts().0,
+        &limits,
+        now,
+    ) {
         Ok(call) => {
             assert!(call.deadline > now && call.deadline <= now + limits.timeout_max);
             assert!(call.headers.iter().all(|(name, _)| !name.is_empty()));

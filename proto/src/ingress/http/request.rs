@@ -8,14 +8,19 @@
 //!   `false`), `nigh-call-id`, `nigh-priority` (`low`, `normal`,
 //!   `high`). An unknown one is refused: a misspelt wish must not be lost silently.
 
-use std::error::Error as _;
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
-use axum::body::Body;
-use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, header};
-use bytes::Bytes;
-use nigh_proto::{Call, CallId, CallLimits, FunctionName, Headers, PlatformError, Priority, Reason};
+use bytes::{Bytes, BytesMut};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, header};
+use http_body::Body;
+use http_body_util::BodyExt as _;
+
+use crate::call::{Call, CallId, CallLimits, Headers, Priority};
+use crate::intake::Share;
+use crate::name::FunctionName;
+use crate::status::{PlatformError, Reason};
 
 /// Headers about a connection rather than what travels on it (RFC 9110, section 7.6.1), and `content-length`, which
 /// follows from the body.
@@ -152,31 +157,57 @@ pub fn call_for_fuzzing(
     Head::new(function, parts, limits, arrived).map(|head| head.into_call(Bytes::new()))
 }
 
-/// Reads the body, which has to be within its limit and to arrive before the deadline.
-pub(super) async fn payload(
+/// Reads the body, which has to be within its limit and to arrive in time; it counts as long as `share` is held.
+pub(super) async fn payload<B: Body<Data = Bytes, Error: std::fmt::Display>>(
     headers: &HeaderMap,
-    body: Body,
+    body: B,
     limits: &CallLimits,
-    deadline: Instant,
+    share: &Share,
+    until: Instant,
 ) -> Result<Bytes, PlatformError> {
     let bytes_max = limits.payload_bytes_max;
-    let too_large =
-        || PlatformError::new(Reason::TooLarge, format!("the body is over the {bytes_max} bytes that are taken here"));
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     if announced.is_some_and(|length: usize| length > bytes_max) {
-        return Err(too_large());
+        return Err(too_large(bytes_max));
     }
-    match tokio::time::timeout_at(deadline.into(), axum::body::to_bytes(body, bytes_max)).await {
-        Ok(Ok(payload)) => Ok(payload),
-        Ok(Err(error)) if error.source().is_some_and(|source| source.is::<http_body_util::LengthLimitError>()) => {
-            Err(too_large())
+    if body.is_end_stream() {
+        return Ok(Bytes::new());
+    }
+    tokio::time::timeout_at(until.into(), collect(body, bytes_max, share)).await.unwrap_or_else(|_| {
+        let message = "the deadline passed before the whole body had arrived; send it faster, or raise nigh-timeout";
+        Err(PlatformError::new(Reason::Late, message))
+    })
+}
+
+async fn collect<B: Body<Data = Bytes, Error: std::fmt::Display>>(
+    body: B,
+    bytes_max: usize,
+    share: &Share,
+) -> Result<Bytes, PlatformError> {
+    let mut body = pin!(body);
+    let (mut first, mut more) = (Bytes::new(), BytesMut::new());
+    while let Some(frame) = body.frame().await {
+        let broken = |error| PlatformError::malformed(format!("the body did not arrive whole: {error}"));
+        // Trailers are nothing that a function is told of.
+        let Ok(data) = frame.map_err(broken)?.into_data() else { continue };
+        if first.len().max(more.len()) + data.len() > bytes_max {
+            return Err(too_large(bytes_max));
         }
-        Ok(Err(error)) => Err(PlatformError::malformed(format!("the body did not arrive whole: {error}"))),
-        Err(_) => Err(PlatformError::new(
-            Reason::Late,
-            "the deadline passed before the whole body had arrived; raise nigh-timeout",
-        )),
+        share.take(data.len() as u64)?;
+        if first.is_empty() {
+            first = data;
+        } else {
+            if more.is_empty() {
+                more.extend_from_slice(&first);
+            }
+            more.extend_from_slice(&data);
+        }
     }
+    Ok(if more.is_empty() { first } else { more.freeze() })
+}
+
+fn too_large(bytes_max: usize) -> PlatformError {
+    PlatformError::new(Reason::TooLarge, format!("the body is over the {bytes_max} bytes that are taken here"))
 }
 
 fn text<'a>(name: &str, value: &'a HeaderValue) -> Result<&'a str, PlatformError> {
@@ -210,7 +241,7 @@ mod tests {
     use super::*;
 
     fn head(uri: &str, headers: &[(&str, &str)]) -> Result<Head, PlatformError> {
-        let mut request = axum::http::Request::post(uri);
+        let mut request = http::Request::post(uri);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }

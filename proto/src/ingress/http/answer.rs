@@ -4,13 +4,15 @@
 
 use std::fmt::Write as _;
 
-use axum::body::Body;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
-use axum::response::Response;
-use nigh_proto::{CallId, Estimate, Headers, Outcome, Reply, Timing};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 
-use crate::ingress::http::problem::Problem;
-use crate::ingress::http::request::{ABOUT_THE_CONNECTION, PLATFORM_PREFIX};
+use super::Answer;
+use super::body::AnswerBody;
+use super::problem::Problem;
+use super::request::{ABOUT_THE_CONNECTION, PLATFORM_PREFIX};
+use crate::call::{CallId, Headers};
+use crate::reply::{Estimate, Outcome, Reply, Timing};
 
 /// Where the time went, as the `Server-Timing` header tells it: durations in milliseconds.
 static SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
@@ -19,9 +21,9 @@ pub(super) static COMPUTER: HeaderName = HeaderName::from_static("nigh-computer"
 pub(super) static VERSION: HeaderName = HeaderName::from_static("nigh-version");
 
 /// The answer to a call that has an outcome.
-pub(super) fn respond(reply: Reply) -> Response {
+pub(super) fn respond(reply: Reply) -> Answer {
     let mut response = match reply.outcome {
-        Outcome::Answer { payload, headers } => answer(Body::from(payload), &headers),
+        Outcome::Answer { payload, headers } => answer(payload, &headers),
         Outcome::Error { kind, message } => Problem::of_function(&kind, &message).respond(None),
         Outcome::Estimate(estimate) => told(estimate),
     };
@@ -46,8 +48,8 @@ pub(super) fn put(headers: &mut HeaderMap, name: &HeaderName, value: &str) {
     }
 }
 
-fn answer(body: Body, from_function: &Headers) -> Response {
-    let mut response = Response::new(body);
+fn answer(payload: Bytes, from_function: &Headers) -> Answer {
+    let mut response = Response::new(AnswerBody::whole(payload));
     let headers = response.headers_mut();
     for (name, value) in from_function.iter() {
         let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(value)) else {
@@ -65,7 +67,7 @@ fn answer(body: Body, from_function: &Headers) -> Response {
     response
 }
 
-fn told(estimate: Estimate) -> Response {
+fn told(estimate: Estimate) -> Answer {
     let us = |duration: std::time::Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
     let document = serde_json::json!({
         "queue_us": us(estimate.queue),
@@ -78,7 +80,7 @@ fn told(estimate: Estimate) -> Response {
         "run_p10_us": us(estimate.run_spread.p10),
         "run_p90_us": us(estimate.run_spread.p90),
     });
-    let mut response = Response::new(Body::from(document.to_string()));
+    let mut response = Response::new(AnswerBody::whole(document.to_string()));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
@@ -121,7 +123,7 @@ mod tests {
             .to_vec(),
         )
         .unwrap();
-        let response = answer(Body::empty(), &headers);
+        let response = answer(Bytes::new(), &headers);
         let names: Vec<_> = response.headers().keys().map(HeaderName::as_str).collect();
         assert_eq!(names, ["content-type", "x-mine", "x-content-type-options"]);
         assert_eq!(response.headers().get_all("x-mine").iter().count(), 2);

@@ -4,12 +4,13 @@
 
 use std::time::Duration;
 
-use axum::body::Body;
-use axum::http::{HeaderValue, StatusCode, header};
-use axum::response::Response;
-use nigh_proto::{CallId, PlatformError, Reason};
+use http::{HeaderValue, Response, StatusCode, header};
 
-use crate::ingress::http::answer::put_call_id;
+use super::Answer;
+use super::answer::put_call_id;
+use super::body::AnswerBody;
+use crate::call::CallId;
+use crate::status::{PlatformError, Reason};
 
 /// The kind of a function's error that says that its input is at fault.
 const BAD_INPUT: &str = "bad-input";
@@ -76,7 +77,7 @@ impl Problem {
     }
 
     /// The document as an answer.
-    pub(super) fn respond(self, call: Option<&CallId>) -> Response {
+    pub(super) fn respond(self, call: Option<&CallId>) -> Answer {
         let mut document = serde_json::json!({
             "type": format!("urn:nigh:problem:{}", self.reason),
             "title": self.title,
@@ -89,7 +90,7 @@ impl Problem {
         if let Some(kind) = self.kind {
             document["kind"] = kind.into();
         }
-        let mut response = Response::new(Body::from(document.to_string()));
+        let mut response = Response::new(AnswerBody::whole(document.to_string()));
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
@@ -106,7 +107,7 @@ impl Problem {
 }
 
 /// 405 with the methods that would do.
-pub(super) fn wrong_method(allowed: &'static str, detail: &str) -> Response {
+pub(super) fn wrong_method(allowed: &'static str, detail: &str) -> Answer {
     let problem = Problem::of_request(StatusCode::METHOD_NOT_ALLOWED, "wrong-method", "Wrong method", detail);
     let mut response = problem.respond(None);
     response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
@@ -146,7 +147,7 @@ mod tests {
             let status = response.status();
             assert!(status.is_client_error() || status.is_server_error(), "{reason:?}");
             let by_caller = status.is_client_error();
-            let expected = reason.fault() == nigh_proto::status::Fault::Caller;
+            let expected = reason.fault() == crate::status::Fault::Caller;
             let gateway = matches!(reason, Reason::Late | Reason::Cancelled);
             assert!(by_caller == expected || gateway, "{reason:?} is told with {status}");
         }

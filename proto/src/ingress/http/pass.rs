@@ -2,33 +2,36 @@
 //! headers, body, and back status, headers, body. Left out, either way, are headers about one connection and those that
 //! begin with `nigh-`, which are between caller and platform.
 
-use std::sync::Arc;
 use std::time::Instant;
 
-use axum::body::Body;
-use axum::extract::Request;
-use axum::http::uri::PathAndQuery;
-use axum::http::{HeaderMap, HeaderName, Uri, header};
-use axum::response::Response;
 use bytes::Bytes;
-use futures_util::{StreamExt as _, TryStreamExt};
-use http_body::Frame;
-use http_body_util::{BodyExt as _, StreamBody};
-use nigh_proto::exchange::{self, Part, Parts, RequestHead, ResponseHead, remove_hop_by_hop};
-use nigh_proto::{Call, CallId, Exchange, Exchanged, FunctionName, Outcome, PlatformError, Reason};
+use futures_util::TryStreamExt as _;
+use http::uri::{Authority, PathAndQuery};
+use http::{HeaderMap, HeaderName, Request, Response, Uri, header};
+use http_body::Body;
+use http_body_util::BodyExt as _;
 
-use crate::call::Broker;
-use crate::ingress::http::answer::{self, COMPUTER, VERSION, put, put_call_id};
-use crate::ingress::http::problem::Problem;
-use crate::ingress::http::request::{PLATFORM_PREFIX, Wishes, name_and_path};
+use super::answer::{self, COMPUTER, VERSION, put, put_call_id};
+use super::body::AnswerBody;
+use super::problem::Problem;
+use super::request::{PLATFORM_PREFIX, Wishes, name_and_path};
+use super::{Answer, HttpHandler};
+use crate::call::{Call, CallId, CallLimits};
+use crate::exchange::{self, Exchange, Exchanged, Parts, RequestHead, ResponseHead, remove_hop_by_hop};
+use crate::name::FunctionName;
+use crate::status::PlatformError;
 
 /// Brings a request to the head of its answer.
-pub(super) async fn exchange(
-    broker: &Arc<Broker>,
+pub(super) async fn exchange<H: HttpHandler, B>(
+    handler: &H,
+    limits: &CallLimits,
     function: FunctionName,
-    request: Request,
+    request: Request<B>,
     arrived: Instant,
-) -> Response {
+) -> Answer
+where
+    B: Body<Data = Bytes, Error: std::fmt::Display> + Send + 'static,
+{
     let wishes = match Wishes::of(request.headers()) {
         Ok(wishes) => wishes,
         Err(error) => return Problem::of_platform(&error).respond(None),
@@ -45,17 +48,17 @@ pub(super) async fn exchange(
         retry_safe: wishes.retry_safe.unwrap_or_else(|| request.method().is_safe()),
         priority: wishes.priority,
         via: Vec::new(),
-        deadline: wishes.deadline(broker.limits(), arrived),
+        deadline: wishes.deadline(limits, arrived),
         then: Vec::new(),
         flow: None,
     };
     let outcome = async {
-        let place = broker.admit(call.priority)?;
+        let place = handler.admit(call.priority)?;
         if call.dry_run {
-            return broker.call(call, arrived).await.map(Exchanged::Failed);
+            return handler.handle_in(place, call, arrived).await.map(Exchanged::Failed);
         }
         let exchange = to_exchange(call, request)?;
-        broker.pass_exchange(exchange, place, arrived).await
+        handler.exchange_in(place, exchange, arrived).await
     };
     match outcome.await {
         Ok(Exchanged::Answer(head, parts)) => respond(head, parts, &id),
@@ -64,7 +67,10 @@ pub(super) async fn exchange(
     }
 }
 
-fn to_exchange(call: Call, request: Request) -> Result<Exchange, PlatformError> {
+fn to_exchange<B>(call: Call, request: Request<B>) -> Result<Exchange, PlatformError>
+where
+    B: Body<Data = Bytes, Error: std::fmt::Display> + Send + 'static,
+{
     let (mut parts, body) = request.into_parts();
     let authority = authority_of(&parts.uri, &parts.headers, &call.function)?;
     parts.headers.remove(header::HOST);
@@ -72,26 +78,22 @@ fn to_exchange(call: Call, request: Request) -> Result<Exchange, PlatformError> 
     end_to_end(&mut parts.headers);
     let head = RequestHead { method: parts.method, path: path_of(&parts.uri)?, authority, headers: parts.headers };
     head.check()?;
-    let body = if body_is_empty(&body) {
+    let body = if body.is_end_stream() {
         exchange::empty_body()
     } else {
         let broken = |error| PlatformError::malformed(format!("the body did not arrive whole: {error}"));
-        let frames = TryStreamExt::map_err(body.into_data_stream(), broken);
+        let frames = body.into_data_stream().map_err(broken);
         Box::pin(frames) as exchange::Body
     };
     Ok(Exchange { call, head, body })
 }
 
-fn body_is_empty(body: &Body) -> bool {
-    http_body::Body::is_end_stream(body)
-}
-
 /// The host that was asked, as the caller named it.
 fn authority_of(uri: &Uri, headers: &HeaderMap, function: &FunctionName) -> Result<String, PlatformError> {
     let host = || headers.get(header::HOST).map(|host| host.to_str().unwrap_or_default());
-    let named = uri.authority().map(axum::http::uri::Authority::as_str).or_else(host).filter(|host| !host.is_empty());
+    let named = uri.authority().map(Authority::as_str).or_else(host).filter(|host| !host.is_empty());
     let Some(named) = named else { return Ok(function.to_string()) };
-    let checked: Result<axum::http::uri::Authority, _> = named.parse();
+    let checked: Result<Authority, _> = named.parse();
     checked.map(|_| named.to_owned()).map_err(|_| PlatformError::malformed("the host header is not a host"))
 }
 
@@ -115,44 +117,26 @@ fn end_to_end(headers: &mut HeaderMap) {
     }
 }
 
-fn respond(head: ResponseHead, parts: Parts, id: &CallId) -> Response {
+fn respond(head: ResponseHead, parts: Parts, id: &CallId) -> Answer {
     let ResponseHead { status, mut headers, computer, version } = head;
     end_to_end(&mut headers);
     put_call_id(&mut headers, id);
     put(&mut headers, &COMPUTER, computer.as_str());
     put(&mut headers, &VERSION, &version.to_string());
-    let call = id.clone();
-    let frames = parts.filter_map(move |part| std::future::ready(frame(part, &call)));
-    let mut response = Response::new(Body::new(StreamBody::new(frames).boxed_unsync()));
+    let mut response = Response::new(AnswerBody::passing(parts, id.clone()));
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     response
 }
 
-/// The next piece of the body; nothing at a good end. An error cuts the connection, which is how HTTP tells a caller that
-/// a body is not whole.
-fn frame(part: Result<Part, PlatformError>, call: &CallId) -> Option<Result<Frame<Bytes>, PlatformError>> {
-    let error = match part {
-        Ok(Part::Body(bytes)) => return Some(Ok(Frame::data(bytes))),
-        Ok(Part::End(reply)) => match reply.outcome {
-            Outcome::Error { kind, message } => {
-                PlatformError::new(Reason::Disconnected, format!("the function failed, {kind}: {message}"))
-            }
-            Outcome::Answer { .. } | Outcome::Estimate(_) => return None,
-        },
-        Err(error) => error,
-    };
-    tracing::debug!(%call, %error, "an answer was cut off");
-    Some(Err(error))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::status::Reason;
 
-    fn exchange(request: axum::http::request::Builder) -> Result<RequestHead, PlatformError> {
+    fn exchange(request: http::request::Builder) -> Result<RequestHead, PlatformError> {
         let call = Call::new("shop".parse().unwrap(), Bytes::new(), std::time::Duration::from_secs(1));
-        to_exchange(call, request.body(Body::empty()).unwrap()).map(|exchange| exchange.head)
+        to_exchange(call, request.body(http_body_util::Empty::<Bytes>::new()).unwrap()).map(|exchange| exchange.head)
     }
 
     #[test]

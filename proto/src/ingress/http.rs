@@ -1,0 +1,205 @@
+//! The HTTP door that brokers and computers share: `POST /function/{name}` runs a function with the body as its payload; an
+//! http function is given every request below `/function/{name}` as it is; `GET /healthz` tells whether the role serves.
+//! Every failure is a problem document (RFC 9457).
+//!
+//! How a request becomes a call is told in [`request`], how a reply becomes an answer in [`answer`], how requests and
+//! answers of http functions pass in [`pass`], and which failure has which status in [`problem`].
+
+mod answer;
+mod body;
+mod pass;
+mod problem;
+mod request;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode, header};
+use hyper::body::Incoming;
+use percent_encoding::percent_decode_str;
+use tokio_util::sync::CancellationToken;
+
+use self::body::AnswerBody;
+use self::problem::Problem;
+use self::request::Head;
+use crate::access;
+use crate::call::{Call, CallLimits, Priority};
+use crate::channel::{self, Door};
+use crate::deployment::Kind;
+use crate::exchange::{Exchange, Exchanged};
+use crate::intake::Intake;
+use crate::name::FunctionName;
+use crate::reply::Reply;
+use crate::status::{PlatformError, Reason};
+use crate::tls::HttpClients;
+use crate::tls::connection::{Peer, Proof};
+
+#[doc(hidden)]
+pub use self::request::call_for_fuzzing;
+
+/// An answer on its way to a caller.
+type Answer = Response<AnswerBody>;
+
+/// What stands behind an HTTP door: it handles calls, and knows of which kind each function is.
+pub trait HttpHandler: Send + Sync + 'static {
+    /// What a call holds from its head on.
+    type Place: Send + 'static;
+
+    /// The kind of a function, if one of this name is deployed.
+    fn kind(&self, function: &FunctionName) -> Option<Kind>;
+
+    /// A place for one call. It is taken before a body is read, so that bodies too are bounded in number.
+    ///
+    /// # Errors
+    /// Where there is no room.
+    fn admit(&self, priority: Priority) -> Result<Self::Place, PlatformError>;
+
+    /// As [`Handler::handle`](super::Handler::handle), for a call that has its place.
+    fn handle_in(
+        &self,
+        place: Self::Place,
+        call: Call,
+        arrived: Instant,
+    ) -> impl Future<Output = Result<Reply, PlatformError>> + Send;
+
+    /// As [`Handler::exchange`](super::Handler::exchange), for a call that has its place.
+    fn exchange_in(
+        &self,
+        place: Self::Place,
+        exchange: Exchange,
+        arrived: Instant,
+    ) -> impl Future<Output = Result<Exchanged, PlatformError>> + Send;
+
+    /// Whether calls have a chance.
+    ///
+    /// # Errors
+    /// Why not.
+    fn readiness(&self) -> Result<(), String>;
+
+    /// Told the status of each answer.
+    fn answered(&self, status: StatusCode);
+}
+
+/// The door, as each of its connections sees it.
+struct HttpDoor<H> {
+    handler: Arc<H>,
+    clients: HttpClients,
+    limits: CallLimits,
+    intake: Intake,
+    stop: CancellationToken,
+}
+
+/// Serves until `stop`, and then until the calls under way have ended.
+pub async fn serve<H: HttpHandler>(
+    door: Door,
+    clients: HttpClients,
+    handler: Arc<H>,
+    limits: CallLimits,
+    stop: CancellationToken,
+) {
+    let intake = Intake::new(door.limits());
+    let http = Arc::new(HttpDoor { handler, clients, limits, intake, stop: stop.clone() });
+    channel::http::serve(door, clients, stop, move |request, peer: Peer| {
+        let http = http.clone();
+        async move {
+            // While a request is being answered, the silence of who waits is patience.
+            let busy = peer.busy.begin();
+            let answer = http.answer(request, &peer).await;
+            http.handler.answered(answer.status());
+            answer.map(|body| body.holding(busy))
+        }
+    })
+    .await;
+}
+
+impl<H: HttpHandler> HttpDoor<H> {
+    async fn answer(&self, request: Request<Incoming>, peer: &Peer) -> Answer {
+        let path = request.uri().path();
+        if path.strip_prefix("/function/").is_some_and(|name| !name.is_empty()) {
+            return self.function(request, peer).await;
+        }
+        match path {
+            "/healthz" if matches!(*request.method(), Method::GET | Method::HEAD) => self.healthz(),
+            "/healthz" => problem::wrong_method("GET, HEAD", "health is told by GET /healthz"),
+            _ => {
+                let detail = "there is nothing here; functions are run with POST /function/{name}";
+                Problem::of_request(StatusCode::NOT_FOUND, "unknown-path", "No such path", detail).respond(None)
+            }
+        }
+    }
+
+    /// Whether this peer may call.
+    fn check(&self, peer: &Peer) -> Result<(), PlatformError> {
+        match (self.clients, &*peer.proof) {
+            (HttpClients::Anybody, Proof::Nobody) => Ok(()),
+            _ => access::allow(peer, "call functions", access::CALLERS),
+        }
+    }
+
+    /// Whatever is asked of a function.
+    async fn function(&self, request: Request<Incoming>, peer: &Peer) -> Answer {
+        let arrived = Instant::now();
+        if let Err(error) = self.check(peer) {
+            return Problem::of_platform(&error).respond(None);
+        }
+        let (name, path) = request::name_and_path(request.uri().path());
+        let decoded = percent_decode_str(name).decode_utf8_lossy();
+        let function = match decoded.parse::<FunctionName>() {
+            Ok(function) => function,
+            Err(error) => return Problem::of_platform(&error.into()).respond(None),
+        };
+        match self.handler.kind(&function) {
+            Some(Kind::Http) => pass::exchange(&*self.handler, &self.limits, function, request, arrived).await,
+            _ if path.is_some() => {
+                let detail = format!(
+                    "{function} is no http function that is deployed, so it has no paths of its own; others are run with POST \
+                     /function/{{name}}, and `nigh ls` lists all"
+                );
+                Problem::of_request(StatusCode::NOT_FOUND, "unknown-path", "No such path", &detail).respond(None)
+            }
+            _ if request.method() != Method::POST => {
+                problem::wrong_method("POST", "functions are run with POST /function/{name}")
+            }
+            _ => self.invoke(function, request, arrived).await,
+        }
+    }
+
+    async fn invoke(&self, function: FunctionName, request: Request<Incoming>, arrived: Instant) -> Answer {
+        let (parts, body) = request.into_parts();
+        let head = match Head::new(function, &parts, &self.limits, arrived) {
+            Ok(head) => head,
+            Err(error) => return Problem::of_platform(&error).respond(None),
+        };
+        let id = head.id.clone();
+        let outcome = async {
+            let place = self.handler.admit(head.priority)?;
+            let share = self.intake.share();
+            let until = head.deadline.min(arrived + self.intake.timeout());
+            let payload = request::payload(&parts.headers, body, &self.limits, &share, until).await?;
+            self.handler.handle_in(place, head.into_call(payload), arrived).await
+        };
+        match outcome.await {
+            Ok(reply) => answer::respond(reply),
+            Err(error) => Problem::of_platform(&error).respond(Some(&id)),
+        }
+    }
+
+    fn healthz(&self) -> Answer {
+        let wrong = if self.stop.is_cancelled() {
+            "this role is stopping".to_owned()
+        } else {
+            match self.handler.readiness() {
+                Ok(()) => {
+                    let mut answer = Response::new(AnswerBody::whole(Bytes::from_static(b"ok\n")));
+                    let text = http::HeaderValue::from_static("text/plain; charset=utf-8");
+                    answer.headers_mut().insert(header::CONTENT_TYPE, text);
+                    return answer;
+                }
+                Err(wrong) => wrong,
+            }
+        };
+        Problem::of_platform(&PlatformError::new(Reason::NotServing, wrong)).respond(None)
+    }
+}
