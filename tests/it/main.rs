@@ -10,6 +10,7 @@ mod hostile_abi;
 mod hostile_neighbour;
 mod http;
 mod http_door;
+mod network;
 mod processes;
 mod tidy;
 mod tls;
