@@ -348,7 +348,7 @@ impl Computer {
     }
 
     /// Brings a call to its outcome.
-    async fn take(&self, call: Call, arrived: Instant) -> Result<Reply, PlatformError> {
+    pub(crate) async fn take(&self, call: Call, arrived: Instant) -> Result<Reply, PlatformError> {
         let deadline = call.deadline;
         match self.enter(call, Brought::Payload, arrived).await? {
             Entered::Admitted(Admitted::Waits(mut place)) => place.answer(deadline).await,
@@ -385,7 +385,7 @@ enum Entered {
 impl Handler for Computer {
     async fn handle(&self, call: Call, arrived: Instant) -> Result<Reply, PlatformError> {
         let span = tracing::debug_span!("call", id = %call.id, function = %call.function, computer = %self.name);
-        let reply = self.take(call, arrived).instrument(span.clone()).await;
+        let reply = self.run(call, arrived).instrument(span.clone()).await;
         span.in_scope(|| match &reply {
             Ok(Reply { outcome, timing, .. }) => {
                 let Timing { queue, init, run, reset, .. } = timing;

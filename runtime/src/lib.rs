@@ -23,6 +23,7 @@
 
 mod admission;
 mod cache;
+mod chain;
 mod command;
 mod compile;
 mod computer;

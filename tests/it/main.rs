@@ -5,6 +5,7 @@
 mod corpus;
 mod doors;
 mod edge;
+mod flows;
 mod hostile;
 mod hostile_abi;
 mod hostile_neighbour;
