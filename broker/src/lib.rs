@@ -12,7 +12,6 @@ mod config;
 mod discovery;
 mod error;
 mod exchange;
-mod flow;
 mod forward;
 mod ingress;
 mod metrics;

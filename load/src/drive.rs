@@ -27,7 +27,7 @@ pub use self::http::HttpCaller;
 pub use self::record::Recorder;
 pub use self::wrap::{InTurn, Keeping, Kept};
 use crate::sample::{Ending, Sample};
-use crate::workload::{Body, Due, Gaps, Payloads, Workload};
+use crate::workload::{Arrivals, Body, Due, Gaps, Payloads, Workload};
 
 /// Something that calls can be made to.
 pub trait Target: Send + Sync + 'static {
@@ -119,6 +119,16 @@ pub struct Plan {
     pub bounds: Bounds,
     /// What all calls have in common.
     pub template: Template,
+}
+
+impl Plan {
+    /// Lets calls of a timetable go to whatever brokers there are, instead of those that it names.
+    pub fn forget_brokers(&mut self) {
+        if let Arrivals::Timetable(timetable) = &mut self.workload.arrivals {
+            let timetable = Arc::make_mut(timetable);
+            timetable.entries.iter_mut().for_each(|entry| entry.broker = None);
+        }
+    }
 }
 
 /// How a run ended.

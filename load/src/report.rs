@@ -1,7 +1,10 @@
 //! What came back: a report of one run as plain data, and the forms in which it is told.
 
+mod charts;
 mod compare;
 mod folder;
+mod html;
+mod svg;
 mod tally;
 mod text;
 
@@ -10,8 +13,9 @@ use std::time::Duration;
 use hdrhistogram::{Counter, Histogram};
 use serde::{Deserialize, Serialize};
 
-pub use self::compare::{Comparison, Side};
+pub use self::compare::{Cell, Comparison, Row, Side, Verdict};
 pub use self::folder::{Calls, FolderError, read, write};
+pub use self::html::{comparison_page, page};
 pub use self::tally::{Progress, Tally};
 pub use self::text::OlderFormat;
 
@@ -58,8 +62,8 @@ pub struct Report {
     pub computers: Vec<Group>,
     /// How it went over time.
     pub slices: Vec<Slice>,
-    /// The same in few parts of about equal length, which confidence intervals rest on.
-    pub batches: Vec<Slice>,
+    /// The same in few parts of about equal length, with all of their latency: what confidence intervals rest on.
+    pub batches: Vec<Batch>,
     /// Shares of answers, and the latency that so many did not exceed.
     pub distribution: Vec<Point>,
     /// How many answers took how long.
@@ -207,16 +211,15 @@ pub struct Slice {
     pub latency: Percentiles,
 }
 
-impl Slice {
-    /// Answers per second.
-    pub fn answered_per_s(&self) -> f64 {
-        if self.seconds > 0.0 { self.answered as f64 / self.seconds } else { 0.0 }
-    }
-
-    /// The share of calls due that had no answer.
-    pub fn unanswered_share(&self) -> f64 {
-        if self.due == 0 { 0.0 } else { (self.due - self.answered.min(self.due)) as f64 / self.due as f64 }
-    }
+/// One part of the run with all of its latency.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Batch {
+    /// How long it was.
+    pub seconds: f64,
+    /// Calls due.
+    pub due: u64,
+    /// Answers, by how long they took; to two digits.
+    pub latency: Vec<Bin>,
 }
 
 /// A share of calls, and the time that so many did not exceed.

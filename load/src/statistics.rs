@@ -1,4 +1,4 @@
-//! What figures of few runs, or of parts of one, say about those that were not measured: confidence intervals by Student's t.
+//! What figures of few runs say about those that were not measured: confidence intervals by Student's t.
 
 use serde::{Deserialize, Serialize};
 use statrs::distribution::{ContinuousCDF as _, StudentsT};
@@ -42,16 +42,17 @@ pub struct Change {
 }
 
 impl Change {
-    /// By Welch's t, which lets the two vary differently: of the logarithms, so of a ratio of geometric means, where all
-    /// figures are over zero. `None` with fewer than two figures on either side.
+    /// By Welch's t, which lets the two vary differently: of the logarithm of the ratio of the means, whose variance is that of
+    /// the means relative to their squares, where both are over zero; of their difference otherwise. `None` with fewer than
+    /// two figures on either side.
     pub fn between(before: &[f64], after: &[f64]) -> Option<Self> {
-        let is_relative = before.iter().chain(after).all(|figure| *figure > 0.0);
-        let prepared = |figures: &[f64]| match is_relative {
-            true => Moments::of(&figures.iter().map(|figure| figure.ln()).collect::<Vec<_>>()),
-            false => Moments::of(figures),
+        let (before, after) = (Moments::of(before)?, Moments::of(after)?);
+        let is_relative = before.mean > 0.0 && after.mean > 0.0;
+        let scaled = |moments: &Moments| {
+            let scale = if is_relative { moments.mean.powi(2) } else { 1.0 };
+            moments.variance / moments.count / scale
         };
-        let (before, after) = (prepared(before)?, prepared(after)?);
-        let (first, second) = (before.variance / before.count, after.variance / after.count);
+        let (first, second) = (scaled(&before), scaled(&after));
         let variance = first + second;
         let half = if variance > 0.0 {
             let freedom =
@@ -60,8 +61,8 @@ impl Change {
         } else {
             0.0
         };
-        let told = |difference: f64| if is_relative { difference.exp() - 1.0 } else { difference };
-        let difference = after.mean - before.mean;
+        let difference = if is_relative { (after.mean / before.mean).ln() } else { after.mean - before.mean };
+        let told = |difference: f64| if is_relative { difference.exp_m1() } else { difference };
         Some(Self {
             change: told(difference),
             low: told(difference - half),
@@ -74,6 +75,21 @@ impl Change {
     pub fn is_significant(&self) -> bool {
         self.low > 0.0 || self.high < 0.0
     }
+}
+
+/// Where [`CONFIDENCE`] of the values lies, as many of the rest beneath as above.
+pub(crate) fn middle(values: &mut [f64]) -> Option<(f64, f64)> {
+    values.sort_unstable_by(f64::total_cmp);
+    let at = |share: f64| {
+        let place = share * (values.len().checked_sub(1)? as f64);
+        values.get(rounded(place)).copied()
+    };
+    Some((at((1.0 - CONFIDENCE) / 2.0)?, at(f64::midpoint(1.0, CONFIDENCE))?))
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a place within a slice")]
+fn rounded(place: f64) -> usize {
+    place.round() as usize
 }
 
 struct Moments {

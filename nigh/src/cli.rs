@@ -1,16 +1,16 @@
 //! The command line: what may be said, and who does it.
 
 mod ca;
-mod call;
 pub(crate) mod compile;
 mod deploy;
 mod failure;
-mod flow;
 mod functions;
 mod invoke;
 mod limits;
+mod load;
 mod logs;
 mod project;
+mod report;
 mod role;
 mod routes;
 mod timing;
@@ -106,9 +106,6 @@ enum Command {
     /// Call a function; its answer goes to standard output byte for byte
     #[command(display_order = 5)]
     Invoke(invoke::InvokeCommand),
-    /// Run, check or draw a flow: functions one after the other or side by side
-    #[command(display_order = 5)]
-    Flow(flow::FlowCommand),
     /// List functions and where they are ready
     #[command(display_order = 6)]
     Ls(functions::LsCommand),
@@ -124,6 +121,12 @@ enum Command {
     /// Show or edit a broker's forwarding table
     #[command(display_order = 10)]
     Routes(routes::RoutesCommand),
+    /// Load functions as a workload says, and measure
+    #[command(display_order = 11)]
+    Load(Box<load::LoadCommand>),
+    /// Show runs of `nigh load`, or compare them
+    #[command(display_order = 12)]
+    Report(report::ReportCommand),
     /// Compile the module on standard input for the computer that asks
     #[command(name = compile::NAME, hide = true)]
     Compile,
@@ -158,15 +161,13 @@ impl Cli {
             Command::Build(command) => command.run(output),
             Command::Deploy(command) => in_runtime(async { command.run(&global.admin()?, output).await }),
             Command::Invoke(command) => in_runtime(async { command.run(&global.caller()?, output).await }),
-            Command::Flow(command) => in_runtime(async {
-                let caller = command.caller(|| global.caller())?;
-                command.run(caller, output).await
-            }),
             Command::Ls(command) => in_runtime(async { command.run(&global.admin()?, output).await }),
             Command::Rm(command) => in_runtime(async { command.run(&global.admin()?, output).await }),
             Command::Logs(command) => in_runtime(async { command.run(&global.admin()?, output).await }),
             Command::Top(command) => in_runtime(async { command.run(&global.admin()?, output).await }),
             Command::Routes(command) => in_runtime(async { command.run(&global.table()?, output).await }),
+            Command::Load(command) => in_runtime(async { command.run(&global, output).await }),
+            Command::Report(command) => command.run(output),
             Command::Compile => anyhow::bail!("this command is for computers only"),
         }
     }

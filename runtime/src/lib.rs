@@ -23,7 +23,6 @@
 
 mod admission;
 mod cache;
-mod chain;
 mod command;
 mod compile;
 mod computer;
@@ -55,7 +54,6 @@ mod residency;
 mod run;
 mod schedule;
 mod serve;
-mod threads;
 mod utilisation;
 
 pub use compile::child::compile_for_parent;

@@ -5,13 +5,12 @@
 mod corpus;
 mod doors;
 mod edge;
-mod flows;
 mod hostile;
 mod hostile_abi;
 mod hostile_neighbour;
 mod http;
 mod http_door;
-mod network;
+mod load;
 mod processes;
 mod tidy;
 mod tls;

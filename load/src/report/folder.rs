@@ -12,7 +12,7 @@ use nigh_proto::FunctionName;
 
 use super::tally::Slices;
 use super::text::OlderFormat;
-use super::{FORM, Group, Report};
+use super::{FORM, Group, Report, html};
 use crate::sample::{Ending, Sample};
 
 /// The file that a report is read from.
@@ -187,7 +187,7 @@ fn write_field(to: &mut impl Write, text: &str) -> io::Result<()> {
     to.write_all(text.trim_start_matches('-').as_bytes())
 }
 
-/// Writes everything but the single calls: `report.json`, `latency.hlog`, `slices.csv`, `functions.csv`,
+/// Writes everything but the single calls: `report.json`, `report.html`, `latency.hlog`, `slices.csv`, `functions.csv`,
 /// `computers.csv`, `distribution.csv`, `loss.txt`.
 ///
 /// # Errors
@@ -200,6 +200,7 @@ pub fn write(folder: &Path, report: &Report, slices: &Slices, began: SystemTime)
     let path = folder.join("latency.hlog");
     histogram_log(slices, began).and_then(|log| fs::write(&path, log)).map_err(writing(&path))?;
     let texts = [
+        ("report.html", html::page(report)),
         ("slices.csv", slices_csv(report)),
         ("functions.csv", groups_csv("function", &report.functions)),
         ("computers.csv", groups_csv("computer", &report.computers)),

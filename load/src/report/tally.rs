@@ -6,7 +6,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use nigh_proto::{FunctionName, Timing};
 
-use super::{Bin, Counts, ErrorCount, FORM, Group, Part, Percentiles, Point, Report, Slice, us};
+use super::{Batch, Bin, Counts, ErrorCount, FORM, Group, Part, Percentiles, Point, Report, Slice, us};
 use crate::sample::{Ending, Facts, Sample};
 
 /// Digits that the histograms of the whole run keep exactly.
@@ -17,8 +17,12 @@ const DIGITS_OF_PARTS: u8 = 2;
 const SLICES_MAX: usize = 600;
 /// The length of slices to begin with.
 const SLICE: Duration = Duration::from_millis(100);
-/// Slices that a report tells of, at most.
+/// Slices that a report tells of, at least, if there are as many.
+const SLICES_TOLD_MIN: usize = 20;
+/// The same, at most.
 const SLICES_TOLD_MAX: usize = 120;
+/// Answers in each on average, where there are more than a few slices.
+const ANSWERS_OF_SLICE_MIN: u64 = 100;
 /// Batches that confidence intervals rest on, at most.
 const BATCHES_MAX: usize = 20;
 /// Computers told apart, at most; further ones are `other`. The same for kinds of errors.
@@ -293,8 +297,8 @@ impl Tally {
             errors,
             functions: self.functions.iter().map(|function| function.told(counts.answered, false)).collect(),
             computers: self.computers.values().map(|computer| computer.told(counts.answered, true)).collect(),
-            slices: slices.told(SLICES_TOLD_MAX, measured),
-            batches: slices.told(BATCHES_MAX, measured),
+            slices: slices.told(parts(counts.answered), measured),
+            batches: slices.batches(measured),
             distribution: distribution(&self.latency),
             bins: bins(&self.latency),
             loss: ratio(counts.unanswered(), counts.due),
@@ -351,26 +355,48 @@ impl Slices {
         begins.zip(&self.slices).map(|(begins, slice)| (begins, self.length, &slice.latency))
     }
 
-    /// In up to so many parts of about equal length, which end where what was measured ends.
-    fn told(&self, parts: usize, measured: Duration) -> Vec<Slice> {
+    /// In up to so many parts of about equal length, which end where what was measured ends: each with its beginning and its
+    /// length in seconds.
+    fn parts(&self, parts: usize, measured: Duration) -> impl Iterator<Item = (f64, f64, Sliced)> {
         let length = self.length.as_secs_f64();
         let slices = self.slices.len();
         let parts = parts.min(slices);
-        let slice = |part: usize| {
+        (0..parts).map(move |part| {
             let (from, to) = (part * slices / parts, (part + 1) * slices / parts);
-            let whole = merged(&self.slices[from..to]);
-            let begins_s = from as f64 * length;
-            let ends_s = if part + 1 == parts { measured.as_secs_f64().max(begins_s) } else { to as f64 * length };
-            Slice {
-                begins_s: rounded(begins_s),
-                seconds: rounded(ends_s - begins_s),
-                due: whole.due,
-                answered: whole.answered,
-                latency: Percentiles::of(&whole.latency),
-            }
-        };
-        (0..parts).map(slice).collect()
+            let begins = from as f64 * length;
+            let ends = if part + 1 == parts { measured.as_secs_f64().max(begins) } else { to as f64 * length };
+            (rounded(begins), rounded(ends - begins), merged(&self.slices[from..to]))
+        })
     }
+
+    fn told(&self, parts: usize, measured: Duration) -> Vec<Slice> {
+        let slice = |(begins_s, seconds, slice): (f64, f64, Sliced)| Slice {
+            begins_s,
+            seconds,
+            due: slice.due,
+            answered: slice.answered,
+            latency: Percentiles::of(&slice.latency),
+        };
+        self.parts(parts, measured).map(slice).collect()
+    }
+
+    fn batches(&self, measured: Duration) -> Vec<Batch> {
+        let bin = |value: hdrhistogram::iterators::IterationValue<u32>| Bin {
+            upto_us: value.value_iterated_to(),
+            count: value.count_at_value().into(),
+        };
+        let batch = |(_, seconds, slice): (f64, f64, Sliced)| Batch {
+            seconds,
+            due: slice.due,
+            latency: slice.latency.iter_recorded().map(bin).collect(),
+        };
+        self.parts(BATCHES_MAX, measured).map(batch).collect()
+    }
+}
+
+/// Parts of a run that are told of, given its answers: few enough that percentiles of each say something.
+fn parts(answered: u64) -> usize {
+    usize::try_from(answered / ANSWERS_OF_SLICE_MIN).unwrap_or(usize::MAX).clamp(SLICES_TOLD_MIN, SLICES_TOLD_MAX)
 }
 
 /// To microseconds, for those who read it.
