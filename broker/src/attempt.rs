@@ -1,8 +1,8 @@
 //! One try of a call at one destination, and what it says of the destination.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use nigh_proto::{Call, Outcome, PlatformError, Reply};
+use nigh_proto::{Call, Outcome, PlatformError, Reply, Timing};
 use nigh_routing::{Demand, Observation, Pick, Report, Scope};
 
 use crate::forward::Destination;
@@ -74,7 +74,10 @@ impl<'a> Attempt<'a> {
         match outcome {
             Ok(reply) => {
                 self.observation = Some(match reply.outcome {
-                    Outcome::Answer { .. } => Observation::Answered { latency: elapsed, report: report(&reply) },
+                    Outcome::Answer { .. } => {
+                        let (latency, timing) = of_the_first(&reply, elapsed);
+                        Observation::Answered { latency, report: report(&reply, timing) }
+                    }
                     Outcome::Error { .. } | Outcome::Estimate(_) => Observation::Unmeasured,
                 });
                 Ok(Answered { reply, sent: self.sent })
@@ -105,9 +108,20 @@ impl Failed {
     }
 }
 
+/// What the call's own function took, where others ran after it.
+fn of_the_first(reply: &Reply, elapsed: Duration) -> (Duration, Timing) {
+    match reply.steps.split_first() {
+        None => (elapsed, reply.timing),
+        Some((first, later)) => {
+            let later: Duration = later.iter().map(|ran| ran.timing.total()).sum();
+            (elapsed.saturating_sub(later), first.timing)
+        }
+    }
+}
+
 /// What a reply tells of the computer that ran the call.
-fn report(reply: &Reply) -> Report {
-    let Reply { timing, load, .. } = reply;
+fn report(reply: &Reply, timing: Timing) -> Report {
+    let load = &reply.load;
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to what a percentage can be")]
     let load_percent = (0.5 + 100.0 * load.utilisation[0]).clamp(0.0, 100.0) as u32;
     Report {

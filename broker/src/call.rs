@@ -115,7 +115,10 @@ impl Broker {
     }
 
     /// Brings an admitted call to its outcome.
-    pub(crate) async fn call(&self, call: Call, arrived: Instant) -> Result<Reply, PlatformError> {
+    pub(crate) async fn call(&self, mut call: Call, arrived: Instant) -> Result<Reply, PlatformError> {
+        if let Some(flow) = call.flow.take() {
+            return Box::pin(self.run_flow(call, &flow, arrived)).await;
+        }
         let mut counted = Counted::new(self.routes.meters().unknown(), arrived);
         let span = tracing::debug_span!("call", id = %call.id, function = %call.function);
         let passing_on = self.pass_on(call, arrived, &mut counted).instrument(span.clone());

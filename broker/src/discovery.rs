@@ -20,7 +20,8 @@ use crate::routes::{Routes, Serving};
 const CHANGES_WAITING_MAX: usize = 1024;
 
 /// Time that computers have to announce themselves again where the broker finds its controller again and that does not know
-/// of them. It may have been cut off from them too; whoever is truly gone refuses calls, and costs a try.
+/// of them, or where the last that serves a function is removed. The controller may only have been cut off from them; whoever
+/// is truly gone refuses calls, and costs a try.
 const FADING: Duration = Duration::from_secs(2);
 
 /// Follows the controller for as long as the future is polled; `endpoint` is where this broker takes calls, as it is announced.
@@ -106,8 +107,13 @@ impl Known {
                 self.computers.insert(computer.name.clone(), computer);
             }
             WatchEvent::ComputerRemoved(name) => {
-                self.fading.remove(&name);
-                self.computers.remove(&name);
+                if self.is_last_resort(&name) {
+                    self.fading.insert(name);
+                    self.fades_at.get_or_insert_with(|| Instant::now() + FADING);
+                } else {
+                    self.fading.remove(&name);
+                    self.computers.remove(&name);
+                }
             }
             WatchEvent::Broker(broker) => {
                 self.brokers.insert(broker.name, broker.endpoint);
@@ -118,6 +124,22 @@ impl Known {
             WatchEvent::Hierarchy(told) => self.hierarchy = checked(&told),
             WatchEvent::Synced => {}
         }
+    }
+
+    /// Whether this computer serves a function that no other does, fading ones left out.
+    fn is_last_resort(&self, name: &NodeName) -> bool {
+        let serves =
+            |computer: &Computer| computer.serves(|function| self.functions.contains_key(function)).cloned().collect();
+        let Some(mut alone) = self.computers.get(name).map(serves) else { return false };
+        let others = self.computers.values().filter(|other| other.name != *name && !self.fading.contains(&other.name));
+        for other in others {
+            let others_too: HashSet<FunctionName> = serves(other);
+            alone.retain(|function: &FunctionName| !others_too.contains(function));
+            if alone.is_empty() {
+                return false;
+            }
+        }
+        !alone.is_empty()
     }
 
     /// Forgets those that have not been told of again.

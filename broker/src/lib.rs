@@ -12,6 +12,7 @@ mod config;
 mod discovery;
 mod error;
 mod exchange;
+mod flow;
 mod forward;
 mod ingress;
 mod metrics;

@@ -1,10 +1,11 @@
 //! Bringing a flow to its end: what runs next, and what it is given.
 
 use std::future::Future;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
-use nigh_proto::{Flow, Headers, Outcome, PlatformError, Reason, Reply, StepRan};
+use nigh_proto::{Flow, Headers, Outcome, PlatformError, Reason, Reply, StepRan, Timing};
 
 use crate::parts::joined;
 
@@ -40,6 +41,8 @@ pub struct Finished {
     pub last: Reply,
     /// Times that calls of its steps were passed on.
     pub hops: u32,
+    /// Where the time of its steps went, along the way that took longest.
+    pub timing: Timing,
 }
 
 /// A flow that failed, once: its other steps are given up.
@@ -62,6 +65,8 @@ pub enum Failure {
         way: String,
         /// Why.
         error: PlatformError,
+        /// Steps that had ended before.
+        ran: usize,
     },
 }
 
@@ -113,6 +118,8 @@ struct Progress<'a> {
     /// Of each step how many that come after it have not been given its answer.
     wanted: Vec<usize>,
     steps: Vec<StepRan>,
+    /// Of each step the time it took.
+    timings: Vec<Timing>,
     hops: u32,
 }
 
@@ -127,6 +134,7 @@ impl<'a> Progress<'a> {
             missing: steps.iter().map(|step| step.after.len()).collect(),
             wanted: (0..steps.len()).map(|step| flow.successors(step).len()).collect(),
             steps: Vec::with_capacity(steps.len()),
+            timings: vec![Timing::default(); steps.len()],
             hops: 0,
         }
     }
@@ -181,25 +189,35 @@ impl<'a> Progress<'a> {
 
     fn note(&mut self, step: usize, then: &[usize], reply: &Reply) {
         self.hops += reply.hops;
-        let name = |at: usize| Some(self.flow.steps()[at].name.clone());
-        if reply.steps.is_empty() {
-            let function = self.flow.steps()[step].function.clone();
-            let computer = reply.computer.clone();
-            self.steps.push(StepRan { step: name(step), function, computer, timing: reply.timing });
-            return;
+        let alone = [StepRan {
+            step: None,
+            function: self.flow.steps()[step].function.clone(),
+            computer: reply.computer.clone(),
+            timing: reply.timing,
+        }];
+        let ran = if reply.steps.is_empty() { &alone[..] } else { &reply.steps[..] };
+        // The way there and back is the first one's.
+        let at_computer: Duration = ran.iter().map(|ran| ran.timing.at_computer()).sum();
+        for (nth, (&at, ran)) in std::iter::once(&step).chain(then).zip(ran).enumerate() {
+            let mut timing = ran.timing;
+            if nth == 0 {
+                (timing.network, timing.broker) = (reply.timing.network, reply.timing.broker);
+                timing.queue += reply.timing.at_computer().saturating_sub(at_computer);
+            }
+            self.timings[at] = timing;
+            self.steps.push(StepRan { step: Some(self.flow.steps()[at].name.clone()), timing, ..ran.clone() });
         }
-        let named = std::iter::once(&step).chain(then).zip(&reply.steps);
-        self.steps.extend(named.map(|(&at, ran)| StepRan { step: name(at), ..ran.clone() }));
     }
 
     fn finish(self, last: Option<Reply>) -> Result<Finished, Failure> {
         let ends: Vec<usize> = self.flow.last().collect();
         let answer = match ends[..] {
             [only] => self.answers[only].clone().unwrap_or_default(),
-            [..] => self.join(&ends).map_err(|error| Failure::Platform { way: "the end".to_owned(), error })?,
+            [..] => self.join(&ends).map_err(|error| self.failed("the end".to_owned(), error))?,
         };
         let last = last.expect("a flow has steps, and all have ended");
-        Ok(Finished { answer, steps: self.steps, last, hops: self.hops })
+        let timing = longest(self.flow, &self.timings);
+        Ok(Finished { answer, steps: self.steps, last, hops: self.hops, timing })
     }
 
     fn join(&self, steps: &[usize]) -> Result<Input, PlatformError> {
@@ -219,6 +237,20 @@ impl<'a> Progress<'a> {
     }
 
     fn platform(&self, step: usize, error: PlatformError) -> Failure {
-        Failure::Platform { way: self.flow.way_to(step), error }
+        self.failed(self.flow.way_to(step), error)
     }
+
+    fn failed(&self, way: String, error: PlatformError) -> Failure {
+        Failure::Platform { way, error, ran: self.steps.len() }
+    }
+}
+
+/// The times along the way that took longest.
+fn longest(flow: &Flow, timings: &[Timing]) -> Timing {
+    let mut until = timings.to_vec();
+    for &at in flow.order() {
+        let before = flow.steps()[at].after.iter().map(|&before| until[before]).max_by_key(Timing::total);
+        until[at] += before.unwrap_or_default();
+    }
+    flow.last().map(|at| until[at]).max_by_key(Timing::total).unwrap_or_default()
 }

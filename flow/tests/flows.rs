@@ -114,7 +114,7 @@ async fn a_failed_branch_fails_the_flow_once_and_ends_the_others() {
         3 => Err(PlatformError::new(Reason::QueueFull, "full")),
         _ => Ok(answer("")),
     });
-    let Failure::Platform { way, error } = failed.await.unwrap_err() else { panic!("the platform failed") };
+    let Failure::Platform { way, error, .. } = failed.await.unwrap_err() else { panic!("the platform failed") };
     assert_eq!((way.as_str(), error.reason), ("f0 → f1 → f3", Reason::QueueFull));
 }
 
@@ -122,7 +122,7 @@ async fn a_failed_branch_fails_the_flow_once_and_ends_the_others() {
 async fn more_than_a_step_may_be_given_is_not_joined() {
     let flow = diamond();
     let failed = run(&flow, input(""), 10, async |_: Segment| Ok(answer("123456"))).await.unwrap_err();
-    let Failure::Platform { way, error } = failed else { panic!("{failed:?}") };
+    let Failure::Platform { way, error, .. } = failed else { panic!("{failed:?}") };
     assert_eq!((way.as_str(), error.reason), ("f0 → f1 → f3", Reason::TooLarge));
 }
 

@@ -1,9 +1,11 @@
 //! The command line: what may be said, and who does it.
 
 mod ca;
+mod call;
 pub(crate) mod compile;
 mod deploy;
 mod failure;
+mod flow;
 mod functions;
 mod invoke;
 mod limits;
@@ -106,6 +108,9 @@ enum Command {
     /// Call a function; its answer goes to standard output byte for byte
     #[command(display_order = 5)]
     Invoke(invoke::InvokeCommand),
+    /// Run, check or draw a flow: functions one after the other or side by side
+    #[command(display_order = 5)]
+    Flow(flow::FlowCommand),
     /// List functions and where they are ready
     #[command(display_order = 6)]
     Ls(functions::LsCommand),
@@ -161,6 +166,10 @@ impl Cli {
             Command::Build(command) => command.run(output),
             Command::Deploy(command) => in_runtime(async { command.run(&global.admin()?, output).await }),
             Command::Invoke(command) => in_runtime(async { command.run(&global.caller()?, output).await }),
+            Command::Flow(command) => in_runtime(async {
+                let caller = command.caller(|| global.caller())?;
+                command.run(caller, output).await
+            }),
             Command::Ls(command) => in_runtime(async { command.run(&global.admin()?, output).await }),
             Command::Rm(command) => in_runtime(async { command.run(&global.admin()?, output).await }),
             Command::Logs(command) => in_runtime(async { command.run(&global.admin()?, output).await }),

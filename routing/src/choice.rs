@@ -165,7 +165,12 @@ impl Choice {
                 if *in_use <= *choices as usize {
                     return least_by(of.candidates(), |at| of.cost(*by, at));
                 }
-                drawn(shares, *choices, of.excluded, rng, |at| of.cost(*by, at))
+                let cost = |at| of.cost(*by, at);
+                match *choices {
+                    2 => drawn::<2>(shares, *choices, of.excluded, rng, cost),
+                    3 => drawn::<3>(shares, *choices, of.excluded, rng, cost),
+                    _ => drawn::<4>(shares, *choices, of.excluded, rng, cost),
+                }
             }
             Self::Weighted { selector, .. } => selector.select(of.excluded, of.now, rng),
             Self::Estimated { estimates, .. } => of.least_estimated(estimates),
@@ -247,8 +252,8 @@ fn least_by(candidates: impl Iterator<Item = usize>, cost: impl Fn(usize) -> f64
     costs.min_by(|one, other| one.0.total_cmp(&other.0)).map(|(_, at)| at)
 }
 
-/// Draws so many different ones and takes the cheapest.
-fn drawn(
+/// Draws so many different ones, the first of them side by side, and takes the cheapest.
+fn drawn<const AT_ONCE: usize>(
     shares: &Tree<Share>,
     choices: u32,
     excluded: Option<usize>,
@@ -257,8 +262,12 @@ fn drawn(
 ) -> Option<usize> {
     let mut best: Option<(f64, usize)> = None;
     let (mut compared, mut redraws) = (0, 0);
+    let mut at_once = shares.draw_each(rng.random::<[f64; AT_ONCE]>())?.into_iter();
     while compared < choices {
-        let at = shares.draw(rng.random())?;
+        let at = match at_once.next() {
+            Some(at) => at,
+            None => shares.draw(rng.random())?,
+        };
         if Some(at) == excluded || best.is_some_and(|(_, have)| have == at) {
             redraws += 1;
             if redraws <= REDRAWS_MAX {

@@ -9,8 +9,8 @@ use nigh_proto::exchange::{Body, RequestHead};
 use nigh_proto::{Call, Deployment, Estimate, FunctionName, Load, Outcome, PlatformError, Reason, Reply, Timing};
 use tokio::sync::oneshot;
 
-use crate::crew::{Crew, Taken};
-use crate::function::{Code, Function, Version};
+use crate::crew::{Crew, Expected, Taken};
+use crate::function::{Callee, Code, Function, Version};
 use crate::http::{self, Answered, Incoming};
 use crate::metrics::Meters;
 use crate::schedule::{Claim, Full};
@@ -30,8 +30,7 @@ pub(crate) type Answer = Result<Reply, PlatformError>;
 pub(crate) struct Job {
     pub(crate) call: Call,
     pub(crate) arrived: Instant,
-    pub(crate) function: Arc<Function>,
-    pub(crate) version: Arc<Version>,
+    pub(crate) callee: Arc<Callee>,
     /// The request, for an http function.
     pub(crate) incoming: Option<Incoming>,
     pub(crate) answer: oneshot::Sender<Answer>,
@@ -53,6 +52,8 @@ pub(crate) struct Place {
 /// What becomes of a call at the door.
 #[derive(Debug)]
 pub(crate) enum Admitted {
+    /// It was over at once.
+    Answered(Answer),
     /// It waits for its turn, or runs.
     Waits(Place),
     /// The same for an http function, which begins to answer before it has ended.
@@ -70,15 +71,14 @@ pub(crate) enum Brought {
 /// Lets a call in, or says why not.
 pub(crate) fn admit(
     crew: &Arc<Crew>,
-    function: &Arc<Function>,
-    version: Arc<Version>,
+    callee: &Arc<Callee>,
     call: Call,
     brought: Brought,
     arrived: Instant,
 ) -> Result<Admitted, PlatformError> {
-    let admitted = submit(crew, function, version, call, brought, arrived);
+    let admitted = submit(crew, callee, call, brought, arrived);
     if let Err(error) = &admitted {
-        refused(function, error);
+        refused(&callee.function, error);
     }
     admitted
 }
@@ -97,7 +97,8 @@ pub(crate) fn estimate(
     call: &Call,
 ) -> Result<(Estimate, Load), PlatformError> {
     check_payload(deployment, call)?;
-    let (claim, _) = claim(function, deployment, call);
+    crew.settle_measures();
+    let (claim, _) = claim(crew, function, deployment, call, Instant::now());
     let (queue, load) = crew.forecast(&claim);
     let estimate = function.measures.lock().estimator().estimate(claim.payload_bytes);
     Ok((Estimate { queue, ..estimate }, load))
@@ -105,15 +106,16 @@ pub(crate) fn estimate(
 
 fn submit(
     crew: &Arc<Crew>,
-    function: &Arc<Function>,
-    version: Arc<Version>,
+    callee: &Arc<Callee>,
     mut call: Call,
     brought: Brought,
     arrived: Instant,
 ) -> Result<Admitted, PlatformError> {
+    let Callee { function, version } = &**callee;
     check_payload(&version.deployment, &call)?;
-    let (claim, samples) = claim(function, &version.deployment, &call);
-    let left = call.time_left(Instant::now());
+    let now = Instant::now();
+    let (claim, samples) = claim(crew, function, &version.deployment, &call, now);
+    let left = call.time_left(now);
     if left.is_zero() {
         return Err(PlatformError::new(
             Reason::Late,
@@ -123,16 +125,22 @@ fn submit(
     let is_known = samples >= SAMPLES_MIN;
     let queue_wait = version.deployment.limits.queue_wait;
     let patience = if is_known { left.min(queue_wait) } else { Duration::MAX };
-    let (sender, answer) = oneshot::channel();
-    let (incoming, answering) = match take_in(&version, &mut call, brought, crew)? {
+    let (sender, mut answer) = oneshot::channel();
+    let (incoming, answering) = match take_in(version, &mut call, brought, crew)? {
         Some((incoming, answered, about)) => (Some(incoming), Some((answered, about))),
         None => (None, None),
     };
-    let job = Job { call, arrived, function: function.clone(), version, incoming, answer: sender };
-    let taken = crew.submit(claim, job, patience, is_known).map_err(|refusal| match refusal {
+    let job = Job { call, arrived, callee: callee.clone(), incoming, answer: sender };
+    let taken = crew.submit(claim, job, patience, is_known, now).map_err(|refusal| match refusal {
         Refusal::WaitTooLong(wait) => too_busy(wait, left, queue_wait),
         refusal => refusal.into_error(function, &claim),
     })?;
+    // A brief call mostly has been answered by now, and needs neither a place nor a timer.
+    if answering.is_none()
+        && let Ok(answer) = answer.try_recv()
+    {
+        return Ok(Admitted::Answered(answer));
+    }
     let (wait_until, meters) = (arrived + queue_wait, function.meters.clone());
     let place = Place { crew: crew.clone(), claim, wait_until, queue_wait, taken, meters, answer };
     Ok(match answering {
@@ -205,10 +213,18 @@ fn check_payload(deployment: &Deployment, call: &Call) -> Result<(), PlatformErr
 }
 
 /// What a call asks of the schedule, and how many calls that rests on.
-fn claim(function: &Function, deployment: &Deployment, call: &Call) -> (Claim, u64) {
+fn claim(crew: &Crew, function: &Function, deployment: &Deployment, call: &Call, now: Instant) -> (Claim, u64) {
     let limits = &deployment.limits;
     let payload_bytes = call.payload.len() as u64;
-    let (expected, computing, samples) = function.measures.lock().estimator().expected(payload_bytes);
+    let known = crew.expected(function.lane, payload_bytes, now);
+    let Expected { whole: expected, computing, samples, .. } = known.unwrap_or_else(|| {
+        let (whole, computing, samples) = function.measures.lock().estimator().expected(payload_bytes);
+        let expected = Expected { lane: function.lane, payload_bytes, whole, computing, samples, at: now };
+        if samples >= SAMPLES_MIN {
+            crew.expect(expected);
+        }
+        expected
+    });
     let claim = Claim {
         lane: function.lane,
         concurrency: limits.concurrency,
@@ -286,10 +302,6 @@ pub(crate) fn not_ready(name: &FunctionName, problem: Option<String>) -> Platfor
 impl Place {
     /// Waits for the answer until `deadline`, and for its turn no longer than its function allows.
     pub(crate) async fn answer(&mut self, deadline: Instant) -> Answer {
-        // A brief call mostly was answered before it came here, and needs no timer.
-        if let Ok(answer) = self.answer.try_recv() {
-            return answer;
-        }
         if self.wait_until < deadline {
             match tokio::time::timeout_at(self.wait_until.into(), &mut self.answer).await {
                 Ok(answered) => return self.unpack(answered),

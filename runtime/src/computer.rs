@@ -1,5 +1,7 @@
 //! A computer in this process: functions go in by `deploy`, calls by `handle`.
 
+mod set_up;
+
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,15 +17,15 @@ use nigh_telemetry::{HttpResponses, outcome_word};
 use tokio::sync::{Notify, Semaphore, watch};
 use tracing::Instrument as _;
 
+use self::set_up::{open_cache, open_offer};
 use crate::admission::{self, Admitted, Brought};
-use crate::cache::Cache;
 use crate::command::Command;
 use crate::compile::Compiler;
 use crate::config::{Config, OfferedDirectory};
 use crate::crew::Crew;
 use crate::engine;
 use crate::error::{Error, PrepareError};
-use crate::function::{Code, Function, Functions, Grant, Known, Retired, Version};
+use crate::function::{Callee, Code, Function, Functions, Grant, Known, Retired, Version};
 use crate::host::{self, Guest};
 use crate::http::{self, Http};
 use crate::logs::Hub;
@@ -242,12 +244,18 @@ impl Computer {
 
     /// All functions with their measurements.
     pub(crate) fn function_statuses(&self) -> Vec<FunctionStatus> {
+        self.settle_measures();
         let status = |known: Known| {
             let (running, queued) = self.crew.counts(known.function.lane);
             let summary = summary(&known.function);
             FunctionStatus { known, summary, running, queued }
         };
         self.functions.all().into_iter().map(status).collect()
+    }
+
+    /// Has everything counted that calls have measured.
+    pub(crate) fn settle_measures(&self) {
+        self.crew.settle_measures();
     }
 
     /// Ends everything at once.
@@ -348,9 +356,10 @@ impl Computer {
     }
 
     /// Brings a call to its outcome.
-    async fn take(&self, call: Call, arrived: Instant) -> Result<Reply, PlatformError> {
+    pub(crate) async fn take(&self, call: Call, arrived: Instant) -> Result<Reply, PlatformError> {
         let deadline = call.deadline;
         match self.enter(call, Brought::Payload, arrived).await? {
+            Entered::Admitted(Admitted::Answered(answer)) => answer,
             Entered::Admitted(Admitted::Waits(mut place)) => place.answer(deadline).await,
             Entered::Admitted(Admitted::Answers(place, answered, about)) => {
                 http::whole(http::begin(place, answered, about, deadline).await?).await
@@ -385,7 +394,7 @@ enum Entered {
 impl Handler for Computer {
     async fn handle(&self, call: Call, arrived: Instant) -> Result<Reply, PlatformError> {
         let span = tracing::debug_span!("call", id = %call.id, function = %call.function, computer = %self.name);
-        let reply = self.take(call, arrived).instrument(span.clone()).await;
+        let reply = self.run(call, arrived).instrument(span.clone()).await;
         span.in_scope(|| match &reply {
             Ok(Reply { outcome, timing, .. }) => {
                 let Timing { queue, init, run, reset, .. } = timing;
@@ -403,6 +412,7 @@ impl Handler for Computer {
             Entered::Admitted(Admitted::Answers(place, answered, about)) => {
                 http::begin(place, answered, about, deadline).await
             }
+            Entered::Admitted(Admitted::Answered(answer)) => answer.map(Exchanged::Failed),
             Entered::Admitted(Admitted::Waits(mut place)) => place.answer(deadline).await.map(Exchanged::Failed),
             Entered::Estimated(reply) => Ok(Exchanged::Failed(reply)),
         }
@@ -412,26 +422,27 @@ impl Handler for Computer {
 impl Computer {
     async fn enter(&self, call: Call, brought: Brought, arrived: Instant) -> Result<Entered, PlatformError> {
         let deadline = call.deadline;
+        if !call.dry_run
+            && let Some(callee) = self.functions.callee(&call.function, arrived)
+        {
+            return admission::admit(&self.crew, &callee, call, brought, arrived).map(Entered::Admitted);
+        }
         let Some(known) = self.functions.call(&call.function, arrived) else { return Err(self.unknown(&call)) };
-        let function = &known.function;
+        let function = known.function;
         if call.dry_run {
             // It needs no code, and is to cost nothing.
             let deployment = known
                 .deployment
                 .ok_or_else(|| admission::not_ready(&call.function, known.problem.map(|(_, message)| message)))?;
-            let (estimate, load) = admission::estimate(&self.crew, function, &deployment, &call)?;
+            let (estimate, load) = admission::estimate(&self.crew, &function, &deployment, &call)?;
             let estimated = admission::estimated(&self.name, &deployment, call, estimate, load);
             return Ok(Entered::Estimated(estimated));
         }
-        let version = match known.version {
-            Some(version) => version,
-            None => {
-                let late = |_| Err(admission::late_waiting());
-                let brought = tokio::time::timeout_at(deadline.into(), self.bring_back(function)).await;
-                brought.unwrap_or_else(late).inspect_err(|error| admission::refused(function, error))?
-            }
-        };
-        admission::admit(&self.crew, function, version, call, brought, arrived).map(Entered::Admitted)
+        let late = |_| Err(admission::late_waiting());
+        let brought_back = tokio::time::timeout_at(deadline.into(), self.bring_back(&function)).await;
+        let version = brought_back.unwrap_or_else(late).inspect_err(|error| admission::refused(&function, error))?;
+        let callee = Arc::new(Callee { function, version });
+        admission::admit(&self.crew, &callee, call, brought, arrived).map(Entered::Admitted)
     }
 
     fn unknown(&self, call: &Call) -> PlatformError {
@@ -460,24 +471,4 @@ impl fmt::Debug for Computer {
 
 fn summary(function: &Function) -> Summary {
     function.measures.lock().summary(Instant::now())
-}
-
-/// The folder for compiled modules: the operator's, or one that is gone with the computer.
-fn open_cache(config: &Config, engine: &wasmtime::Engine) -> Result<Cache, Error> {
-    let configuration = engine.precompile_compatibility_hash();
-    let (path, opened) = match &config.cache {
-        Some(folder) => (folder.display().to_string(), Cache::open(folder, config.cache_bytes_max, configuration)),
-        None => ("(temporary)".to_owned(), Cache::temporary(config.cache_bytes_max, configuration)),
-    };
-    opened.map_err(|error| Error::Cache { path, error })
-}
-
-/// An offer with its path resolved once, so that a later change of the working directory changes nothing.
-fn open_offer(offer: &OfferedDirectory) -> Result<OfferedDirectory, Error> {
-    let failed = |error| Error::Directory { name: offer.name.clone(), path: offer.path.display().to_string(), error };
-    let path = offer.path.canonicalize().map_err(failed)?;
-    if !path.is_dir() {
-        return Err(failed(std::io::Error::from(std::io::ErrorKind::NotADirectory)));
-    }
-    Ok(OfferedDirectory { path, ..offer.clone() })
 }

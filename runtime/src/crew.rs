@@ -1,9 +1,13 @@
 //! Where guests run. A guest is a task that computes in slices, none longer than a tick of the epoch where others wait.
-//! A call that is expected to be over within a slice runs it on the thread that brought it, with no hand-over; every
+//! A call that is expected to be over within a slice runs it on the thread that brought it, with no hand-over, and mostly
+//! without going to the desk, where the schedule lies (`seats`); every
 //! other slice is run by a crew of threads, one for each core, that step back behind those that serve the network. A brief
 //! call that finds long ones on every core has them make way at once.
 
+mod keep;
+mod ledger;
 mod priority;
+mod seats;
 mod turn;
 
 use std::panic::{self, AssertUnwindSafe};
@@ -21,12 +25,13 @@ use tokio_util::sync::CancellationToken;
 use crate::admission::{Job, Refusal};
 use crate::epoch::Ticker;
 use crate::error::Error;
-use crate::function::Version;
 use crate::http::Outgoing;
-use crate::pool::{Pool, Reusable};
+use crate::pool::Pool;
 use crate::probe;
 use crate::run;
-use crate::schedule::{Budgets, Claim, Class, Demand, LaneId, Next, Number, Schedule};
+use crate::schedule::{Budgets, Claim, Class, Demand, Gate, LaneId, Next, Number, Schedule};
+pub(crate) use ledger::{Expected, Record};
+use seats::{Seats, is_seated};
 use turn::{Kind, SLICE, Slice};
 pub(crate) use turn::{Turn, has_yielded};
 
@@ -55,6 +60,7 @@ pub(crate) struct Crew {
     /// A task looks after what is kept.
     is_looked_after: AtomicBool,
     ticker: Ticker,
+    seats: Seats,
     desk: Mutex<Desk>,
     work: Condvar,
     /// Who waits to compute, as guests ask at each tick.
@@ -105,6 +111,8 @@ impl Crew {
             released_bytes: AtomicU64::new(0),
             is_memory_wanted: AtomicBool::new(false),
             is_looked_after: AtomicBool::new(false),
+            // Two for each core, as threads take them as they come, and some may have to share.
+            seats: Seats::new(2 * probe::cores()),
             desk: Mutex::new(Desk { schedule, resting: 0, is_closed: false, is_over: false }),
             work: Condvar::new(),
             demand: AtomicU8::new(0),
@@ -131,7 +139,14 @@ impl Crew {
         job: Job,
         patience: Duration,
         is_known: bool,
+        now: Instant,
     ) -> Result<Taken, Refusal> {
+        let is_brief = is_known && claim.computing <= AT_ONCE_MAX && SLICE.get().is_none();
+        if is_brief && let Some(number) = self.seats.sit(&claim, now) {
+            let (ready, task) = self.spawn(number, job);
+            self.run(number, ready, 0, now, Kind::Lent);
+            return Ok(Taken { number, _task: task });
+        }
         let mut desk = self.desk();
         if desk.is_closed {
             return Err(Refusal::Stopping);
@@ -149,8 +164,6 @@ impl Crew {
             ready
         };
         let number = desk.schedule.submit(claim, spawn).map_err(Refusal::Full)?;
-        let is_brief = is_known && claim.computing <= AT_ONCE_MAX && SLICE.get().is_none();
-        let now = Instant::now();
         let at_once = is_brief.then(|| desk.schedule.begin_at_once(claim.lane, number, now)).flatten();
         if let Some((number, ready)) = at_once {
             self.leave(desk);
@@ -171,33 +184,87 @@ impl Crew {
 
     /// How long such a call would probably wait, and how busy the computer is.
     pub(crate) fn forecast(&self, claim: &Claim) -> (Duration, Load) {
-        let mut desk = self.desk.lock();
-        (desk.schedule.expected_wait(claim), desk.schedule.load(Instant::now()))
+        let mut desk = self.desk();
+        let wait = desk.schedule.expected_wait(claim);
+        let load = self.load_at(&mut desk);
+        self.leave(desk);
+        (wait, load)
     }
 
     /// How busy the computer is.
     pub(crate) fn load(&self) -> Load {
-        self.desk.lock().schedule.load(Instant::now())
+        let mut desk = self.desk();
+        let load = self.load_at(&mut desk);
+        self.leave(desk);
+        load
+    }
+
+    fn load_at(&self, desk: &mut Desk) -> Load {
+        let now = Instant::now();
+        let (ended, _) = self.seats.take_ended();
+        desk.schedule.learn(ended.calls, ended.computed, now);
+        desk.schedule.load(now)
     }
 
     /// How busy the computer is but for this call, which is as good as over, and how long that one has computed.
     pub(crate) fn report(&self, number: Number, now: Instant) -> (Load, Duration) {
+        if is_seated(number)
+            && let Some((computed, load)) = self.seats.report(number, now)
+        {
+            return (load.unwrap_or_else(|| self.load_beside(number, now)), computed);
+        }
         self.desk.lock().schedule.report(number, now)
+    }
+
+    /// How busy the computer is but for a seated call, for that and for those to come at its seat.
+    fn load_beside(&self, number: Number, now: Instant) -> Load {
+        let (ended, seated) = self.seats.take_ended();
+        let mut desk = self.desk.lock();
+        desk.schedule.learn(ended.calls, ended.computed, now);
+        let load = desk.schedule.load(now);
+        drop(desk);
+        let load = Load { running: load.running + seated.saturating_sub(1), ..load };
+        self.seats.set_load(number, load, now);
+        load
+    }
+
+    /// What calls of a function were expected to take a moment ago; nothing where that has to be asked for.
+    pub(crate) fn expected(&self, lane: LaneId, payload_bytes: u64, now: Instant) -> Option<Expected> {
+        self.seats.expected(lane, payload_bytes, now)
+    }
+
+    /// Remembers what calls of a function are expected to take.
+    pub(crate) fn expect(&self, expected: Expected) {
+        self.seats.expect(expected);
+    }
+
+    /// Counts a call that was answered: at once, or with others of its kind.
+    pub(crate) fn count(&self, number: Number, record: Record) {
+        let noted = if is_seated(number) { self.seats.note(number, record) } else { Err(record) };
+        if let Err(record) = noted {
+            record.count();
+        }
+    }
+
+    /// Has all that was measured counted.
+    pub(crate) fn settle_measures(&self) {
+        self.seats.settle();
     }
 
     /// How many calls of a function have begun and wait.
     pub(crate) fn counts(&self, lane: LaneId) -> (u32, u32) {
-        self.desk.lock().schedule.counts(lane)
+        let desk = self.desk();
+        let counts = desk.schedule.counts(lane);
+        self.leave(desk);
+        counts
     }
 
     /// Calls that wait or have begun.
     pub(crate) fn under_way(&self) -> usize {
-        self.desk.lock().schedule.under_way()
-    }
-
-    /// Drops the instances kept of a version no longer in use.
-    pub(crate) fn retire(&self, version: &Version) {
-        self.drop_kept(self.pool.retire(version));
+        let desk = self.desk();
+        let under_way = desk.schedule.under_way();
+        self.leave(desk);
+        under_way
     }
 
     /// Whether it takes no more calls.
@@ -207,13 +274,13 @@ impl Crew {
 
     /// Takes no more calls; those that wait or run go on.
     pub(crate) fn close(&self) {
-        self.desk.lock().is_closed = true;
+        self.desk().is_closed = true;
     }
 
     /// Ends everything: waiting calls are refused, running guests stopped, threads end.
     pub(crate) fn end(&self) {
         self.stopping.cancel();
-        let mut desk = self.desk.lock();
+        let mut desk = self.desk();
         desk.is_closed = true;
         desk.is_over = true;
         let waiting = desk.schedule.cancel_all();
@@ -221,32 +288,6 @@ impl Crew {
         self.work.notify_all();
         // Their callers see that the call was dropped, and that the crew is stopping.
         drop(waiting);
-    }
-
-    /// A kept instance of this version, if there is one.
-    pub(crate) fn take_kept(&self, version: &Version, now: Instant) -> Option<Reusable> {
-        let instance = self.pool.take(version, now)?;
-        self.released_bytes.fetch_add(instance.memory_bytes(), Ordering::Relaxed);
-        Some(instance)
-    }
-
-    /// Drops a kept instance, the one idle for longest; says whether there was one.
-    pub(crate) fn evict(&self) -> bool {
-        let evicted = self.pool.evict();
-        evicted.map(|instance| self.drop_kept([instance])).is_some()
-    }
-
-    /// Keeps an instance for a later call, for which the schedule has found room.
-    fn keep(&self, instance: Reusable) {
-        self.drop_kept(self.pool.keep(instance, Instant::now()));
-        // Sequentially consistent with `next`: either that sees the instance, or this sees that memory is wanted.
-        if self.is_memory_wanted.load(Ordering::SeqCst) && self.is_memory_wanted.swap(false, Ordering::SeqCst) {
-            drop(self.desk.lock());
-            self.work.notify_one();
-        }
-        if !self.is_looked_after.load(Ordering::SeqCst) && !self.is_looked_after.swap(true, Ordering::SeqCst) {
-            self.runtime.spawn(look_after(self.this.clone()));
-        }
     }
 
     /// Makes a call the task that it will be; nothing of it runs yet.
@@ -260,7 +301,7 @@ impl Crew {
 
     fn wake(&self, ready: Ready, info: ScheduleInfo) {
         let number = *ready.metadata();
-        let mut desk = self.desk.lock();
+        let mut desk = self.desk();
         let refused = desk.schedule.wake(number, ready, Instant::now());
         // One that yields to the crew is seen by the thread that it leaves.
         let is_lent = SLICE.get().is_some_and(|slice| slice.kind == Kind::Lent);
@@ -275,31 +316,45 @@ impl Crew {
         }
     }
 
-    /// Goes to the desk, where the schedule lies.
+    /// Goes to the desk, where the schedule lies, and has it know of all calls. Whoever is to give away what it holds has to
+    /// come this way.
     fn desk(&self) -> MutexGuard<'_, Desk> {
         let mut desk = self.desk.lock();
         self.settle(&mut desk);
         desk
     }
 
-    /// Tells the schedule of memory released meanwhile.
+    /// Tells the schedule of memory released meanwhile, and of calls that began without it.
     fn settle(&self, desk: &mut Desk) {
         if self.released_bytes.load(Ordering::Relaxed) > 0 {
             desk.schedule.release_kept(self.released_bytes.swap(0, Ordering::Relaxed));
+        }
+        if !self.seats.is_closed() {
+            let now = Instant::now();
+            self.seats.clear(|seated| desk.schedule.take_over(seated, now));
         }
     }
 
     /// Leaves the desk, having changed the schedule.
     fn leave(&self, desk: MutexGuard<'_, Desk>) {
-        self.demand.store(desk.schedule.demand() as u8, Ordering::Relaxed);
-        drop(desk);
+        let demand = desk.schedule.demand();
+        self.publish(&desk, demand);
+    }
+
+    /// Tells those who do not come to the desk how things stand there.
+    fn publish(&self, desk: &Desk, demand: Demand) {
+        if self.demand.load(Ordering::Relaxed) != demand as u8 {
+            self.demand.store(demand as u8, Ordering::Relaxed);
+        }
+        let gate = if desk.is_closed { Gate::CLOSED } else { desk.schedule.gate(self.seats.count()) };
+        self.seats.open(gate);
     }
 
     /// Leaves the desk, having brought a call that wants to compute: a thread that rests is woken for it. A brief call need not
     /// wait until that has a core, nor for the next tick: long ones make way at once.
     fn leave_for_others(&self, desk: MutexGuard<'_, Desk>) {
         let demand = desk.schedule.demand();
-        self.demand.store(demand as u8, Ordering::Relaxed);
+        self.publish(&desk, demand);
         let (is_any_resting, has_long) = (desk.resting > 0, desk.schedule.active(Class::Long) > 0);
         drop(desk);
         if is_any_resting {
@@ -337,7 +392,7 @@ impl Crew {
             return;
         }
         let now = Instant::now();
-        let mut desk = self.desk.lock();
+        let mut desk = self.desk();
         desk.schedule.pause(number, slice, now.saturating_duration_since(began), now);
         let must_wake = kind == Kind::Lent && desk.resting > 0 && desk.schedule.demand() > Demand::None;
         self.leave(desk);
@@ -361,7 +416,7 @@ impl Crew {
                     };
                     // A submission wakes one thread at most; if there is more to do, the next one is woken from here.
                     let must_wake = desk.resting > 0 && demand > Demand::None;
-                    self.demand.store(demand as u8, Ordering::Relaxed);
+                    self.publish(&desk, demand);
                     drop(desk);
                     if must_wake {
                         self.work.notify_one();
@@ -378,47 +433,12 @@ impl Crew {
                     return None;
                 }
                 Next::Evict | Next::Nothing => {
-                    self.demand.store(Demand::None as u8, Ordering::Relaxed);
+                    self.publish(&desk, Demand::None);
                     desk.resting += 1;
                     self.work.wait(&mut desk);
                     desk.resting -= 1;
                     self.settle(&mut desk);
                 }
-            }
-        }
-    }
-
-    /// Whether there may be a kept instance to drop for the memory that a call waits for. Where there is none, whoever
-    /// keeps the next one will say so.
-    fn may_evict(&self) -> bool {
-        self.is_memory_wanted.store(true, Ordering::SeqCst);
-        let may_evict = !self.pool.is_empty();
-        self.is_memory_wanted.store(!may_evict, Ordering::SeqCst);
-        may_evict
-    }
-
-    /// Drops instances that the schedule counts as kept.
-    fn drop_kept(&self, instances: impl IntoIterator<Item = Reusable>) {
-        for instance in instances {
-            let memory_bytes = instance.memory_bytes();
-            drop(instance);
-            self.released_bytes.fetch_add(memory_bytes, Ordering::Relaxed);
-        }
-    }
-}
-
-/// Drops instances that were kept for too long without a call, until none is kept.
-async fn look_after(crew: Weak<Crew>) {
-    loop {
-        let Some(interval) = crew.upgrade().map(|crew| crew.pool.look_interval()) else { return };
-        tokio::time::sleep(interval).await;
-        let Some(crew) = crew.upgrade() else { return };
-        crew.drop_kept(crew.pool.expire(Instant::now()));
-        if crew.pool.is_empty() {
-            // Whoever keeps one from now on starts another of these; whoever did so just before relied on this one.
-            crew.is_looked_after.store(false, Ordering::SeqCst);
-            if crew.pool.is_empty() || crew.is_looked_after.swap(true, Ordering::SeqCst) {
-                return;
             }
         }
     }

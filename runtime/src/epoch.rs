@@ -7,6 +7,7 @@ use std::thread::{self, JoinHandle, Thread};
 use std::time::Duration;
 
 use crate::error::Error;
+use crate::{probe, threads};
 
 /// The resolution of time limits and cancellation.
 pub(crate) const TICK: Duration = Duration::from_millis(1);
@@ -21,17 +22,24 @@ pub(crate) struct Ticker {
     thread: Thread,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
-    running: AtomicUsize,
+    /// Guests that run, each counted where its thread does: threads share no counter as long as there are enough.
+    running: Box<[Counter]>,
     resting: AtomicBool,
     stopping: AtomicBool,
 }
 
+/// In a cache line of its own.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Counter(AtomicUsize);
+
 impl Ticker {
     /// Starts ticking `engines`.
     pub(crate) fn start(engines: Vec<wasmtime::Engine>) -> Result<Self, Error> {
-        let state = Arc::new(State::default());
+        let running = (0..2 * probe::cores() + 1).map(|_| Counter::default()).collect();
+        let state = Arc::new(State { running, resting: AtomicBool::default(), stopping: AtomicBool::default() });
         let (ticking, ticked) = (state.clone(), engines.clone());
         let started: JoinHandle<()> = thread::Builder::new()
             .name("nigh-epoch".into())
@@ -49,11 +57,12 @@ impl Ticker {
     pub(crate) fn guest_runs(&self) -> Running<'_> {
         // Sequentially consistent with `State::rest`: either this sees that the thread rests, or the thread sees the
         // guest.
-        self.state.running.fetch_add(1, Ordering::SeqCst);
+        let running = &self.state.running[threads::number() % self.state.running.len()].0;
+        running.fetch_add(1, Ordering::SeqCst);
         if self.state.resting.load(Ordering::SeqCst) {
             self.thread.unpark();
         }
-        Running(&self.state.running)
+        Running(running)
     }
 }
 
@@ -78,7 +87,7 @@ impl State {
     fn tick(&self, engines: &[wasmtime::Engine]) {
         let mut idle = 0;
         while !self.stopping.load(Ordering::SeqCst) {
-            idle = if self.running.load(Ordering::SeqCst) == 0 { idle + 1 } else { 0 };
+            idle = if self.is_any_running() { 0 } else { idle + 1 };
             if idle > IDLE_TICKS {
                 self.rest();
                 idle = 0;
@@ -88,9 +97,13 @@ impl State {
         }
     }
 
+    fn is_any_running(&self) -> bool {
+        self.running.iter().any(|running| running.0.load(Ordering::SeqCst) > 0)
+    }
+
     fn rest(&self) {
         self.resting.store(true, Ordering::SeqCst);
-        while self.running.load(Ordering::SeqCst) == 0 && !self.stopping.load(Ordering::SeqCst) {
+        while !self.is_any_running() && !self.stopping.load(Ordering::SeqCst) {
             thread::park();
         }
         self.resting.store(false, Ordering::SeqCst);

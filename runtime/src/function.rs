@@ -1,5 +1,7 @@
 //! The functions that this computer knows: each with its version in use, or why there is none.
 
+mod callees;
+
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,6 +22,8 @@ use crate::module::Compiled;
 use crate::native::Native;
 use crate::residency::{Candidate, Residency};
 use crate::schedule::LaneId;
+pub(crate) use callees::Callee;
+use callees::Callees;
 
 /// A version that can run at once.
 #[derive(Debug)]
@@ -102,6 +106,7 @@ pub(crate) struct Known {
 #[derive(Debug)]
 pub(crate) struct Functions {
     known: RwLock<Table>,
+    callees: Callees,
     hub: Hub,
     meters: PerFunction<Meters>,
     changes: watch::Sender<u64>,
@@ -123,6 +128,7 @@ impl Functions {
     pub(crate) fn new(residency: Residency) -> Self {
         Self {
             known: RwLock::new(Table { by_name: HashMap::new(), residency }),
+            callees: Callees::new(),
             hub: Hub::new(),
             meters: PerFunction::default(),
             changes: watch::Sender::new(0),
@@ -135,12 +141,30 @@ impl Functions {
         self.known.read().by_name.get(name).cloned()
     }
 
+    /// A function that is called now, if its code is in memory.
+    pub(crate) fn callee(&self, name: &FunctionName, now: Instant) -> Option<Arc<Callee>> {
+        let look_up = || {
+            let known = self.get(name)?;
+            Some(Callee { function: known.function, version: known.version? })
+        };
+        let callee = self.callees.find(name, look_up)?;
+        self.note_use(&callee.function, now);
+        Some(callee)
+    }
+
     /// What is known of a function that is called now.
     pub(crate) fn call(&self, name: &FunctionName, now: Instant) -> Option<Known> {
         let known = self.get(name)?;
-        let since = now.saturating_duration_since(self.origin).as_millis();
-        known.function.used_ms.store(u64::try_from(since).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.note_use(&known.function, now);
         Some(known)
+    }
+
+    fn note_use(&self, function: &Function, now: Instant) {
+        let since = u64::try_from(now.saturating_duration_since(self.origin).as_millis()).unwrap_or(u64::MAX);
+        // Written only when it changes: other threads read what lies beside it.
+        if function.used_ms.load(Ordering::Relaxed) != since {
+            function.used_ms.store(since, Ordering::Relaxed);
+        }
     }
 
     /// All functions, sorted by name.
@@ -169,6 +193,8 @@ impl Functions {
         let mut table = self.known.write();
         retired.0.iter().for_each(|before| table.residency.leave(before.compiled.code_bytes));
         table.make_room(&name, &mut retired);
+        drop(table);
+        self.callees.forget();
         retired
     }
 
@@ -185,6 +211,8 @@ impl Functions {
             known.version = Some(version);
             table.make_room(&name, &mut retired);
         }
+        drop(table);
+        self.callees.forget();
         retired
     }
 
@@ -224,6 +252,7 @@ impl Functions {
             table.residency.leave(version.compiled.code_bytes);
         }
         drop(table);
+        self.callees.forget();
         self.meters.forget(name.as_str());
         self.changes.send_modify(|count| *count += 1);
         Retired(version.into_iter().collect())
@@ -264,6 +293,7 @@ impl Functions {
             by_name.entry(name.clone()).or_insert_with(|| Known::new(name, &self.hub, self.meters.of(name.as_str())));
         change(known, residency);
         drop(table);
+        self.callees.forget();
         self.changes.send_modify(|count| *count += 1);
     }
 }

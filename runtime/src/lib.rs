@@ -23,6 +23,7 @@
 
 mod admission;
 mod cache;
+mod chain;
 mod command;
 mod compile;
 mod computer;
@@ -54,6 +55,7 @@ mod residency;
 mod run;
 mod schedule;
 mod serve;
+mod threads;
 mod utilisation;
 
 pub use compile::child::compile_for_parent;

@@ -111,6 +111,18 @@ impl Mean {
         self.seconds += (duration.as_secs_f64() - self.seconds) / f64::from(self.samples);
     }
 
+    /// The same for so many that took so long on average.
+    pub(crate) fn add_many(&mut self, mean: Duration, samples: u32) {
+        let all = self.samples.saturating_add(samples);
+        let old = if all <= MEMORY_CALLS || self.samples == 0 {
+            f64::from(self.samples) / f64::from(all.max(1))
+        } else {
+            (1.0 - 1.0 / f64::from(MEMORY_CALLS)).powf(f64::from(samples))
+        };
+        self.samples = all.min(MEMORY_CALLS);
+        self.seconds = old * self.seconds + (1.0 - old) * mean.as_secs_f64();
+    }
+
     pub(crate) fn value(&self) -> Duration {
         Duration::try_from_secs_f64(self.seconds).unwrap_or_default()
     }

@@ -8,6 +8,7 @@ use nigh_proto::{Outcome, PlatformError, Reason, Timing};
 use nigh_telemetry::{Exposition, Histogram, OTHER, Outcomes, Telemetry};
 
 use crate::computer::Computer;
+use crate::function::{Callee, Function};
 use crate::logs::Lost;
 use crate::probe;
 
@@ -69,33 +70,39 @@ impl Instances {
 
 /// One call that was let in and has its turn, counted once: as cancelled where nothing else is said of it.
 #[derive(Debug)]
-pub(crate) struct Counted(Option<Arc<Meters>>);
+pub(crate) struct Counted(Option<Arc<Callee>>);
 
 impl Counted {
-    /// A call of the function that these are of.
-    pub(crate) fn new(meters: Arc<Meters>) -> Self {
-        Self(Some(meters))
+    /// A call of this function.
+    pub(crate) fn new(callee: Arc<Callee>) -> Self {
+        Self(Some(callee))
+    }
+
+    /// Its function.
+    pub(crate) fn function(&self) -> &Function {
+        &self.0.as_ref().expect("taken only by what consumes this").function
+    }
+
+    /// Leaves the counting to whoever takes it.
+    pub(crate) fn take(mut self) -> Arc<Callee> {
+        self.0.take().expect("taken only by what consumes this")
     }
 
     /// It ran.
-    pub(crate) fn record(mut self, outcome: Result<&Outcome, &PlatformError>, timing: &Timing) {
-        if let Some(meters) = self.0.take() {
-            meters.record(outcome, timing);
-        }
+    pub(crate) fn record(self, outcome: Result<&Outcome, &PlatformError>, timing: &Timing) {
+        self.take().function.meters.record(outcome, timing);
     }
 
     /// It did not run, for this reason.
-    pub(crate) fn end(mut self, reason: Reason) {
-        if let Some(meters) = self.0.take() {
-            meters.record_ended(reason);
-        }
+    pub(crate) fn end(self, reason: Reason) {
+        self.take().function.meters.record_ended(reason);
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        if let Some(meters) = self.0.take() {
-            meters.record_ended(Reason::Cancelled);
+        if let Some(callee) = self.0.take() {
+            callee.function.meters.record_ended(Reason::Cancelled);
         }
     }
 }
@@ -111,6 +118,7 @@ pub(crate) fn describe(telemetry: &Telemetry, computer: &Arc<Computer>) {
 }
 
 fn write(computer: &Computer, out: &mut Exposition<'_>) -> fmt::Result {
+    computer.settle_measures();
     write_calls(computer, out)?;
     write_functions(computer, out)?;
     write_instances(computer, out)?;

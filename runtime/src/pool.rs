@@ -2,7 +2,6 @@
 //! has a shelf of its own, so that an instance mostly goes on where the caches know it, and looks at those of others
 //! only when its own has none.
 
-use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -13,6 +12,7 @@ use crate::function::Version;
 use crate::http;
 use crate::instance::{Instance, Life};
 use crate::number::NumberMap;
+use crate::threads;
 
 /// Bounds for the time between two looks at what has been idle for too long.
 const LOOK_INTERVAL: std::ops::RangeInclusive<Duration> = Duration::from_millis(50)..=Duration::from_secs(10);
@@ -119,7 +119,11 @@ impl Pool {
             return Some(instance);
         }
         let idle_max = instance.version().deployment.limits.idle;
-        self.shortest_idle_ms.fetch_min(u64::try_from(idle_max.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        let idle_max_ms = u64::try_from(idle_max.as_millis()).unwrap_or(u64::MAX);
+        // Read first: it is mostly known, and threads are not to take it from each other.
+        if idle_max_ms < self.shortest_idle_ms.load(Ordering::Relaxed) {
+            self.shortest_idle_ms.fetch_min(idle_max_ms, Ordering::Relaxed);
+        }
         let version = instance.version().id;
         shelf.by_version.entry(version).or_default().push(Idle { instance, since: now });
         None
@@ -171,11 +175,7 @@ impl Pool {
 
     /// The number of this thread's shelf.
     fn own(&self) -> usize {
-        static THREADS: AtomicUsize = AtomicUsize::new(0);
-        thread_local! {
-            static NUMBER: Cell<usize> = Cell::new(THREADS.fetch_add(1, Ordering::Relaxed));
-        }
-        NUMBER.get() % self.shelves.len()
+        threads::number() % self.shelves.len()
     }
 
     fn take_out(&self, is_due: impl Fn(u64, &Idle) -> bool) -> Vec<Reusable> {

@@ -14,11 +14,14 @@ use crate::pages::Pages;
 
 /// Bytes that a memory may begin with for its instances to be reset.
 const MEMORY_BYTES_MAX: usize = 64 << 20;
-/// Up to this size all of a memory is restored without asking which pages were written to: writing them is quicker.
+/// Up to this size all of a memory is restored without asking which pages were written to: writing them is quicker. Measured
+/// (EPYC, Linux 6.18, 2 cores): asking takes 1.0 µs and the restoring of 2 to 16 pages up to 1.1 µs more, writing 64 KiB
+/// 0.6 µs, 128 KiB 1.1 µs, 256 KiB 2.2 µs.
 const WHOLE_BYTES_MAX: usize = 64 << 10;
 /// The same where the kernel cannot tell which pages were written to.
 const WHOLE_UNTOLD_BYTES_MAX: usize = 256 << 10;
-/// Bytes of written pages that are restored at most; an instance with more is not worth keeping.
+/// Bytes of written pages that are restored at most; an instance with more is not worth the memory that it keeps. Restoring
+/// that much, page by page, was measured to take 30 µs.
 const WRITTEN_BYTES_MAX: usize = 1 << 20;
 
 static PAGES: LazyLock<Option<Pages>> = LazyLock::new(|| {
@@ -26,6 +29,11 @@ static PAGES: LazyLock<Option<Pages>> = LazyLock::new(|| {
     tracing::info!(can_tell_written_pages = pages.is_some(), "instances are reset in place");
     pages
 });
+
+thread_local! {
+    /// This thread's own, if it could be opened.
+    static OWN_PAGES: Option<Pages> = PAGES.as_ref().and_then(Pages::reopen);
+}
 
 /// What a new instance of a module is like.
 pub(crate) struct Pristine {
@@ -90,17 +98,18 @@ impl Pristine {
 
     fn restore_memory(&self, memory: &mut [u8]) -> bool {
         let whole = 0..memory.len();
-        let pages = PAGES.as_ref().filter(|_| memory.len() > WHOLE_BYTES_MAX);
-        let Some(pages) = pages else {
+        let Some(shared) = PAGES.as_ref().filter(|_| memory.len() > WHOLE_BYTES_MAX) else {
             self.contents.restore(memory, whole);
             return true;
         };
-        pages.written(memory, WRITTEN_BYTES_MAX, |memory, range| self.contents.restore(memory, range)).unwrap_or_else(
-            |error| {
-                tracing::warn!(%error, "the kernel does not tell which pages were written to; the instance is dropped");
-                false
-            },
-        )
+        let restored = OWN_PAGES.with(|own| {
+            let pages = own.as_ref().unwrap_or(shared);
+            pages.written(memory, WRITTEN_BYTES_MAX, |memory, range| self.contents.restore(memory, range))
+        });
+        restored.unwrap_or_else(|error| {
+            tracing::warn!(%error, "the kernel does not tell which pages were written to; the instance is dropped");
+            false
+        })
     }
 }
 

@@ -4,10 +4,10 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use nigh_proto::{Call, Reason, Reply, Timing};
+use nigh_proto::{Call, Outcome, Reason, Reply, Timing};
 
 use crate::admission::{self, Job};
-use crate::crew::{Crew, Turn};
+use crate::crew::{Crew, Record, Turn};
 use crate::function::{Code, Version};
 use crate::host::Service;
 use crate::http::{self, Incoming};
@@ -18,10 +18,12 @@ use crate::pool::Reusable;
 
 /// Runs a call and answers it. Dropped before it is over, it ends the guest; the caller is gone then.
 pub(crate) async fn call(turn: Turn, job: Job) {
-    let Job { call, arrived, function, version, incoming, answer } = job;
+    let Job { call, arrived, callee, incoming, answer } = job;
+    let version = &callee.version;
     let (crew, number) = (turn.crew.clone(), turn.number);
+    let mut turn = turn;
     // However the task ends, the call is counted.
-    let counted = Counted::new(function.meters.clone());
+    let counted = Counted::new(callee.clone());
     let began = Instant::now();
     if answer.is_closed() {
         return;
@@ -33,15 +35,20 @@ pub(crate) async fn call(turn: Turn, job: Job) {
         return;
     }
     let limits = &version.deployment.limits;
+    let kept = turn.take_kept(version, began);
     let service = Service {
         answer,
         deadline: call.deadline,
         time_limit: began + limits.timeout,
-        log: CallLog::new(function.log.clone(), call.id.clone(), limits.log_bytes, limits.log_bytes_per_second),
+        log: CallLog::new(
+            counted.function().log.clone(),
+            call.id.clone(),
+            limits.log_bytes,
+            limits.log_bytes_per_second,
+        ),
         turn,
     };
-    let kept = crew.take_kept(&version, began);
-    let entering = enter(&crew, &version, &call, kept, incoming, service);
+    let entering = enter(&crew, version, &call, kept, incoming, service);
     let Ended { outcome, service, entered, reset, mut instance } = entering.await;
     let ended = Instant::now();
     let entered = entered.unwrap_or(ended);
@@ -53,9 +60,17 @@ pub(crate) async fn call(turn: Turn, job: Job) {
         ..Timing::default()
     };
     let (load, computed) = crew.report(number, ended);
-    counted.record(outcome.as_ref(), &timing);
-    if let Ok(outcome) = &outcome {
-        function.measures.lock().record(outcome, call.payload.len() as u64, &timing, computed, ended);
+    let payload_bytes = call.payload.len() as u64;
+    match &outcome {
+        Ok(Outcome::Answer { .. }) => {
+            let callee = counted.take();
+            crew.count(number, Record { callee, payload_bytes, timing, computed, ended });
+        }
+        Ok(outcome) => {
+            counted.function().measures.lock().record(outcome, payload_bytes, &timing, computed, ended);
+            counted.record(Ok(outcome), &timing);
+        }
+        Err(error) => counted.record(Err(error), &timing),
     }
     let reply = outcome.map(|outcome| Reply {
         outcome,

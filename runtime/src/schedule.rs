@@ -7,6 +7,7 @@ mod claim;
 mod lane;
 mod report;
 mod rounds;
+mod seated;
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -17,6 +18,8 @@ use crate::utilisation::Utilisation;
 pub(crate) use claim::{Budgets, Claim, Class, Demand, Full, Next};
 use lane::{Lane, Waiting};
 use rounds::Rounds;
+pub(crate) use seated::{Gate, SEAT_PAYLOAD_MAX, Seated};
+use seated::{Present, lane_of};
 
 /// Computing for longer than this makes a call a long one.
 pub(crate) const LONG: Duration = Duration::from_millis(10);
@@ -81,6 +84,7 @@ struct Begun<T> {
 pub(crate) struct Schedule<T> {
     budgets: Budgets,
     lanes: NumberMap<Lane<T>>,
+    lanes_present: Present,
     /// By class, the lanes that may begin their next call, in turn; each at most once.
     turns: [VecDeque<LaneId>; 2],
     begun: NumberMap<Begun<T>>,
@@ -109,6 +113,7 @@ impl<T> Schedule<T> {
         Self {
             budgets,
             lanes: NumberMap::default(),
+            lanes_present: Present::default(),
             turns: Default::default(),
             begun: NumberMap::default(),
             ready: Default::default(),
@@ -138,7 +143,7 @@ impl<T> Schedule<T> {
         if payload_bytes > self.budgets.payload_bytes_max {
             return Err(Full::Payloads);
         }
-        let lane = self.lanes.entry(claim.lane).or_insert_with(Lane::new);
+        let lane = lane_of(&mut self.lanes, &mut self.lanes_present, claim.lane);
         // A call that can begin at once does not wait, so it needs no place among those that do.
         let at_once = free.min(claim.concurrency.saturating_sub(lane.begun) as usize);
         if lane.waiting.len() >= (claim.queue as usize).saturating_add(at_once) {
@@ -441,6 +446,7 @@ impl<T> Schedule<T> {
     fn forget_if_empty(&mut self, id: LaneId) {
         if self.lanes.get(&id).is_some_and(Lane::is_empty) {
             self.lanes.remove(&id);
+            self.lanes_present.remove(id);
             self.ready.iter_mut().for_each(|ready| ready.forget(id));
             self.starving = self.starving.filter(|starving| *starving != id);
         }

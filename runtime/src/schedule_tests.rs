@@ -334,3 +334,85 @@ proptest! {
         prop_assert_eq!(schedule.active, [0; 2]);
     }
 }
+
+/// What may run without asking is never more than what is left, with all seats taken at once.
+mod seats {
+    use super::*;
+
+    const SEATS: usize = 4;
+
+    proptest! {
+        #[test]
+        fn all_seats_together_stay_within_the_budgets(
+            calls in prop::collection::vec((0u64..5, 0u64..30, 0u64..40_000, any::<bool>()), 0..60),
+            seated in prop::collection::vec((5u64..9, 0u64..64, 0u64..=SEAT_PAYLOAD_MAX), SEATS),
+        ) {
+            let limits = Budgets { instances_max: 20, payload_bytes_max: 1 << 20, memory_bytes_max: 200, ..budgets() };
+            let mut schedule = schedule(limits.clone());
+            let mut running = Vec::new();
+            for (lane, memory_bytes, payload_bytes, ends_one) in calls {
+                let _ = submit(&mut schedule, Claim { memory_bytes, payload_bytes, ..claim(lane) }, 0);
+                running.extend(take(&mut schedule).map(|(number, _)| number));
+                if ends_one && let Some(number) = running.pop() {
+                    ends(&mut schedule, number);
+                }
+            }
+            let gate = schedule.gate(SEATS);
+            for (at, (lane, memory_bytes, payload_bytes)) in (0..).zip(seated) {
+                let claim = Claim { memory_bytes, payload_bytes, ..claim(lane) };
+                if gate.closed_lanes & Gate::lane_bit(lane) == 0 && memory_bytes <= gate.memory_bytes {
+                    let began = Instant::now();
+                    schedule.take_over(Seated { number: (1 << 63) | at, claim, began }, began);
+                }
+            }
+            prop_assert!(schedule.begun() <= limits.instances_max);
+            prop_assert!(schedule.begun_memory_bytes <= limits.memory_bytes_max);
+            prop_assert!(schedule.payload_bytes <= limits.payload_bytes_max);
+        }
+
+        /// A function that has calls here is one whose next call has to ask.
+        #[test]
+        fn functions_with_calls_have_to_ask(lanes in prop::collection::vec(0u64..200, 0..30)) {
+            let mut schedule = schedule(Budgets { memory_bytes_max: 1 << 20, payload_bytes_max: 1 << 20, ..budgets() });
+            let mut running = Vec::new();
+            for lane in lanes {
+                if submit(&mut schedule, claim(lane), lane).is_ok() {
+                    running.extend(take(&mut schedule));
+                }
+                let gate = schedule.gate(SEATS);
+                prop_assert!(running.iter().all(|(_, lane)| gate.closed_lanes & Gate::lane_bit(*lane) != 0));
+            }
+            for (number, _) in running {
+                ends(&mut schedule, number);
+            }
+            while let Some((number, _)) = take(&mut schedule) {
+                ends(&mut schedule, number);
+            }
+            prop_assert_eq!(schedule.gate(SEATS).closed_lanes, 0);
+        }
+    }
+
+    #[test]
+    fn nobody_is_passed_over() {
+        let mut schedule = schedule(Budgets { memory_bytes_max: 1 << 20, payload_bytes_max: 1 << 20, ..budgets() });
+        assert_eq!(schedule.gate(SEATS).closed_lanes, 0);
+        submit(&mut schedule, claim(1), 0).unwrap();
+        assert_eq!(schedule.gate(SEATS), Gate::CLOSED);
+        let (number, job) = take(&mut schedule).unwrap();
+        assert_eq!(schedule.gate(SEATS).closed_lanes, Gate::lane_bit(1));
+        yields(&mut schedule, number, job, Duration::ZERO);
+        assert_eq!(schedule.gate(SEATS), Gate::CLOSED, "one that is ready goes first");
+    }
+
+    #[test]
+    fn a_call_taken_over_is_one_like_any_other() {
+        let mut schedule = schedule(budgets());
+        let began = Instant::now();
+        schedule.take_over(Seated { number: 1 << 63, claim: Claim { concurrency: 1, ..claim(1) }, began }, began);
+        assert_eq!((schedule.begun(), schedule.counts(1)), (1, (1, 0)));
+        submit(&mut schedule, Claim { concurrency: 1, ..claim(1) }, 7).unwrap();
+        assert!(take(&mut schedule).is_none(), "its function has its one call");
+        ends(&mut schedule, 1 << 63);
+        assert_eq!(take(&mut schedule).unwrap().1, 7);
+    }
+}

@@ -35,6 +35,12 @@ impl Utilisation {
         self.running = running as u64;
     }
 
+    /// Guests that were not counted as running were busy for so long in all, until now.
+    pub(crate) fn add_busy(&mut self, busy: Duration, now: Instant) {
+        self.advance(now);
+        self.busy_ns[self.slot(0)] += ns(busy);
+    }
+
     /// Shares of the cores that guests took over the last 1, 10 and 30 s, from 0 to 1.
     pub(crate) fn shares(&mut self, now: Instant) -> [f32; 3] {
         self.advance(now);

@@ -3,6 +3,9 @@
 use std::fmt;
 use std::str::FromStr;
 
+/// The header that tells of one part of a payload: `STEP=BYTES`.
+const PART_HEADER: &str = "nigh-part";
+
 /// One call's input: a payload and string headers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Request {
@@ -65,6 +68,41 @@ impl Request {
             Some(value) => {
                 value.trim().parse().map_err(|why| Error::bad_input(format!("header {name}: {value:?}: {why}")))
             }
+        }
+    }
+
+    /// The payload in its parts, each with the name of the step of a flow that answered it. A request that is not given by
+    /// several steps is one part without a name.
+    ///
+    /// ```
+    /// use nigh_sdk::Request;
+    ///
+    /// let request = Request::new("leftright!").with_header("nigh-part", "a=4").with_header("nigh-part", "b=6");
+    /// assert_eq!(request.parts().unwrap(), [("a", &b"left"[..]), ("b", &b"right!"[..])]);
+    /// ```
+    ///
+    /// # Errors
+    /// `bad-input` where the parts that the headers tell of do not make up the payload.
+    pub fn parts(&self) -> Result<Vec<(&str, &[u8])>, Error> {
+        let mut rest = &self.payload[..];
+        let mut parts = Vec::new();
+        for (_, value) in self.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case(PART_HEADER)) {
+            let part = value.rsplit_once('=').and_then(|(step, bytes)| {
+                let (part, after) = rest.split_at_checked(bytes.parse().ok()?)?;
+                rest = after;
+                Some((step, part))
+            });
+            parts.push(part.ok_or_else(|| {
+                Error::bad_input(format!("header {PART_HEADER}: {value:?}: expected STEP=BYTES of the payload"))
+            })?);
+        }
+        match (parts.is_empty(), rest.is_empty()) {
+            (true, _) => Ok(vec![("", rest)]),
+            (false, true) => Ok(parts),
+            (false, false) => Err(Error::bad_input(format!(
+                "{} bytes of the payload are of no part that a header tells of",
+                rest.len()
+            ))),
         }
     }
 
@@ -197,6 +235,24 @@ mod tests {
         let error = Request::new("").with_header("min-size", "big").header_or("min-size", 30).unwrap_err();
         assert_eq!(error.kind(), "bad-input");
         assert!(error.message().contains("min-size") && error.message().contains("big"), "{error}");
+    }
+
+    #[test]
+    fn parts_that_do_not_make_up_the_payload_are_refused() {
+        let parts = |payload: &str, headers: &[&str]| {
+            let request =
+                headers.iter().fold(Request::new(payload), |request, value| request.with_header("nigh-part", *value));
+            request.parts().map(|parts| parts.len())
+        };
+        assert_eq!(
+            (parts("abc", &[]), parts("", &["a=0", "b=0"]), parts("abc", &["a=1", "b=2"])),
+            (Ok(1), Ok(2), Ok(2))
+        );
+        for (payload, headers) in
+            [("abc", &["a=2"][..]), ("abc", &["a=4"]), ("abc", &["a=1", "b=3"]), ("", &["a"]), ("", &["a=x"])]
+        {
+            assert_eq!(parts(payload, headers).unwrap_err().kind(), "bad-input", "{headers:?}");
+        }
     }
 
     #[test]

@@ -5,12 +5,14 @@
 mod corpus;
 mod doors;
 mod edge;
+mod flows;
 mod hostile;
 mod hostile_abi;
 mod hostile_neighbour;
 mod http;
 mod http_door;
 mod load;
+mod network;
 mod processes;
 mod tidy;
 mod tls;

@@ -2,9 +2,11 @@
 
 use std::cell::Cell;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::{AT_ONCE_MAX, Crew};
+use super::{AT_ONCE_MAX, Crew, is_seated};
+use crate::function::Version;
 use crate::pool::Reusable;
 use crate::schedule::{Demand, LONG, Number, SHARE_SLICE};
 
@@ -63,11 +65,26 @@ pub(crate) struct Turn {
     is_long: bool,
     /// The schedule knows that the call has ended.
     is_over: bool,
+    /// The memory of the kept instance that the call took, as long as the schedule has not been told of that: one that was
+    /// seated mostly gives it back.
+    borrowed_bytes: Option<u64>,
 }
 
 impl Turn {
     pub(super) fn new(crew: Arc<Crew>, number: Number) -> Self {
-        Self { crew, number, is_long: false, is_over: false }
+        Self { crew, number, is_long: false, is_over: false, borrowed_bytes: None }
+    }
+
+    /// A kept instance of this version, if there is one.
+    pub(crate) fn take_kept(&mut self, version: &Version, now: Instant) -> Option<Reusable> {
+        let instance = self.crew.pool.take(version, now)?;
+        let memory_bytes = instance.memory_bytes();
+        if is_seated(self.number) {
+            self.borrowed_bytes = Some(memory_bytes);
+        } else {
+            self.crew.released_bytes.fetch_add(memory_bytes, Ordering::Relaxed);
+        }
+        Some(instance)
     }
 
     /// Whether the guest in this thread's slice should let others compute.
@@ -93,13 +110,21 @@ impl Turn {
         self.is_over = true;
         // Mostly it ends in a slice of its own, and with that the slice is over too.
         let own = SLICE.get().filter(|slice| slice.number == self.number);
+        let is_given_back = kept_bytes.is_some() && self.borrowed_bytes == kept_bytes;
+        if let Some(memory_bytes) = self.borrowed_bytes.take_if(|_| !is_given_back) {
+            self.crew.released_bytes.fetch_add(memory_bytes, Ordering::Relaxed);
+        }
+        if is_seated(self.number) && self.crew.seats.get_up(self.number, Instant::now()) {
+            SLICE.set(own.map(|slice| Slice { is_over: true, ..slice }));
+            return is_given_back || kept_bytes.is_some_and(|bytes| self.may_keep(bytes));
+        }
         let mut desk = self.crew.desk();
         desk.schedule.finish(self.number);
         if let Some(slice) = own {
             desk.schedule.pause(self.number, 0, Duration::ZERO, Instant::now());
             SLICE.set(Some(Slice { is_over: true, ..slice }));
         }
-        let may_keep = kept_bytes.is_some_and(|bytes| desk.schedule.keep(bytes));
+        let may_keep = is_given_back || kept_bytes.is_some_and(|bytes| desk.schedule.keep(bytes));
         // A thread of the crew looks for more to do anyway.
         let is_of_crew = SLICE.get().is_some_and(|slice| slice.kind != Kind::Lent);
         let must_wake = desk.resting > 0 && !is_of_crew && (desk.is_over || desk.schedule.demand() > Demand::None);
@@ -107,6 +132,14 @@ impl Turn {
         if must_wake {
             self.crew.work.notify_one();
         }
+        may_keep
+    }
+
+    /// Asks the schedule for room to keep an instance.
+    fn may_keep(&self, memory_bytes: u64) -> bool {
+        let mut desk = self.crew.desk();
+        let may_keep = desk.schedule.keep(memory_bytes);
+        self.crew.leave(desk);
         may_keep
     }
 }

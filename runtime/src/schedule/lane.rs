@@ -97,6 +97,16 @@ impl<T> Lane<T> {
         Some(first)
     }
 
+    /// Takes over a call that has begun elsewhere.
+    pub(super) fn take_over(&mut self, claim: &Claim) {
+        self.concurrency = claim.concurrency;
+        self.payload_bytes += claim.payload_bytes;
+        self.begun += 1;
+        self.memory_bytes += claim.memory_bytes;
+        self.begun_time += claim.expected;
+        self.begun_computing += claim.computing;
+    }
+
     /// One of its calls that had begun has ended, being of this class at last.
     pub(super) fn end(&mut self, claim: &Claim, class: Class) {
         self.begun = self.begun.saturating_sub(1);

@@ -98,7 +98,8 @@ async fn a_queue_shows_while_it_is_there_and_in_the_times_afterwards() {
     let gauge = |name: &str| Told::of(&telemetry).number(name, &[("function", "sleeps")]);
     let first = start(15_000);
     until("one runs", || gauge("nigh_computer_running") == 1.0).await;
-    assert!(Told::of(&telemetry).number("nigh_computer_instances", &[("state", "live")]) >= 1.0);
+    let live = || Told::of(&telemetry).number("nigh_computer_instances", &[("state", "live")]);
+    until("it has an instance", || live() >= 1.0).await;
     let second = start(300);
     until("one waits", || gauge("nigh_computer_queued") == 1.0).await;
     assert_eq!(refusal(&computer, nap(1)).await.0, Reason::QueueFull);

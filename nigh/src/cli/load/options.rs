@@ -128,7 +128,7 @@ pub(super) struct What {
     #[arg(long)]
     pub(super) in_order: bool,
     /// A header of each call; may be given several times
-    #[arg(long, short = 'H', value_name = "NAME=VALUE", value_parser = super::super::invoke::parse_header)]
+    #[arg(long, short = 'H', value_name = "NAME=VALUE", value_parser = super::super::call::parse_header)]
     pub(super) header: Vec<(String, String)>,
     /// Estimates only: nothing runs
     #[arg(long)]

@@ -1,0 +1,78 @@
+//! Functions as calls find them: looked up in the table once for each thread, so that threads which call the same function
+//! share nothing that others write to. What the table changes, no thread remembers any more.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use nigh_proto::FunctionName;
+use parking_lot::Mutex;
+
+use super::{Function, Version};
+use crate::{probe, threads};
+
+/// Functions that one thread remembers.
+const REMEMBERED_MAX: usize = 64;
+
+/// A function that can be called at once.
+#[derive(Debug)]
+pub(crate) struct Callee {
+    pub(crate) function: Arc<Function>,
+    pub(crate) version: Arc<Version>,
+}
+
+/// What each thread remembers.
+#[derive(Debug)]
+pub(super) struct Callees {
+    /// Counts the changes of the table.
+    changes: AtomicU64,
+    by_thread: Box<[Remembered]>,
+}
+
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Remembered(Mutex<Known>);
+
+#[derive(Debug, Default)]
+struct Known {
+    /// Changes of the table that this knows of.
+    changes: u64,
+    by_name: HashMap<FunctionName, Arc<Callee>>,
+}
+
+impl Callees {
+    pub(super) fn new() -> Self {
+        let by_thread = (0..2 * probe::cores()).map(|_| Remembered::default()).collect();
+        Self { changes: AtomicU64::new(0), by_thread }
+    }
+
+    /// The function of this name, as this thread remembers it or as `look_up` finds it in the table.
+    pub(super) fn find(&self, name: &FunctionName, look_up: impl FnOnce() -> Option<Callee>) -> Option<Arc<Callee>> {
+        let changes = self.changes.load(Ordering::Acquire);
+        let remembered = &self.by_thread[threads::number() % self.by_thread.len()].0;
+        if let Some(callee) = remembered.lock().by_name.get(name) {
+            return Some(callee.clone());
+        }
+        let callee = Arc::new(look_up()?);
+        let mut remembered = remembered.lock();
+        // Where the table has changed since, this may be what it held before.
+        if remembered.changes == changes {
+            if remembered.by_name.len() >= REMEMBERED_MAX {
+                remembered.by_name.clear();
+            }
+            remembered.by_name.insert(name.clone(), callee.clone());
+        }
+        Some(callee)
+    }
+
+    /// The table has changed: from now on it is asked again.
+    pub(super) fn forget(&self) {
+        let changes = self.changes.fetch_add(1, Ordering::AcqRel) + 1;
+        for remembered in &self.by_thread {
+            let mut remembered = remembered.0.lock();
+            remembered.changes = remembered.changes.max(changes);
+            // Dropped with the lock held, but mostly there is little, and the code of a version that leaves memory is to be gone.
+            remembered.by_name.clear();
+        }
+    }
+}
