@@ -60,7 +60,7 @@ pub(crate) async fn serve(
     routes: &Arc<Routes>,
     stop: &CancellationToken,
 ) -> Result<(), Error> {
-    let calls = Ingress::service(broker.clone(), broker.limits().clone());
+    let calls = Ingress::service_within(broker.clone(), broker.limits().clone(), &config.server);
     let older = EdgeIngress::service(broker.clone(), broker.limits().clone());
     let door = |listener| Door::new(listener, config.tls.clone()).within(&config.server);
     let services = channel::server_within(&config.server).add_service(calls).add_service(older);

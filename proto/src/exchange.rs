@@ -17,7 +17,7 @@ use crate::call::{Call, CallLimits, HEADERS_BYTES_MAX, HEADERS_MAX};
 use crate::name::{Digest, NodeName};
 use crate::reply::Reply;
 use crate::status::{PlatformError, Reason};
-use crate::v1;
+use crate::{stall, v1};
 
 /// Bytes of a body in one message; a longer part is cut.
 pub const PART_BYTES_MAX: usize = 256 << 10;
@@ -393,6 +393,14 @@ impl Stream for WireAnswer {
 }
 
 impl Exchanged {
+    /// The same answer, for a reader that is to take something of it at least this often.
+    pub(crate) fn read_within(self, stall_max: Duration) -> Self {
+        match self {
+            Self::Answer(head, parts) => Self::Answer(head, stall::within(stall_max, parts)),
+            failed @ Self::Failed(_) => failed,
+        }
+    }
+
     /// Reads an answer's messages up to its head. The rest follows in parts.
     ///
     /// # Errors

@@ -4,12 +4,13 @@ pub mod http;
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::call::{Call, CallLimits, timeout_of};
+use crate::connections::ServerLimits;
 use crate::exchange::{Exchange, Exchanged, WireAnswer};
 use crate::reply::Reply;
 use crate::status::PlatformError;
@@ -36,13 +37,19 @@ pub trait Handler: Send + Sync + 'static {
 pub struct Ingress<H> {
     handler: Arc<H>,
     limits: CallLimits,
+    stall_max: Duration,
 }
 
 impl<H: Handler> Ingress<H> {
     /// The service, ready to be added to a server.
     pub fn service(handler: Arc<H>, limits: CallLimits) -> FunctionsServer<Self> {
+        Self::service_within(handler, limits, &ServerLimits::default())
+    }
+
+    /// The same for a door with these limits.
+    pub fn service_within(handler: Arc<H>, limits: CallLimits, server: &ServerLimits) -> FunctionsServer<Self> {
         let bytes_max = channel::message_bytes_max(limits.payload_bytes_max);
-        FunctionsServer::new(Self { handler, limits })
+        FunctionsServer::new(Self { handler, limits, stall_max: server.stall_max })
             .max_decoding_message_size(bytes_max)
             .max_encoding_message_size(usize::MAX)
     }
@@ -82,6 +89,6 @@ impl<H: Handler> Functions for Ingress<H> {
         let timeout = timeout_of(request.metadata());
         let exchange = Exchange::from_wire(request.into_inner(), timeout, &self.limits, arrived).await?;
         let exchanged = self.handler.exchange(exchange, arrived).await?;
-        Ok(Response::new(Box::pin(WireAnswer::new(exchanged))))
+        Ok(Response::new(Box::pin(WireAnswer::new(exchanged.read_within(self.stall_max)))))
     }
 }

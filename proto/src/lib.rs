@@ -21,6 +21,7 @@ pub mod module;
 pub mod name;
 pub mod older;
 pub mod reply;
+mod stall;
 pub mod status;
 mod stream;
 pub mod tls;

@@ -26,6 +26,7 @@ use crate::crew::Crew;
 use crate::engine;
 use crate::error::{Error, PrepareError};
 use crate::function::{Callee, Code, Function, Functions, Grant, Known, Retired, Version};
+use crate::host::files::{self, OpenFiles};
 use crate::host::{self, Guest};
 use crate::http::{self, Http};
 use crate::logs::Hub;
@@ -45,6 +46,8 @@ const RETRY_CROWDED: Duration = Duration::from_millis(10);
 pub struct Computer {
     name: NodeName,
     directories: Vec<OfferedDirectory>,
+    files: OpenFiles,
+    open_files_max: u32,
     memory_bytes_max: u64,
     module_bytes_max: u64,
     instances_max: u32,
@@ -110,6 +113,8 @@ impl Computer {
         let computer = Arc::new(Self {
             name: config.name,
             directories,
+            files: OpenFiles::new(config.open_files_max),
+            open_files_max: config.open_files_max,
             memory_bytes_max: config.memory_bytes_max,
             module_bytes_max: config.module_limits.bytes_max,
             instances_max: places,
@@ -273,6 +278,10 @@ impl Computer {
         if wanted > self.memory_bytes_max {
             return Err(PrepareError::MemoryOverBudget { wanted, limit: self.memory_bytes_max });
         }
+        let wanted = files::wanted(deployment);
+        if wanted > self.open_files_max {
+            return Err(PrepareError::FilesOverBudget { wanted, limit: self.open_files_max });
+        }
         self.grants(deployment).map(drop)
     }
 
@@ -296,7 +305,7 @@ impl Computer {
             CompiledCode::Module(module) => Code::Command(Command::prepare(&self.linker, module)?),
         };
         let grants = self.grants(&deployment)?;
-        Ok(Arc::new(Version::new(deployment, code, grants, compiled.clone())))
+        Ok(Arc::new(Version::new(deployment, code, grants, self.files.clone(), compiled.clone())))
     }
 
     /// Switches a function to a version.

@@ -12,6 +12,9 @@ use nigh_telemetry::Telemetry;
 use crate::error::Error;
 use crate::probe;
 
+/// Files of guests open at once, where this process may have twice as many.
+const OPEN_FILES_MAX: u32 = 4096;
+
 /// How a computer is set up. [`Config::new`] gives every field but the name a default.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -55,6 +58,8 @@ pub struct Config {
     pub instances_max: u32,
     /// Sum of the memory limits of all instances.
     pub memory_bytes_max: u64,
+    /// Sum of the limits of open files of all instances that may have any.
+    pub open_files_max: u32,
     /// Calls that wait, of all functions together.
     pub queue_max: usize,
     /// Bytes of the payloads of all calls that wait or run.
@@ -118,6 +123,7 @@ impl Config {
             workers: probe::cores(),
             instances_max: 256,
             memory_bytes_max: memory_bytes / 2,
+            open_files_max: OPEN_FILES_MAX.min(probe::open_files() / 2),
             queue_max: 4096,
             payload_bytes_total_max: 512 << 20,
             limits: CallLimits::default(),

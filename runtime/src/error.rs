@@ -88,6 +88,16 @@ pub enum PrepareError {
         /// The computer's budget.
         limit: u64,
     },
+    /// One instance could have more files open than all together.
+    #[error(
+        "the function may have {wanted} files and directories open, over what all functions of this computer may ({limit}); deploy it with fewer --open-files, or have the computer's operator raise open_files_max"
+    )]
+    FilesOverBudget {
+        /// The function's limit.
+        wanted: u32,
+        /// The computer's budget.
+        limit: u32,
+    },
     /// A directory that the operator does not offer, or not for writing.
     #[error("directory {name} is not offered for {access} on this computer; its operator can offer it")]
     DirectoryNotOffered {

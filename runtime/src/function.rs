@@ -14,6 +14,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
 use crate::command::Command;
+use crate::host::files::OpenFiles;
 use crate::http::Http;
 use crate::logs::{FunctionLog, Hub};
 use crate::measure::Measures;
@@ -33,6 +34,8 @@ pub(crate) struct Version {
     pub(crate) deployment: Arc<Deployment>,
     pub(crate) code: Code,
     pub(crate) grants: Vec<Grant>,
+    /// Files that all guests may have open.
+    pub(crate) files: OpenFiles,
     is_retired: AtomicBool,
     /// Held so that another version of the same module finds it compiled.
     compiled: Arc<Compiled>,
@@ -59,10 +62,16 @@ pub(crate) struct Grant {
 
 impl Version {
     /// Puts a version together.
-    pub(crate) fn new(deployment: Arc<Deployment>, code: Code, grants: Vec<Grant>, compiled: Arc<Compiled>) -> Self {
+    pub(crate) fn new(
+        deployment: Arc<Deployment>,
+        code: Code,
+        grants: Vec<Grant>,
+        files: OpenFiles,
+        compiled: Arc<Compiled>,
+    ) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        Self { id, deployment, code, grants, is_retired: AtomicBool::new(false), compiled }
+        Self { id, deployment, code, grants, files, is_retired: AtomicBool::new(false), compiled }
     }
 
     /// No more calls go to it.

@@ -1,6 +1,7 @@
 //! What a guest may touch, and nothing else: a log, clocks and randomness, standard streams that end here, the
 //! directories granted. No network, no environment, no arguments but a program's own name.
 
+pub(crate) mod files;
 mod random;
 mod sleep;
 mod streams;
@@ -78,10 +79,12 @@ pub(crate) struct Guest {
     streams: Option<Streams>,
     // Built when first used: most native guests never do.
     wasi: Option<Box<WasiP1Ctx>>,
+    // Given back after what it stands for is closed.
+    _files: files::Share,
 }
 
 impl Guest {
-    pub(crate) fn new(version: Arc<Version>, streams: Option<Streams>) -> Self {
+    pub(crate) fn new(version: Arc<Version>, streams: Option<Streams>, files: files::Share) -> Self {
         Self {
             version,
             service: None,
@@ -90,6 +93,7 @@ impl Guest {
             is_out_of_table: false,
             streams,
             wasi: None,
+            _files: files,
         }
     }
 

@@ -45,8 +45,9 @@ pub(crate) async fn serve(
         nigh_proto::ingress::http::serve(door, http_clients, computer.clone(), limits.clone(), shutdown.clone()).await;
     };
     let inside = Inside { computer: computer.clone(), shutdown: shutdown.clone() };
+    let calls = Ingress::service_within(computer.clone(), limits.clone(), door.limits());
     let services = channel::server_within(door.limits())
-        .add_service(Ingress::service(computer.clone(), limits.clone()))
+        .add_service(calls)
         .add_service(EdgeIngress::service(computer.clone(), limits.clone()))
         .add_service(EdgeComputerServer::new(OlderInside { computer: computer.clone(), shutdown: shutdown.clone() }))
         .add_service(ComputerServer::new(inside));

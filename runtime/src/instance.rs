@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nigh_proto::{Call, Outcome, PlatformError};
-use wasmtime::{PoolConcurrencyLimitError, Store, TypedFunc};
+use wasmtime::{Store, TypedFunc};
 
 use crate::function::{Code, Version};
 use crate::host::{self, Guest, Service, Streams, wait};
@@ -71,6 +71,12 @@ pub(crate) struct Ended<I = Instance> {
 }
 
 impl<I> Ended<I> {
+    /// There is no instance for the call.
+    pub(crate) fn refused(error: PlatformError, service: Service) -> Self {
+        let (outcome, service) = (Err(error), Some(service));
+        Self { outcome, service, entered: None, reset: Duration::ZERO, instance: None }
+    }
+
     /// The same with what `form` makes of the instance.
     pub(crate) fn map<T>(self, form: impl FnOnce(I) -> T) -> Ended<T> {
         let Self { outcome, service, entered, reset, instance } = self;
@@ -95,7 +101,11 @@ pub(crate) async fn run_fresh(
         }
     };
     let is_limited = service.turn.crew.is_limited;
-    let mut guest = Guest::new(version.clone(), streams);
+    let files = match version.files.take(&version.deployment, &make_place).await {
+        Ok(share) => share,
+        Err(error) => return Ended::refused(error, service),
+    };
+    let mut guest = Guest::new(version.clone(), streams, files);
     guest.begin(service);
     let mut store = Store::new(engine, guest);
     if is_limited {
@@ -114,7 +124,7 @@ pub(crate) async fn run_fresh(
                 let instance = Instance { store, entry, life: Life::Busy, calls: 0, reset: Duration::ZERO };
                 return instance.run(call).await;
             }
-            Err(failure) if failure.is::<PoolConcurrencyLimitError>() && make_place() => {}
+            Err(failure) if outcome::is_want_of_room(&failure) && make_place() => {}
             Err(failure) => {
                 let outcome = outcome::of_failure(&failure, store.data());
                 let service = store.data_mut().end();

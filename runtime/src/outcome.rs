@@ -43,7 +43,7 @@ pub(crate) fn of_failure(failure: &Failure, guest: &Guest) -> Result<Outcome, Pl
     if let Some(stop) = failure.downcast_ref::<Stop>() {
         return of_stop(*stop, limits);
     }
-    if failure.is::<PoolConcurrencyLimitError>() {
+    if is_want_of_room(failure) {
         let message = "the computer has no room for another instance; try again, or another computer";
         return Err(PlatformError::new(Reason::OutOfBudget, message));
     }
@@ -83,6 +83,16 @@ pub(crate) fn of_failure(failure: &Failure, guest: &Guest) -> Result<Outcome, Pl
     Ok(error("trap", format!("the function trapped: {reason}; `nigh logs` shows what it said before")))
 }
 
+/// Whether the computer has no place for another instance: none in its pool or, where it has no pool, no memory or address
+/// space. Only what makes an instance fails so; a guest that runs is told that its memory does not grow.
+pub(crate) fn is_want_of_room(failure: &Failure) -> bool {
+    let is_of_host = |errno: &rustix::io::Errno| *errno == rustix::io::Errno::NOMEM;
+    let is_of_memory = |error: &std::io::Error| error.kind() == std::io::ErrorKind::OutOfMemory;
+    failure.is::<PoolConcurrencyLimitError>()
+        || failure.downcast_ref().is_some_and(is_of_host)
+        || failure.downcast_ref().is_some_and(is_of_memory)
+}
+
 fn of_stop(stop: Stop, limits: &Limits) -> Result<Outcome, PlatformError> {
     match stop {
         Stop::TimeLimit => {
@@ -112,6 +122,15 @@ pub(crate) fn late_running() -> PlatformError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_host_without_memory_is_not_the_functions_fault() {
+        let failed = |error: Failure| error.context("mmap failed to allocate 0x10000 bytes");
+        assert!(is_want_of_room(&failed(rustix::io::Errno::NOMEM.into())));
+        assert!(is_want_of_room(&failed(std::io::Error::from(std::io::ErrorKind::OutOfMemory).into())));
+        assert!(!is_want_of_room(&failed(rustix::io::Errno::INVAL.into())));
+        assert!(!is_want_of_room(&Trap::UnreachableCodeReached.into()));
+    }
 
     #[test]
     fn a_functions_own_words_are_bounded_and_printable() {

@@ -35,6 +35,12 @@ pub(crate) fn address_space_left() -> Option<u64> {
     Some(limit.saturating_sub(mapped_bytes()))
 }
 
+/// Files that this process may have open.
+pub(crate) fn open_files() -> u32 {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    limit.map_or(u32::MAX, |limit| u32::try_from(limit).unwrap_or(u32::MAX))
+}
+
 /// The bytes of a line such as `VmRSS:   1234 kB`.
 fn kib_of(text: &str, field: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(field))?;

@@ -1,4 +1,4 @@
-//! Requests per second and latency of an http function in fresh instances: of a computer behind a bare HTTP server, and
+//! Requests per second and latency of an http function in fresh instances: of a computer at its own door, and
 //! through a broker, against `wasmtime serve` of the same release with the same component and the same load tool (wrk). Rounds
 //! are interleaved, figures are medians. `scripts/bench` installs both tools.
 //!
@@ -7,33 +7,29 @@
 #![expect(clippy::print_stdout, reason = "a bench prints its table")]
 #![expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counts of a bench are small")]
 
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::{StreamExt as _, TryStreamExt as _};
-use http_body_util::{BodyExt as _, StreamBody};
-use hyper::body::{Frame, Incoming};
-use hyper::{Request, Response};
-use hyper_util::rt::TokioIo;
-use nigh_proto::exchange::{Part, RequestHead};
-use nigh_proto::ingress::Handler as _;
-use nigh_proto::{Call, Deployment, Digest, Exchange, Exchanged, Kind, Limits, PlatformError};
+use nigh_proto::channel::Door;
+use nigh_proto::ingress::http;
+use nigh_proto::tls::HttpClients;
+use nigh_proto::{CallLimits, Deployment, Digest, Kind, Limits};
 use nigh_runtime::Computer;
 use nigh_tests::edge::Edge;
 use nigh_tests::guests;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
+use tokio_util::sync::CancellationToken;
 
 /// Threads of each server's runtime.
 const THREADS: usize = 2;
 const IN_FLIGHT: [u32; 2] = [1, 64];
 const FUNCTION: &str = "web";
+const REUSING: &str = "web-reused";
 /// Calls that one instance of `wasmtime serve` serves where it reuses them.
-const REUSE: &str = "1000";
+const REUSE: u32 = 1000;
 
 fn runtime(name: &str) -> &'static Runtime {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
@@ -51,72 +47,37 @@ impl Drop for Served {
     }
 }
 
-fn wasmtime_serve(component: &std::path::Path, options: &[&str]) -> (Served, String) {
+fn wasmtime_serve(component: &std::path::Path, reuse: u32) -> (Served, String) {
     let program = std::env::var("NIGH_BENCH_WASMTIME").unwrap_or_else(|_| "wasmtime".to_owned());
     // Free a moment ago; whoever takes it in between makes the bench fail, and no figure wrong.
     let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
     let mut command = Command::new(&program);
-    command.args(["serve", "-S", "cli", "--addr", &free.to_string()]).args(options).arg(component);
+    command.args(["serve", "-S", "cli", "--addr", &free.to_string()]);
+    command.args(["--max-instance-reuse-count", &reuse.to_string()]).arg(component);
     command.stdout(Stdio::null()).stderr(Stdio::null());
     let child = command.spawn().unwrap_or_else(|error| panic!("{program}: {error}; run scripts/bench"));
     (Served(child), free.to_string())
 }
 
-/// A computer behind nothing but an HTTP server, as `wasmtime serve` is.
-fn computer(module: Bytes) -> String {
+/// A computer with its own door for HTTP.
+fn computer(module: &Bytes) -> String {
     let runtime = runtime("computer");
     let _entered = runtime.enter();
     let config = nigh_runtime::Config::new("computer-1".parse().expect("a name"));
     let computer = Computer::new(config).expect("a computer");
-    let name = FUNCTION.parse().expect("a name");
-    let (digest, bytes) = (Digest::of(&module), module.len() as u64);
-    // As many at once as the load tool asks for, as `wasmtime serve` takes them.
-    let limits = Limits { concurrency: 64, ..Limits::default() };
-    let deployment = Deployment::new(name, digest, bytes, Kind::Http, limits, Vec::new());
-    runtime.block_on(computer.deploy(deployment, module)).expect("the component deploys");
+    for (name, reuse) in [(FUNCTION, 1), (REUSING, REUSE)] {
+        let (digest, bytes) = (Digest::of(module), module.len() as u64);
+        // As many at once as the load tool asks for, as `wasmtime serve` takes them.
+        let limits = Limits { concurrency: 64, reuse, ..Limits::default() };
+        let name = name.parse().expect("a name");
+        let deployment = Deployment::new(name, digest, bytes, Kind::Http, limits, Vec::new());
+        runtime.block_on(computer.deploy(deployment, module.clone())).expect("the component deploys");
+    }
     let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a port");
     let address = listener.local_addr().expect("an address").to_string();
-    runtime.spawn(async move {
-        loop {
-            let (connection, _) = listener.accept().await.expect("accepts until the bench ends");
-            connection.set_nodelay(true).expect("a socket takes options");
-            let computer = computer.clone();
-            let answer = hyper::service::service_fn(move |request| answer(computer.clone(), request));
-            let server = hyper::server::conn::http1::Builder::new();
-            tokio::spawn(server.serve_connection(TokioIo::new(connection), answer));
-        }
-    });
+    let (limits, never) = (CallLimits::default(), CancellationToken::new());
+    runtime.spawn(http::serve(Door::new(listener, None), HttpClients::Certified, computer, limits, never));
     address
-}
-
-type Answer = Response<http_body_util::combinators::UnsyncBoxBody<Bytes, PlatformError>>;
-
-async fn answer(computer: Arc<Computer>, request: Request<Incoming>) -> Result<Answer, Infallible> {
-    let arrived = Instant::now();
-    let (mut parts, body) = request.into_parts();
-    let authority = parts.headers.remove(hyper::header::HOST).expect("wrk names its host");
-    let head = RequestHead {
-        method: parts.method,
-        path: parts.uri.path_and_query().expect("a path").clone(),
-        authority: authority.to_str().expect("a host").to_owned(),
-        headers: parts.headers,
-    };
-    let call = Call::new(FUNCTION.parse().expect("a name"), Bytes::new(), Duration::from_secs(30));
-    let body = body.into_data_stream().map_err(PlatformError::malformed);
-    let exchange = Exchange { call, head, body: Box::pin(body) };
-    let exchanged = computer.exchange(exchange, arrived).await.expect("every call is taken");
-    let Exchanged::Answer(head, parts) = exchanged else { panic!("every call is answered: {exchanged:?}") };
-    let frames = parts.filter_map(|part| {
-        std::future::ready(match part {
-            Ok(Part::Body(bytes)) => Some(Ok(Frame::data(bytes))),
-            Ok(Part::End(_)) => None,
-            Err(error) => Some(Err(error)),
-        })
-    });
-    let mut response = Response::new(StreamBody::new(frames).boxed_unsync());
-    *response.status_mut() = head.status;
-    *response.headers_mut() = head.headers;
-    Ok(response)
 }
 
 #[derive(Clone, Copy)]
@@ -191,13 +152,14 @@ fn main() {
     let nigh = edge.block_on(Edge::start(1));
     let limits = Limits { concurrency: 64, ..Limits::default() };
     edge.block_on(nigh.try_deploy(FUNCTION, module.clone(), limits)).expect("the component deploys");
-    let (_fresh, fresh) = wasmtime_serve(&component, &["--max-instance-reuse-count", "1"]);
-    let (_reusing, reusing) = wasmtime_serve(&component, &["--max-instance-reuse-count", REUSE]);
-    let own = computer(module);
+    let (_fresh, fresh) = wasmtime_serve(&component, 1);
+    let (_reusing, reusing) = wasmtime_serve(&component, REUSE);
+    let own = computer(&module);
     let paths = [
         ("wasmtime serve, fresh", format!("http://{fresh}{path}")),
         ("wasmtime serve, reuse 1000", format!("http://{reusing}{path}")),
-        ("computer, fresh", format!("http://{own}{path}")),
+        ("computer, fresh", format!("http://{own}/function/{FUNCTION}{path}")),
+        ("computer, reuse 1000", format!("http://{own}/function/{REUSING}{path}")),
         ("broker → computer, fresh", format!("http://{}/function/{FUNCTION}{path}", nigh.http())),
     ];
     for address in [&fresh, &reusing, &own] {

@@ -2,9 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use nigh_client::{Caller, CallerLimits};
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Empty};
+use hyper::Request;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use nigh_client::{Caller, CallerLimits, Inspect};
 use nigh_proto::v1::computer_client::ComputerClient;
-use nigh_proto::{Call, Reason, channel, v1};
+use nigh_proto::{Call, Limits, Reason, channel, v1};
 use nigh_tests::edge::{Edge, answer};
 use nigh_tests::guests;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -116,5 +121,35 @@ async fn a_client_that_hangs_up_ends_its_call_at_the_computer() {
     task.abort();
     edge.until("it is stopped", async || running().await == 0).await;
     assert_eq!(answer(edge.call("echo", "all is well").await.unwrap()), "all is well");
+    edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_does_not_read_an_answer_holds_nobodys_place() {
+    let edge = Edge::start_with(1, |config| {
+        config.broker.server.stall_max = Duration::from_millis(300);
+        config.broker.calls_max = 1;
+    })
+    .await;
+    let limits = Limits { timeout: Duration::from_secs(600), ..Limits::default() };
+    edge.try_deploy("web", guests::built("rust"), limits).await.unwrap();
+    let (mut sender, driver) = http2::Builder::new(TokioExecutor::new())
+        .initial_stream_window_size(Some(1 << 16))
+        .handshake(TokioIo::new(connect(&edge).await))
+        .await
+        .unwrap();
+    // It reads whatever comes on the connection, and gives no answer more room.
+    tokio::spawn(driver);
+    let request = |path: &str| Request::get(format!("http://edge/function/web/{path}")).body(Empty::<Bytes>::new());
+    let unread = sender.send_request(request("large?16000000").unwrap()).await.unwrap();
+    assert_eq!(unread.status(), 200);
+    edge.until("its place is free", async || {
+        let other = sender.send_request(request("hello").unwrap()).await.unwrap();
+        other.status() == 200 && other.into_body().collect().await.is_ok()
+    })
+    .await;
+    let computer = Inspect::new(edge.listing().await.computers[0].endpoint.clone());
+    edge.until("nothing runs", async || computer.status().await.unwrap().load.running == 0).await;
+    assert!(unread.into_body().collect().await.is_err(), "what is left of it is cut off");
     edge.stop().await;
 }

@@ -108,6 +108,7 @@ keys! {
             workers: NonZeroUsize,
             instances_max: NonZeroU32,
             memory_bytes_max: Size,
+            open_files_max: NonZeroU32,
             queue_max: NonZeroUsize,
             payload_bytes_total_max: Size,
             drain: Time,

@@ -13,7 +13,7 @@ mod request;
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
@@ -88,6 +88,7 @@ struct HttpDoor<H> {
     clients: HttpClients,
     limits: CallLimits,
     intake: Intake,
+    stall_max: Duration,
     stop: CancellationToken,
 }
 
@@ -100,7 +101,8 @@ pub async fn serve<H: HttpHandler>(
     stop: CancellationToken,
 ) {
     let intake = Intake::new(door.limits());
-    let http = Arc::new(HttpDoor { handler, clients, limits, intake, stop: stop.clone() });
+    let stall_max = door.limits().stall_max;
+    let http = Arc::new(HttpDoor { handler, clients, limits, intake, stall_max, stop: stop.clone() });
     channel::http::serve(door, clients, stop, move |request, peer: Peer| {
         let http = http.clone();
         async move {
@@ -151,7 +153,7 @@ impl<H: HttpHandler> HttpDoor<H> {
             Err(error) => return Problem::of_platform(&error.into()).respond(None),
         };
         match self.handler.kind(&function) {
-            Some(Kind::Http) => pass::exchange(&*self.handler, &self.limits, function, request, arrived).await,
+            Some(Kind::Http) => pass::exchange(self, function, request, arrived).await,
             _ if path.is_some() => {
                 let detail = format!(
                     "{function} is no http function that is deployed, so it has no paths of its own; others are run with POST \

@@ -10,6 +10,7 @@ use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use super::outgoing::{Outgoing, Sender};
 use crate::function::Version;
+use crate::host::files::Share;
 use crate::host::{self, Streams};
 
 /// Handles that a guest may hold at once, beside those of open files.
@@ -28,14 +29,14 @@ pub(crate) struct Guest {
 }
 
 impl Guest {
-    pub(super) fn new(version: Arc<Version>, outgoing: &Outgoing) -> Self {
+    pub(super) fn new(version: Arc<Version>, outgoing: &Outgoing, files: Share) -> Self {
         let streams = Streams::of_native();
         let sender = Sender::new(version.clone(), streams.clone(), outgoing);
         let mut table = ResourceTable::new();
-        let files = version.deployment.limits.open_files as usize;
-        table.set_max_capacity(RESOURCES_MAX.saturating_add(files));
+        let open_files = version.deployment.limits.open_files as usize;
+        table.set_max_capacity(RESOURCES_MAX.saturating_add(open_files));
         Self {
-            base: host::Guest::new(version, Some(streams)),
+            base: host::Guest::new(version, Some(streams), files),
             memory_bytes: 0,
             wasi: None,
             http: WasiHttpCtx::new(),

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use nigh_proto::exchange::RequestHead;
 use nigh_proto::{Headers, Outcome};
-use wasmtime::{PoolConcurrencyLimitError, Store};
+use wasmtime::Store;
 use wasmtime_wasi_http::p2::bindings::Proxy;
 use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
 use wasmtime_wasi_http::{Error, WasiHttpView as _};
@@ -44,7 +44,11 @@ pub(crate) async fn run(
         kept.store.set_epoch_deadline(1);
         return kept.run(incoming).await;
     }
-    let mut store = Store::new(http.pre.engine(), Guest::new(version.clone(), &crew.outgoing));
+    let files = match version.files.take(&version.deployment, || crew.evict()).await {
+        Ok(share) => share,
+        Err(error) => return Ended::refused(error, service),
+    };
+    let mut store = Store::new(http.pre.engine(), Guest::new(version.clone(), &crew.outgoing, files));
     begin(&mut store, service);
     store.limiter(|guest| guest);
     store.epoch_deadline_callback(|mut context| host::on_tick(&mut context.data_mut().base));
@@ -53,7 +57,7 @@ pub(crate) async fn run(
     let instantiating = async {
         loop {
             match http.pre.instantiate_async(&mut store).await {
-                Err(failure) if failure.is::<PoolConcurrencyLimitError>() && crew.evict() => {}
+                Err(failure) if outcome::is_want_of_room(&failure) && crew.evict() => {}
                 made => return made,
             }
         }

@@ -5,7 +5,8 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::sync::Arc;
 
-use nigh_proto::{DirectoryGrant, Limits};
+use nigh_proto::ingress::Handler as _;
+use nigh_proto::{DirectoryGrant, Limits, Reason};
 use nigh_runtime::{Computer, Config, OfferedDirectory, PrepareError};
 
 use crate::guests;
@@ -115,4 +116,38 @@ async fn a_function_has_no_more_files_open_than_its_limit() {
     // They are closed with the instance, which is taken down after the answer.
     until("its files are closed", || computer.under_way() == 0).await;
     assert!(fs::read_dir("/proc/self/fd").unwrap().count() < open_before + 64);
+}
+
+#[tokio::test]
+async fn no_more_files_are_open_than_all_functions_together_may() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("file"), "content").unwrap();
+    let offer = OfferedDirectory { name: "data".into(), path: folder.path().to_owned(), writable: false };
+    // Room for one instance: the directory itself, and two files.
+    let computer = Computer::new(Config { directories: vec![offer], open_files_max: 3, ..config() }).unwrap();
+    let grant = DirectoryGrant { name: "data".into(), guest_path: "/data".into(), writable: false };
+    let deploy = async |name: &str, guest: &str, open_files| {
+        let (deployment, module) = deployment(name, guest, Limits { open_files, ..limits() }, vec![grant.clone()]);
+        computer.deploy(deployment, module).await
+    };
+    let over = deploy("f", &reader(), 3).await.unwrap_err();
+    assert_eq!(over, PrepareError::FilesOverBudget { wanted: 4, limit: 3 });
+    deploy("f", &reader(), 2).await.unwrap();
+    assert_eq!(answer(&computer, "f", "file").await, b"content");
+    assert_eq!(answer(&computer, "f", "file").await, b"content", "what was taken is given back");
+    // While another instance lives, there is no room for a second one.
+    deploy("waits", &guests::native("", "(loop $again (br $again)) unreachable"), 2).await.unwrap();
+    let waiting = tokio::spawn({
+        let computer = computer.clone();
+        async move { computer.handle(call("waits", ""), std::time::Instant::now()).await }
+    });
+    let refused = loop {
+        match computer.handle(call("f", "file"), std::time::Instant::now()).await {
+            Err(refused) => break refused,
+            Ok(_) => tokio::task::yield_now().await,
+        }
+    };
+    assert_eq!(refused.reason, Reason::OutOfBudget, "{refused}");
+    assert!(refused.retry_after.is_some() && refused.message.contains("files"), "{refused}");
+    waiting.abort();
 }

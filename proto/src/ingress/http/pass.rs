@@ -15,16 +15,15 @@ use super::answer::{self, COMPUTER, VERSION, put, put_call_id};
 use super::body::AnswerBody;
 use super::problem::Problem;
 use super::request::{PLATFORM_PREFIX, Wishes, name_and_path};
-use super::{Answer, HttpHandler};
-use crate::call::{Call, CallId, CallLimits};
+use super::{Answer, HttpDoor, HttpHandler};
+use crate::call::{Call, CallId};
 use crate::exchange::{self, Exchange, Exchanged, Parts, RequestHead, ResponseHead, remove_hop_by_hop};
 use crate::name::FunctionName;
 use crate::status::PlatformError;
 
 /// Brings a request to the head of its answer.
 pub(super) async fn exchange<H: HttpHandler, B>(
-    handler: &H,
-    limits: &CallLimits,
+    door: &HttpDoor<H>,
     function: FunctionName,
     request: Request<B>,
     arrived: Instant,
@@ -48,17 +47,18 @@ where
         retry_safe: wishes.retry_safe.unwrap_or_else(|| request.method().is_safe()),
         priority: wishes.priority,
         via: Vec::new(),
-        deadline: wishes.deadline(limits, arrived),
+        deadline: wishes.deadline(&door.limits, arrived),
         then: Vec::new(),
         flow: None,
     };
+    let handler = &*door.handler;
     let outcome = async {
         let place = handler.admit(call.priority)?;
         if call.dry_run {
             return handler.handle_in(place, call, arrived).await.map(Exchanged::Failed);
         }
         let exchange = to_exchange(call, request)?;
-        handler.exchange_in(place, exchange, arrived).await
+        Ok(handler.exchange_in(place, exchange, arrived).await?.read_within(door.stall_max))
     };
     match outcome.await {
         Ok(Exchanged::Answer(head, parts)) => respond(head, parts, &id),
