@@ -3,7 +3,26 @@
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
+use nigh_proto::older::rpc;
 use nigh_proto::{Digest, FunctionName, Load, NodeName, PlatformError, Reason, Timing, v1};
+
+/// How busy a computer is at one time.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Utilisation {
+    /// All of it; with the older system's computers, nothing is known of that.
+    pub load: Option<Load>,
+    /// Its processors, by name.
+    pub processors: Vec<ProcessorShare>,
+}
+
+/// How busy a processor is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ProcessorShare {
+    /// Its name.
+    pub processor: String,
+    /// Share of its cores that was busy in the last second, from 0 to 1.
+    pub share: f32,
+}
 
 /// How a computer is.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,6 +39,10 @@ pub struct ComputerStatus {
     pub instances_max: u32,
     /// Instances that there are, those kept for reuse included.
     pub instances: u32,
+    /// Its processors.
+    pub processors: Vec<ProcessorShare>,
+    /// Its hardware is modelled: it has no instances.
+    pub modelled: bool,
 }
 
 /// How one function fares on one computer.
@@ -27,8 +50,8 @@ pub struct ComputerStatus {
 pub struct FunctionStatus {
     /// Its name.
     pub function: FunctionName,
-    /// The version that new calls run.
-    pub version: Digest,
+    /// The version that new calls run; none where none is ready, or the computer brings the function itself.
+    pub version: Option<Digest>,
     /// Calls brought to an outcome since the computer started.
     pub calls: u64,
     /// Those among them that the function failed.
@@ -133,6 +156,23 @@ fn foreign(what: &str) -> PlatformError {
     PlatformError::new(Reason::Protocol, message)
 }
 
+fn processors(wire: Vec<v1::ProcessorUtilisation>) -> Vec<ProcessorShare> {
+    wire.into_iter().map(|one| ProcessorShare { processor: one.name, share: one.share }).collect()
+}
+
+impl Utilisation {
+    pub(crate) fn from_wire(wire: v1::UtilisationSample) -> Self {
+        Self { load: wire.load.as_ref().map(Load::from_wire), processors: processors(wire.processors) }
+    }
+
+    pub(crate) fn from_older(wire: rpc::Utilization) -> Self {
+        let share = |(processor, share)| ProcessorShare { processor, share };
+        let mut processors: Vec<_> = wire.values.into_iter().map(share).collect();
+        processors.sort_by(|one, other| one.processor.cmp(&other.processor));
+        Self { load: None, processors }
+    }
+}
+
 impl ComputerStatus {
     pub(crate) fn from_wire(wire: v1::StatusResponse) -> Result<Self, PlatformError> {
         let functions = wire.functions.into_iter().map(FunctionStatus::from_wire);
@@ -143,6 +183,8 @@ impl ComputerStatus {
             resident_bytes: wire.resident_bytes,
             instances_max: wire.instances_max,
             instances: wire.instances,
+            processors: processors(wire.processors),
+            modelled: wire.modelled,
         })
     }
 }
@@ -151,7 +193,10 @@ impl FunctionStatus {
     fn from_wire(wire: v1::FunctionStatus) -> Result<Self, PlatformError> {
         Ok(Self {
             function: wire.function.parse().map_err(|_| foreign("function"))?,
-            version: wire.version.parse().map_err(|_| foreign("version"))?,
+            version: match wire.version.as_str() {
+                "" => None,
+                version => Some(version.parse().map_err(|_| foreign("version"))?),
+            },
             calls: wire.calls,
             function_errors: wire.function_errors,
             refused: wire.refused,

@@ -1,17 +1,26 @@
 //! Looking into one computer or broker.
 
 use futures_util::{Stream, StreamExt as _};
+use nigh_proto::older::rpc;
+use nigh_proto::older::rpc::edge_computer_client::EdgeComputerClient;
 use nigh_proto::v1::broker_client::BrokerClient;
 use nigh_proto::v1::computer_client::ComputerClient;
-use nigh_proto::{Endpoint, FunctionName, Load, PlatformError, Remote, Role, channel, v1};
+use nigh_proto::{Endpoint, FunctionName, PlatformError, Remote, Role, channel, v1};
 use tonic::transport::Channel;
+use tonic::{Code, Status, Streaming};
 
-use crate::computer::{ComputerStatus, LogLine, LogQuery};
+use crate::computer::{ComputerStatus, LogLine, LogQuery, Utilisation};
 use crate::peer::Peer;
 use crate::routes::{Routes, Table};
 
 /// Bytes of an answer, at most: a status or a table with tens of thousands of functions.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
+
+/// Utilisation as either system streams it.
+enum Samples {
+    Current(Streaming<v1::UtilisationSample>),
+    Older(Streaming<rpc::Utilization>),
+}
 
 /// Looks into one node: the first three requests are for a computer, the last four for a broker's tables. Cheap to clone;
 /// clones share the connection.
@@ -50,19 +59,31 @@ impl Inspect {
         Ok(lines.map(move |line| LogLine::from_wire(line.map_err(|status| peer.explain(status))?)))
     }
 
-    /// How busy the computer is, once a second.
+    /// How busy the computer is, once a second. Computers of the older system are understood too, where they stream that.
     ///
     /// # Errors
     /// As [`Inspect::status`], also as the last item of the stream.
     pub async fn utilisation(
         &self,
-    ) -> Result<impl Stream<Item = Result<Load, PlatformError>> + Send + Unpin + use<>, PlatformError> {
-        let samples = self.peer.request(self.computer().stream_utilisation(v1::UtilisationRequest {})).await?;
+    ) -> Result<impl Stream<Item = Result<Utilisation, PlatformError>> + Send + Unpin + use<>, PlatformError> {
+        let mut computer = self.computer();
+        let asked = async {
+            match computer.stream_utilisation(v1::UtilisationRequest {}).await {
+                Ok(samples) => Ok(samples.map(Samples::Current)),
+                Err(status) if status.code() == Code::Unimplemented => {
+                    // What that one lacks is told as of a computer of this release.
+                    let mut older = EdgeComputerClient::new(self.peer.channel());
+                    older.stream_util(rpc::Void {}).await.map(|samples| samples.map(Samples::Older)).map_err(|_| status)
+                }
+                Err(status) => Err(status),
+            }
+        };
+        let samples = match self.peer.request(asked).await? {
+            Samples::Current(samples) => samples.map(|sample| Ok(Utilisation::from_wire(sample?))).left_stream(),
+            Samples::Older(samples) => samples.map(|sample| Ok(Utilisation::from_older(sample?))).right_stream(),
+        };
         let peer = self.peer.clone();
-        Ok(samples.map(move |sample| {
-            let sample = sample.map_err(|status| peer.explain(status))?;
-            Ok(sample.load.as_ref().map(Load::from_wire).unwrap_or_default())
-        }))
+        Ok(samples.map(move |sample: Result<Utilisation, Status>| sample.map_err(|status| peer.explain(status))))
     }
 
     /// One of the broker's forwarding tables, of one function or of all.

@@ -15,7 +15,7 @@ mod stream;
 
 pub use admin::{Admin, DeployRequest, Deployed, Listing};
 pub use call::{Caller, CallerLimits};
-pub use computer::{ComputerStatus, FunctionStatus, LogLevel, LogLine, LogQuery};
+pub use computer::{ComputerStatus, FunctionStatus, LogLevel, LogLine, LogQuery, ProcessorShare, Utilisation};
 pub use inspect::Inspect;
 pub use ready::{Readiness, ReadyError};
 pub use routes::{Destination, DestinationState, Route, Routes, Table};

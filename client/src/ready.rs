@@ -55,7 +55,9 @@ pub enum ReadyError {
         timeout: Duration,
     },
     /// There was nobody to run it.
-    #[error("no computer is alive; start one: `nigh computer`, or `nigh up` for a whole edge")]
+    #[error(
+        "no computer is alive that runs what is deployed; start one: `nigh computer`, or `nigh up` for a whole edge"
+    )]
     NoComputer,
     /// Nothing was learnt of it.
     #[error("nothing was heard from the controller at {controller} within {timeout:?}; is `nigh up` running there?")]
@@ -143,7 +145,9 @@ impl View<'_> {
 
     fn readiness(&self) -> Readiness {
         let mut readiness = Readiness::default();
-        for (name, computer) in &self.computers {
+        // One that runs only what it brings itself has nothing to prepare.
+        let takers = self.computers.iter().filter(|(_, computer)| computer.takes_deployments());
+        for (name, computer) in takers {
             let mut problems = computer.problems.iter();
             let problem = problems.find(|problem| problem.function == *self.name && problem.version == self.version);
             if computer.ready.iter().any(|(function, version)| function == self.name && *version == self.version) {

@@ -19,14 +19,20 @@ pub fn forecast(flow: &Flow, steps: &[Estimate]) -> Estimate {
 
 fn sum(a: &Estimate, b: &Estimate) -> Estimate {
     let spread = |a: Spread, b: Spread| Spread { p10: a.p10 + b.p10, p90: a.p90 + b.p90 };
+    // A sum with one that rests on nothing rests on nothing, unless that one is by a model and needs none.
+    let fewest = |of: fn(&Estimate) -> u64| match (a.modelled, b.modelled) {
+        (true, _) => of(b),
+        (false, true) => of(a),
+        (false, false) => of(a).min(of(b)),
+    };
     Estimate {
         queue: a.queue + b.queue,
         init: a.init + b.init,
         run: a.run + b.run,
-        // A sum with one that rests on nothing rests on nothing.
-        samples: a.samples.min(b.samples),
-        similar: a.similar.min(b.similar),
+        samples: fewest(|estimate| estimate.samples),
+        similar: fewest(|estimate| estimate.similar),
         init_spread: spread(a.init_spread, b.init_spread),
         run_spread: spread(a.run_spread, b.run_spread),
+        modelled: a.modelled && b.modelled,
     }
 }

@@ -176,7 +176,7 @@ impl Model {
         let Placed { container, machine, queue } = &self.containers[operation.container.0];
         let waiting = self.machines[*machine].counts(*queue).1;
         let id = OpId(self.next);
-        if waiting >= container.queue && self.would_wait(&operation) {
+        if waiting >= container.queue && self.waits(&operation) {
             return Err(Refusal::QueueFull { container: container.name.clone(), waiting });
         }
         self.next += 1;
@@ -219,6 +219,28 @@ impl Model {
         Ok(self.machines[*machine].estimate(OpId(self.next), *queue, operation.demand, self.now))
     }
 
+    /// What really happens to an operation that arrives now, if nothing else does; whatever formulas the hardware asks for.
+    ///
+    /// # Errors
+    /// [`Refusal::TooMuchMemory`].
+    pub fn foresee(&mut self, operation: Operation, now: Duration) -> Result<Estimate, Refusal> {
+        self.settle(now);
+        self.check(&operation)?;
+        let Placed { machine, queue, .. } = &self.containers[operation.container.0];
+        Ok(self.machines[*machine].foresee(OpId(self.next), *queue, operation.demand, self.now))
+    }
+
+    /// Whether an operation that arrives now has to wait.
+    pub fn would_wait(&mut self, operation: Operation, now: Duration) -> bool {
+        self.settle(now);
+        self.waits(&operation)
+    }
+
+    /// Whether an operation runs; false where it waits or has ended.
+    pub fn is_running(&self, id: OpId) -> bool {
+        self.places.get(&id).is_some_and(|(_, place)| matches!(place, Place::Running(_)))
+    }
+
     /// How many operations of a container run and wait.
     ///
     /// # Panics
@@ -253,7 +275,7 @@ impl Model {
         self.places.len()
     }
 
-    fn would_wait(&self, operation: &Operation) -> bool {
+    fn waits(&self, operation: &Operation) -> bool {
         let Placed { machine, queue, .. } = &self.containers[operation.container.0];
         !self.machines[*machine].could_start(OpId(self.next), *queue, operation.demand)
     }

@@ -157,7 +157,7 @@ impl Machine {
     }
 
     /// Lets a copy of everything go on until the operation is done.
-    fn foresee(&self, id: OpId, queue: usize, demand: Demand, now: u64) -> Estimate {
+    pub(crate) fn foresee(&self, id: OpId, queue: usize, demand: Demand, now: u64) -> Estimate {
         let mut ahead = self.clone();
         ahead.submit(id, queue, demand, now);
         let mut started = Vec::new();

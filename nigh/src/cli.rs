@@ -18,6 +18,7 @@ mod routes;
 mod timing;
 mod top;
 mod up;
+mod utilisation;
 
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -123,6 +124,9 @@ enum Command {
     /// Show how busy computers and functions are, refreshed each second
     #[command(display_order = 9)]
     Top(top::TopCommand),
+    /// Print how busy processors are, a line each second for each
+    #[command(display_order = 9)]
+    Utilisation(utilisation::UtilisationCommand),
     /// Show or edit a broker's forwarding table
     #[command(display_order = 10)]
     Routes(routes::RoutesCommand),
@@ -174,6 +178,7 @@ impl Cli {
             Command::Rm(command) => in_runtime(async { command.run(&global.admin()?, output).await }),
             Command::Logs(command) => in_runtime(async { command.run(&global.admin()?, output).await }),
             Command::Top(command) => in_runtime(async { command.run(&global.admin()?, output).await }),
+            Command::Utilisation(command) => in_runtime(async { command.run(&global.admin()?, output).await }),
             Command::Routes(command) => in_runtime(async { command.run(&global.table()?, output).await }),
             Command::Load(command) => in_runtime(async { command.run(&global, output).await }),
             Command::Report(command) => command.run(output),

@@ -4,6 +4,7 @@
 mod broker;
 mod computer;
 mod controller;
+mod hardware;
 mod keys;
 mod node;
 mod tls;
@@ -21,6 +22,7 @@ pub(crate) use computer::COMPILED;
 pub use computer::{ComputerOptions, ComputerSettings, parse_offer};
 pub(crate) use controller::STORE;
 pub use controller::{ControllerOptions, ControllerSettings};
+pub use hardware::{BackendName, backend};
 pub use node::{Listen, default_name};
 pub(crate) use node::{default_controller, metrics_port};
 pub use tls::TlsFiles;

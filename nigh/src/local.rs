@@ -23,7 +23,7 @@ use crate::sockets::{Bound, bind};
 pub use crate::local::certificates::CertificateError;
 pub use crate::sockets::BindError;
 
-/// Computers in one process, at most: each reserves address space for its instances.
+/// Computers in one process, at most: unless modelled, each reserves address space for its instances.
 pub const COMPUTERS_MAX: usize = 64;
 
 /// How an edge is set up.

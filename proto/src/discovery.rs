@@ -137,6 +137,11 @@ impl Computer {
         })
     }
 
+    /// Whether it runs what is deployed, rather than only functions that it brings itself.
+    pub fn takes_deployments(&self) -> bool {
+        self.own_functions.is_empty() && !self.older
+    }
+
     /// The functions that it serves: those it has ready that are still deployed, and those it brings itself.
     pub fn serves(&self, is_deployed: impl Fn(&FunctionName) -> bool) -> impl Iterator<Item = &FunctionName> {
         let ready = self.ready.iter().map(|(function, _)| function).filter(move |function| is_deployed(function));

@@ -20,7 +20,7 @@ pub mod rpc {
 
 pub use ingress::EdgeIngress;
 pub use membership::keep_announced;
-pub use message::{INPUT, OUTPUT, call, name_of, reply, request, response};
+pub use message::{INPUT, OUTPUT, call, name_of, reply, request, response, text_bytes};
 
 /// What a response says when all went well.
 pub const OK: &str = "OK";

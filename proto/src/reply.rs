@@ -68,7 +68,7 @@ pub enum Outcome {
     Estimate(Estimate),
 }
 
-/// What a computer expects a call to take, from its own measurements.
+/// What a computer expects a call to take, from its own measurements or from its model.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Estimate {
     /// Waiting for a worker.
@@ -85,6 +85,8 @@ pub struct Estimate {
     pub init_spread: Spread,
     /// How far `run` varies.
     pub run_spread: Spread,
+    /// By the model of a computer whose hardware is modelled: it rests on no calls, and is exact if nothing else arrives.
+    pub modelled: bool,
 }
 
 /// The range that eight of ten calls lie in.
@@ -243,6 +245,7 @@ impl Reply {
                 init_p90_us: us(estimate.init_spread.p90),
                 run_p10_us: us(estimate.run_spread.p10),
                 run_p90_us: us(estimate.run_spread.p90),
+                modelled: estimate.modelled,
             }),
         };
         v1::InvokeResponse {
@@ -284,6 +287,7 @@ impl Reply {
                 similar: estimate.similar,
                 init_spread: spread(estimate.init_p10_us, estimate.init_p90_us),
                 run_spread: spread(estimate.run_p10_us, estimate.run_p90_us),
+                modelled: estimate.modelled,
             }),
         };
         let steps = response.steps.into_iter().map(StepRan::from_wire).collect::<Result<_, _>>();

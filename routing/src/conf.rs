@@ -92,7 +92,7 @@ impl Conf {
     ///
     /// # Errors
     /// [`ConfError::Form`].
-    pub(crate) fn parse_named(text: &str, default: &str) -> Result<(String, Self), ConfError> {
+    pub fn parse_named(text: &str, default: &str) -> Result<(String, Self), ConfError> {
         let (first, rest) = text.split_once(',').unwrap_or((text, ""));
         if !first.is_empty() && !first.contains('=') {
             return Ok((first.to_owned(), Self::parse(rest)?));
@@ -158,12 +158,18 @@ impl Conf {
     }
 
     /// A whole number from 0, or this where the key is missing.
-    pub(crate) fn uint_or(&self, key: &'static str, default: u64) -> Result<u64, ConfError> {
+    ///
+    /// # Errors
+    /// [`ConfError::Value`].
+    pub fn uint_or(&self, key: &'static str, default: u64) -> Result<u64, ConfError> {
         if self.get(key).is_some() { self.uint(key) } else { Ok(default) }
     }
 
     /// Refuses keys other than these: a misspelt one must not be lost silently.
-    pub(crate) fn only(&self, of: &'static str, known: &[&str]) -> Result<(), ConfError> {
+    ///
+    /// # Errors
+    /// [`ConfError::UnknownKey`].
+    pub fn only(&self, of: &'static str, known: &[&str]) -> Result<(), ConfError> {
         match self.0.iter().find(|(key, _)| !known.contains(&key.as_str())) {
             None => Ok(()),
             Some((key, _)) => {

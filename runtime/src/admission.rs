@@ -186,7 +186,7 @@ fn take_in(
 }
 
 /// The call would wait too long. Whoever has more patience may be let in, so the delay is what is missing.
-fn too_busy(wait: Duration, left: Duration, queue_wait: Duration) -> PlatformError {
+pub(crate) fn too_busy(wait: Duration, left: Duration, queue_wait: Duration) -> PlatformError {
     let (patience, whose) = if left <= queue_wait {
         (left, "its deadline allows; give it more time, or try another computer")
     } else {
@@ -196,7 +196,8 @@ fn too_busy(wait: Duration, left: Duration, queue_wait: Duration) -> PlatformErr
     PlatformError::new(Reason::TooBusy, message).retry_after(retry_delay(wait.saturating_sub(patience)))
 }
 
-fn retry_delay(wait: Duration) -> Duration {
+/// When a refused caller is to come again.
+pub(crate) fn retry_delay(wait: Duration) -> Duration {
     wait.clamp(*RETRY_AFTER.start(), *RETRY_AFTER.end())
 }
 

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use nigh_model::Hardware;
 use nigh_proto::module::ModuleLimits;
 use nigh_proto::tls::HttpClients;
 use nigh_proto::{CallLimits, Endpoint, NodeName, ServerLimits, Tls};
@@ -15,11 +16,24 @@ use crate::probe;
 /// Files of guests open at once, where this process may have twice as many.
 const OPEN_FILES_MAX: u32 = 4096;
 
+/// What runs a computer's functions.
+#[derive(Debug, Clone, Default)]
+pub enum Backend {
+    /// Instances of Wasm modules, on the host's own processors.
+    #[default]
+    Wasm,
+    /// Nothing: calls are answered when this hardware would have answered them.
+    Modelled(Hardware),
+}
+
 /// How a computer is set up. [`Config::new`] gives every field but the name a default.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Its name, unique among the nodes of one controller.
     pub name: NodeName,
+    /// What runs its functions. Where the hardware is modelled, only the fields about the wire, `queue_max`,
+    /// `payload_bytes_total_max` and `drain` matter.
+    pub backend: Backend,
     /// Where others reach it, if not at its listener's own address.
     pub advertise: Option<Endpoint>,
     /// What it proves itself with, to those who call and to its controller; without it the wire is plain.
@@ -106,6 +120,7 @@ impl Config {
         let memory_bytes = probe::memory_bytes();
         Self {
             name,
+            backend: Backend::default(),
             advertise: None,
             tls: None,
             controller: None,

@@ -69,16 +69,21 @@ pub(crate) enum At {
     Older(Endpoint),
 }
 
+impl At {
+    /// Keeps a node announced there until `shutdown`, then withdraws it.
+    pub(crate) async fn keep_announced(self, node: watch::Receiver<Node>, shutdown: CancellationToken) {
+        match self {
+            Self::Current(controller) => membership::keep_announced(controller, node, shutdown).await,
+            Self::Older(controller) => older::keep_announced(controller, node, shutdown).await,
+        }
+    }
+}
+
 /// Announces what the computer can run until `shutdown`, then withdraws it.
 pub(crate) async fn announce(computer: Arc<Computer>, endpoint: Endpoint, controller: At, shutdown: CancellationToken) {
     let mut changes = computer.changes();
     let (sender, node) = watch::channel(node(&computer, &endpoint));
-    let announcing = async {
-        match controller {
-            At::Current(controller) => membership::keep_announced(controller, node, shutdown.clone()).await,
-            At::Older(controller) => older::keep_announced(controller, node, shutdown.clone()).await,
-        }
-    };
+    let announcing = controller.keep_announced(node, shutdown);
     let updating = async {
         while changes.changed().await.is_ok() {
             sender.send_replace(self::node(&computer, &endpoint));

@@ -87,6 +87,7 @@ impl Estimator {
             similar: learnt.knots[class_of(payload_bytes)].calls,
             init_spread: learnt.init_strays.around(learnt.init.value),
             run_spread: learnt.run_strays.around(run),
+            modelled: false,
         }
     }
 

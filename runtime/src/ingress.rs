@@ -17,7 +17,7 @@ use nigh_proto::older::rpc::edge_computer_server::{EdgeComputer, EdgeComputerSer
 use nigh_proto::tls::HttpClients;
 use nigh_proto::v1::computer_server::{Computer as ComputerService, ComputerServer};
 use nigh_proto::{
-    Call, CallId, CallLimits, Exchange, Exchanged, FunctionName, Kind, Load, PlatformError, Priority, Reply, v1,
+    Call, CallId, CallLimits, Digest, Exchange, Exchanged, FunctionName, Kind, Load, PlatformError, Priority, Reply, v1,
 };
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::MissedTickBehavior;
@@ -27,6 +27,7 @@ use tonic::{Request, Response, Status};
 use crate::computer::Computer;
 use crate::error::Error;
 use crate::logs::{Line, Lost};
+use crate::measure::Summary;
 use crate::probe;
 
 /// Time between two samples of the utilisation.
@@ -105,7 +106,8 @@ struct Inside {
     shutdown: CancellationToken,
 }
 
-type Outgoing<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+/// A stream to whoever looks.
+pub(crate) type Outgoing<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 #[tonic::async_trait]
 impl ComputerService for Inside {
@@ -115,8 +117,10 @@ impl ComputerService for Inside {
         &self,
         _: Request<v1::UtilisationRequest>,
     ) -> Result<Response<Self::StreamUtilisationStream>, Status> {
-        let samples =
-            samples(self.computer.clone()).map(|load| Ok(v1::UtilisationSample { load: Some(load.to_wire()) }));
+        let samples = samples(self.computer.clone(), |computer| {
+            let load = computer.load();
+            Ok(v1::UtilisationSample { load: Some(load.to_wire()), processors: processor_shares(own_cores(&load)) })
+        });
         Ok(Response::new(Box::pin(samples.take_until(self.shutdown.clone().cancelled_owned()))))
     }
 
@@ -145,50 +149,75 @@ impl EdgeComputer for OlderInside {
     type StreamUtilStream = Outgoing<rpc::Utilization>;
 
     async fn stream_util(&self, _: Request<rpc::Void>) -> Result<Response<Self::StreamUtilStream>, Status> {
-        let samples = samples(self.computer.clone()).map(|load| {
-            let values = [(std::env::consts::ARCH.to_owned(), load.utilisation[0])];
-            Ok(rpc::Utilization { values: values.into() })
+        let samples = samples(self.computer.clone(), |computer| {
+            Ok(rpc::Utilization { values: own_cores(&computer.load()).into_iter().collect() })
         });
         Ok(Response::new(Box::pin(samples.take_until(self.shutdown.clone().cancelled_owned()))))
     }
 }
 
-/// How busy the computer is, once a second from now on.
-fn samples(computer: Arc<Computer>) -> impl Stream<Item = Load> {
+/// What is read off a computer, once a second from now on.
+pub(crate) fn samples<C, T>(computer: Arc<C>, read: impl Fn(&C) -> T) -> impl Stream<Item = T> {
     let mut ticks = tokio::time::interval(SAMPLE_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    stream::unfold((computer, ticks), |(computer, mut ticks)| async move {
+    stream::unfold((computer, ticks, read), |(computer, mut ticks, read)| async move {
         ticks.tick().await;
-        Some((computer.load(), (computer, ticks)))
+        Some((read(&computer), (computer, ticks, read)))
     })
 }
 
+/// How busy this machine's processor was with functions in the last second, by its name.
+fn own_cores(load: &Load) -> Vec<(String, f32)> {
+    vec![(std::env::consts::ARCH.to_owned(), load.utilisation[0])]
+}
+
+/// Shares of processors as they are told.
+pub(crate) fn processor_shares(shares: Vec<(String, f32)>) -> Vec<v1::ProcessorUtilisation> {
+    shares.into_iter().map(|(name, share)| v1::ProcessorUtilisation { name, share }).collect()
+}
+
 fn status(computer: &Computer) -> v1::StatusResponse {
-    let us = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-    let bucket = |(upto, calls): (Duration, u32)| v1::LatencyBucket { upto_us: us(upto), calls: calls.into() };
-    let functions = computer.function_statuses().into_iter().map(|status| v1::FunctionStatus {
-        function: status.known.function.name.to_string(),
-        version: status.known.deployment.map(|deployment| deployment.version.to_string()).unwrap_or_default(),
-        calls: status.summary.calls,
-        function_errors: status.summary.function_errors,
-        refused: status.summary.refused,
-        running: status.running,
-        queued: status.queued,
-        p50_us: us(status.summary.p50),
-        p99_us: us(status.summary.p99),
-        latency: status.summary.latency.into_iter().map(bucket).collect(),
-        queue_us: us(status.summary.mean.queue),
-        init_us: us(status.summary.mean.init),
-        run_us: us(status.summary.mean.run),
-        reset_us: us(status.summary.mean.reset),
+    let functions = computer.function_statuses().into_iter().map(|status| {
+        let version = status.known.deployment.map(|deployment| deployment.version);
+        function_status(&status.known.function.name, version, status.summary, (status.running, status.queued))
     });
+    let load = computer.load();
     v1::StatusResponse {
         name: computer.name().as_str().to_owned(),
-        load: Some(computer.load().to_wire()),
+        load: Some(load.to_wire()),
         functions: functions.collect(),
         resident_bytes: probe::resident_bytes(),
         instances_max: computer.instances_max(),
         instances: u32::try_from(computer.instances().live).unwrap_or(u32::MAX),
+        processors: processor_shares(own_cores(&load)),
+        modelled: false,
+    }
+}
+
+/// One function as it is told of; `counts` are its calls that run and wait.
+pub(crate) fn function_status(
+    name: &FunctionName,
+    version: Option<Digest>,
+    summary: Summary,
+    counts: (u32, u32),
+) -> v1::FunctionStatus {
+    let us = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+    let bucket = |(upto, calls): (Duration, u32)| v1::LatencyBucket { upto_us: us(upto), calls: calls.into() };
+    v1::FunctionStatus {
+        function: name.to_string(),
+        version: version.map(|version| version.to_string()).unwrap_or_default(),
+        calls: summary.calls,
+        function_errors: summary.function_errors,
+        refused: summary.refused,
+        running: counts.0,
+        queued: counts.1,
+        p50_us: us(summary.p50),
+        p99_us: us(summary.p99),
+        latency: summary.latency.into_iter().map(bucket).collect(),
+        queue_us: us(summary.mean.queue),
+        init_us: us(summary.mean.init),
+        run_us: us(summary.mean.run),
+        reset_us: us(summary.mean.reset),
     }
 }
 

@@ -15,7 +15,8 @@
 //!
 //! Beside them: `engine`, `epoch`, `module`, `compile`, `expose` and `cache` make code ready to run, `residency` says how much
 //! of it stays in memory; `reset` and `pages` make an instance as new; `discovery` learns from the controller
-//! what to run, and announces what can be run; `serve` is the computer's life as a role.
+//! what to run, and announces what can be run; `serve` is the computer's life as a role. A computer whose hardware is modelled
+//! has only that in common with others: `modelled` is all else of it.
 //!
 //! A guest is hostile from its first instruction: every number that it hands over is checked, every resource is
 //! bounded, a trapped instance is never used again, and no byte of one call is visible to the next unless its function
@@ -43,6 +44,7 @@ mod instance;
 mod logs;
 mod measure;
 mod metrics;
+mod modelled;
 mod module;
 mod native;
 mod number;
@@ -64,6 +66,6 @@ pub use compile::child::compile_for_parent;
 pub use engine::start as engine_for_benches;
 
 pub use computer::Computer;
-pub use config::{CompilerProgram, Config, OfferedDirectory};
+pub use config::{Backend, CompilerProgram, Config, OfferedDirectory};
 pub use error::{Error, PrepareError};
 pub use serve::{Listeners, run};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Weak};
 
-use nigh_proto::{Outcome, PlatformError, Reason, Timing};
+use nigh_proto::{Load, Outcome, PlatformError, Reason, Timing};
 use nigh_telemetry::{Exposition, Histogram, OTHER, Outcomes, Telemetry};
 
 use crate::computer::Computer;
@@ -119,15 +119,10 @@ pub(crate) fn describe(telemetry: &Telemetry, computer: &Arc<Computer>) {
 
 fn write(computer: &Computer, out: &mut Exposition<'_>) -> fmt::Result {
     computer.settle_measures();
-    write_calls(computer, out)?;
+    write_calls(&computer.functions().meters().all(), out)?;
     write_functions(computer, out)?;
     write_instances(computer, out)?;
-    let load = computer.load();
-    out.gauge("nigh_computer_workers", "Calls that can run at once", load.workers)?;
-    out.gauges("nigh_computer_utilisation_ratio", "Share of the cores spent in functions, by window", |samples| {
-        let windows = ["1s", "10s", "30s"].into_iter().zip(load.utilisation);
-        windows.into_iter().try_for_each(|(window, share)| samples.gauge(&[("window", window)], share))
-    })?;
+    write_load(&computer.load(), out)?;
     let resident = probe::resident_bytes();
     out.gauge("nigh_computer_memory_resident_bytes", "Memory that the process holds", resident)?;
     out.histogram(
@@ -142,10 +137,19 @@ fn write(computer: &Computer, out: &mut Exposition<'_>) -> fmt::Result {
     computer.http.write("nigh_computer_http_responses_total", out)
 }
 
-fn write_calls(computer: &Computer, out: &mut Exposition<'_>) -> fmt::Result {
-    let meters = computer.functions().meters().all();
+/// How busy a computer is.
+pub(crate) fn write_load(load: &Load, out: &mut Exposition<'_>) -> fmt::Result {
+    out.gauge("nigh_computer_workers", "Calls that can run at once", load.workers)?;
+    out.gauges("nigh_computer_utilisation_ratio", "Share of the cores spent in functions, by window", |samples| {
+        let windows = ["1s", "10s", "30s"].into_iter().zip(load.utilisation);
+        windows.into_iter().try_for_each(|(window, share)| samples.gauge(&[("window", window)], share))
+    })
+}
+
+/// What was counted of calls, by function.
+pub(crate) fn write_calls(meters: &[(String, Arc<Meters>)], out: &mut Exposition<'_>) -> fmt::Result {
     out.counters("nigh_computer_calls_total", "Calls let in that ended, by how", |samples| {
-        for (function, meters) in &meters {
+        for (function, meters) in meters {
             for (outcome, calls) in meters.ended.read() {
                 samples.counter(&[("function", function), ("outcome", outcome)], calls)?;
             }
@@ -153,7 +157,7 @@ fn write_calls(computer: &Computer, out: &mut Exposition<'_>) -> fmt::Result {
         Ok(())
     })?;
     out.counters("nigh_computer_refused_total", "Calls not let in, by reason", |samples| {
-        for (function, meters) in &meters {
+        for (function, meters) in meters {
             for (reason, calls) in meters.refused.read() {
                 samples.counter(&[("function", function), ("reason", reason)], calls)?;
             }
@@ -184,6 +188,11 @@ fn write_functions(computer: &Computer, out: &mut Exposition<'_>) -> fmt::Result
         let sum = counts.entry(label).or_default();
         *sum = (sum.0.saturating_add(running), sum.1.saturating_add(queued));
     }
+    write_counts(&counts, out)
+}
+
+/// How many calls run and wait, by function.
+pub(crate) fn write_counts(counts: &BTreeMap<String, (u32, u32)>, out: &mut Exposition<'_>) -> fmt::Result {
     out.gauges("nigh_computer_running", "Calls that run", |samples| {
         counts.iter().try_for_each(|(function, (running, _))| samples.gauge(&[("function", function)], *running))
     })?;

@@ -4,16 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nigh_proto::channel::Door;
-use nigh_proto::{Endpoint, Remote};
+use nigh_proto::{CallLimits, Endpoint, NodeName, Remote};
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::computer::Computer;
-use crate::config::Config;
+use crate::config::{Backend, Config};
 use crate::discovery::At;
 use crate::error::Error;
 use crate::ingress::Doors;
+use crate::modelled::Modelled;
 use crate::{discovery, ingress};
 
 /// How long calls are still taken after the withdrawal, so that brokers learn of it before any call is refused.
@@ -38,6 +40,40 @@ impl From<TcpListener> for Listeners {
     }
 }
 
+/// A computer as a role sees it, whatever runs its functions.
+pub(crate) trait Computing: Send + Sync + 'static {
+    fn name(&self) -> &NodeName;
+
+    /// Whether calls have a chance; else why not.
+    fn readiness(&self) -> Result<(), String>;
+
+    /// Takes no more calls; those that wait or run go on.
+    fn close(&self);
+
+    /// Calls that wait or run.
+    fn under_way(&self) -> usize;
+
+    /// Ends everything at once.
+    fn end(&self);
+
+    /// Serves its doors until `shutdown`, and then until all calls under way have been answered.
+    fn serve(
+        self: Arc<Self>,
+        doors: Doors,
+        limits: CallLimits,
+        shutdown: CancellationToken,
+    ) -> impl Future<Output = Result<(), Error>> + Send;
+
+    /// Follows its controllers, the current and the older one, and announces itself there.
+    fn relate(
+        self: &Arc<Self>,
+        relations: &mut JoinSet<()>,
+        endpoint: &Endpoint,
+        controllers: (Option<Remote>, Option<Endpoint>),
+        shutdown: &CancellationToken,
+    );
+}
+
 /// Serves calls on `listeners` until `shutdown`. Then the computer withdraws, goes on serving for a short time so that
 /// brokers learn of it, refuses new calls, lets those under way finish within [`Config::drain`], and ends.
 ///
@@ -45,36 +81,45 @@ impl From<TcpListener> for Listeners {
 /// Where it cannot start, or its server breaks; the operator has to act.
 pub async fn run(listeners: impl Into<Listeners>, config: Config, shutdown: CancellationToken) -> Result<(), Error> {
     let listeners = listeners.into();
-    let limits = config.limits.clone();
-    let controller = config.controller.clone().map(|controller| Remote::new(controller, config.tls.clone()));
-    let (drain, telemetry) = (config.drain, config.telemetry.clone());
-    let older_controller = config.older_controller.clone();
-    let is_announced = controller.is_some() || older_controller.is_some();
+    match config.backend.clone() {
+        Backend::Wasm => {
+            let starting = config.clone();
+            // Starting the engine reserves address space and makes threads: not for an async thread.
+            let computer = tokio::task::spawn_blocking(move || Computer::new(starting))
+                .await
+                .map_err(|error| Error::Engine(error.to_string()))??;
+            computer.set_learning(config.controller.is_some());
+            run_as(computer, listeners, config, shutdown).await
+        }
+        Backend::Modelled(hardware) => {
+            let computer = Modelled::start(&config, hardware)?;
+            run_as(computer, listeners, config, shutdown).await
+        }
+    }
+}
+
+async fn run_as<C: Computing>(
+    computer: Arc<C>,
+    listeners: Listeners,
+    config: Config,
+    shutdown: CancellationToken,
+) -> Result<(), Error> {
+    let controller = config.controller.map(|controller| Remote::new(controller, config.tls.clone()));
+    let is_announced = controller.is_some() || config.older_controller.is_some();
     let own = listeners.calls.local_addr().map_err(Error::Listen)?;
     let door = |listener| Door::new(listener, config.tls.clone()).within(&config.server);
     let doors =
         Doors { calls: door(listeners.calls), http: listeners.http.map(door), http_clients: config.http_clients };
-    let endpoint = config.advertise.clone().unwrap_or_else(|| Endpoint::from(own));
-    // Starting the engine reserves address space and makes threads: not for an async thread.
-    let computer = tokio::task::spawn_blocking(move || Computer::new(config))
-        .await
-        .map_err(|error| Error::Engine(error.to_string()))??;
-    computer.set_learning(controller.is_some());
+    let endpoint = config.advertise.unwrap_or_else(|| Endpoint::from(own));
     let watched = Arc::downgrade(&computer);
+    let telemetry = config.telemetry;
     telemetry.ready_when(move || watched.upgrade().map_or(Ok(()), |computer| computer.readiness()));
     tracing::info!(name = %computer.name(), %endpoint, "computer ready");
 
     let close_port = CancellationToken::new();
-    let mut port = tokio::spawn(ingress::serve(computer.clone(), doors, limits, close_port.clone()));
-    let mut relations = tokio::task::JoinSet::new();
-    if let Some(controller) = &controller {
-        relations.spawn(discovery::follow(computer.clone(), controller.clone(), shutdown.clone()));
-        let at = At::Current(controller.clone());
-        relations.spawn(discovery::announce(computer.clone(), endpoint.clone(), at, shutdown.clone()));
-    }
-    if let Some(controller) = older_controller {
-        relations.spawn(discovery::announce(computer.clone(), endpoint, At::Older(controller), shutdown.clone()));
-    }
+    let mut port = tokio::spawn(computer.clone().serve(doors, config.limits, close_port.clone()));
+    let mut relations = JoinSet::new();
+    computer.relate(&mut relations, &endpoint, (controller, config.older_controller), &shutdown);
     tokio::select! {
         () = shutdown.cancelled() => {}
         ended = &mut port => {
@@ -86,7 +131,7 @@ pub async fn run(listeners: impl Into<Listeners>, config: Config, shutdown: Canc
     if is_announced {
         tokio::time::sleep(WITHDRAWAL_GRACE).await;
     }
-    finish_calls(&computer, drain).await;
+    finish_calls(&*computer, config.drain).await;
     close_port.cancel();
     let closed = tokio::time::timeout(CLOSE_MAX, &mut port).await;
     port.abort();
@@ -98,7 +143,54 @@ pub async fn run(listeners: impl Into<Listeners>, config: Config, shutdown: Canc
     }
 }
 
-async fn finish_calls(computer: &Computer, drain: Duration) {
+impl Computing for Computer {
+    fn name(&self) -> &NodeName {
+        self.name()
+    }
+
+    fn readiness(&self) -> Result<(), String> {
+        self.readiness()
+    }
+
+    fn close(&self) {
+        self.close();
+    }
+
+    fn under_way(&self) -> usize {
+        self.under_way()
+    }
+
+    fn end(&self) {
+        self.end();
+    }
+
+    async fn serve(
+        self: Arc<Self>,
+        doors: Doors,
+        limits: CallLimits,
+        shutdown: CancellationToken,
+    ) -> Result<(), Error> {
+        ingress::serve(self, doors, limits, shutdown).await
+    }
+
+    fn relate(
+        self: &Arc<Self>,
+        relations: &mut JoinSet<()>,
+        endpoint: &Endpoint,
+        (controller, older): (Option<Remote>, Option<Endpoint>),
+        shutdown: &CancellationToken,
+    ) {
+        if let Some(controller) = &controller {
+            relations.spawn(discovery::follow(self.clone(), controller.clone(), shutdown.clone()));
+        }
+        let at = controller.map(At::Current).into_iter().chain(older.map(At::Older));
+        for at in at {
+            relations.spawn(discovery::announce(self.clone(), endpoint.clone(), at, shutdown.clone()));
+        }
+    }
+}
+
+async fn finish_calls(computer: &impl Computing, drain: Duration) {
     computer.close();
     let until = Instant::now() + drain;
     while computer.under_way() > 0 && Instant::now() < until {

@@ -12,6 +12,7 @@ mod hostile_neighbour;
 mod http;
 mod http_door;
 mod load;
+mod modelled;
 mod network;
 mod processes;
 mod tidy;

@@ -4,7 +4,9 @@ use std::pin::Pin;
 use std::time::SystemTime;
 
 use futures_util::{Stream, StreamExt as _, TryStreamExt as _};
-use nigh_client::{DestinationState, Inspect, LogLevel, LogQuery, Table};
+use nigh_client::{DestinationState, Inspect, LogLevel, LogQuery, Table, Utilisation};
+use nigh_proto::older::rpc;
+use nigh_proto::older::rpc::edge_computer_server::{EdgeComputer, EdgeComputerServer};
 use nigh_proto::v1::broker_server::{Broker, BrokerServer};
 use nigh_proto::v1::computer_server::{Computer, ComputerServer};
 use nigh_proto::{Digest, PlatformError, Reason, v1};
@@ -28,7 +30,10 @@ impl Computer for Told {
         &self,
         _: Request<v1::UtilisationRequest>,
     ) -> Result<Response<Self::StreamUtilisationStream>, Status> {
-        let sample = |running| Ok(v1::UtilisationSample { load: Some(v1::Load { running, ..Default::default() }) });
+        let sample = |running| {
+            let processors = vec![v1::ProcessorUtilisation { name: "arm".into(), share: 0.5 }];
+            Ok(v1::UtilisationSample { load: Some(v1::Load { running, ..Default::default() }), processors })
+        };
         events(vec![sample(1), sample(2), Err(PlatformError::new(Reason::NotServing, "stopping").into())])
     }
 
@@ -65,6 +70,8 @@ impl Computer for Told {
             resident_bytes: 1 << 20,
             instances_max: 64,
             instances: 3,
+            processors: Vec::new(),
+            modelled: false,
         }))
     }
 }
@@ -131,14 +138,43 @@ async fn a_computer_tells_of_its_load_functions_and_logs() {
     assert_eq!(lines[1].as_ref().unwrap_err().reason, Reason::Protocol);
 
     let mut samples = soon(computer.utilisation()).await.unwrap();
-    assert_eq!(samples.try_next().await.unwrap().unwrap().running, 1);
-    assert_eq!(samples.try_next().await.unwrap().unwrap().running, 2);
+    let sample = samples.try_next().await.unwrap().unwrap();
+    assert_eq!((sample.load.unwrap().running, sample.processors[0].processor.as_str()), (1, "arm"));
+    assert_eq!(samples.try_next().await.unwrap().unwrap().load.unwrap().running, 2);
     assert_eq!(samples.try_next().await.unwrap_err().reason, Reason::NotServing);
 
     // Asked for what only a broker has.
     let error = soon(computer.routes(None, Table::Overall)).await.unwrap_err();
     assert_eq!(error.reason, Reason::Protocol);
     assert!(error.message.contains(endpoint.as_str()), "{error}");
+}
+
+/// A computer of the older system, as far as its utilisation goes.
+struct Older;
+
+#[tonic::async_trait]
+impl EdgeComputer for Older {
+    type StreamUtilStream = Events<rpc::Utilization>;
+
+    async fn stream_util(&self, _: Request<rpc::Void>) -> Result<Response<Self::StreamUtilStream>, Status> {
+        let values = [("bm2837".to_owned(), 0.25), ("arm".to_owned(), 1.0)];
+        events(vec![Ok(rpc::Utilization { values: values.into() })])
+    }
+}
+
+#[tokio::test]
+async fn computers_of_the_older_system_tell_of_their_processors() {
+    let endpoint = serve(channel::server().add_service(EdgeComputerServer::new(Older))).await;
+    let mut samples = soon(Inspect::new(endpoint).utilisation()).await.unwrap();
+    let Utilisation { load, processors } = samples.try_next().await.unwrap().unwrap();
+    let told: Vec<_> = processors.iter().map(|one| (one.processor.as_str(), one.share)).collect();
+    assert_eq!((load, told), (None, vec![("arm", 1.0), ("bm2837", 0.25)]));
+    assert!(samples.try_next().await.unwrap().is_none());
+
+    // What streams neither is no computer.
+    let broker = serve(channel::server().add_service(BrokerServer::new(Told))).await;
+    let error = soon(Inspect::new(broker).utilisation()).await.err().unwrap();
+    assert_eq!(error.reason, Reason::Protocol);
 }
 
 #[tokio::test]

@@ -139,6 +139,7 @@ fn estimate(body: &[u8]) -> Estimate {
         run: time("run_us"),
         samples: count("samples"),
         similar: count("similar"),
+        modelled: told["modelled"].as_bool().unwrap_or_default(),
         ..Estimate::default()
     }
 }

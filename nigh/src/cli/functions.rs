@@ -1,5 +1,6 @@
 //! `nigh ls` and `nigh rm`.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use clap::Args;
@@ -36,7 +37,7 @@ impl LsCommand {
         let listing = admin.list().await?;
         output.result(&as_json(&listing), |_| ForPeople(&listing))?;
         if !output.is_json() {
-            if listing.functions.is_empty() {
+            if listing.functions.is_empty() && own(&listing).is_empty() {
                 output.note("no function is deployed; deploy one with: nigh deploy FILE.wasm");
             }
             if listing.computers.is_empty() {
@@ -75,12 +76,24 @@ fn problems<'a>(listing: &'a Listing, function: &Deployment) -> Vec<(&'a str, &'
     listing.computers.iter().filter_map(of).collect()
 }
 
+/// The functions that computers bring themselves, and which computers do.
+fn own(listing: &Listing) -> BTreeMap<&FunctionName, Vec<&str>> {
+    let mut own: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for computer in &listing.computers {
+        for function in &computer.own_functions {
+            own.entry(function).or_default().push(computer.name.as_str());
+        }
+    }
+    own
+}
+
 struct ForPeople<'a>(&'a Listing);
 
 impl fmt::Display for ForPeople<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(listing) = self;
-        if listing.functions.is_empty() {
+        let own = own(listing);
+        if listing.functions.is_empty() && own.is_empty() {
             return Ok(());
         }
         let mut table = Table::new([
@@ -105,6 +118,12 @@ impl fmt::Display for ForPeople<'_> {
                 format!("{}/{}", ready.len(), listing.computers.len()),
                 named(&ready),
             ]);
+        }
+        for (function, computers) in own {
+            let [version, size, memory, timeout] = std::array::from_fn(|_| "-".to_owned());
+            let ready = format!("{}/{}", computers.len(), listing.computers.len());
+            let (name, kind) = (function.to_string(), "own".to_owned());
+            table.row([name, version, kind, size, memory, timeout, ready, named(&computers)]);
         }
         table.fmt(f)?;
         for function in &listing.functions {
@@ -146,6 +165,7 @@ fn as_json(listing: &Listing) -> Value {
             "endpoint": computer.endpoint.as_str(),
             "workers": computer.workers,
             "directories": computer.directories,
+            "own_functions": computer.own_functions.iter().map(FunctionName::as_str).collect::<Value>(),
         })
     };
     let broker = |broker: &Broker| {
@@ -219,6 +239,16 @@ mod tests {
         let mut listing = listing();
         listing.computers[0].ready[0].1 = Digest::of(b"older");
         assert_eq!(ready(&listing, &listing.functions[0]).len(), 4);
+    }
+
+    #[test]
+    fn what_computers_bring_themselves_is_shown_too() {
+        let mut listing = Listing { functions: Vec::new(), ..listing() };
+        listing.computers[1].own_functions = vec!["clambda0".parse().unwrap()];
+        let text = ForPeople(&listing).to_string();
+        let line = text.lines().nth(1).unwrap();
+        assert!(line.starts_with("clambda0") && line.contains("own") && line.contains("1/5"), "{text}");
+        assert_eq!(as_json(&listing)["computers"][1]["own_functions"][0], "clambda0");
     }
 
     #[test]

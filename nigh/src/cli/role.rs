@@ -43,6 +43,7 @@ pub(super) struct BrokerCommand {
 #[command(after_help = "Examples:
   nigh computer                                      port 10000
   nigh computer --controller box:6475 --listen 0.0.0.0:10000 --advertise camera-3:10000 --tls-dir camera-3
+  nigh computer --backend modelled --hardware intel-server,num-workers=8   answers as that hardware would
   nigh computer --dir pictures=/srv/pictures --dir scratch=/tmp/scratch:rw
   nigh computer --print-config > computer.toml       every setting, with its default")]
 pub(super) struct ComputerCommand {

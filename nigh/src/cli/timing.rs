@@ -66,12 +66,17 @@ impl fmt::Display for Expected<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(estimate, computer) = self;
         writeln!(f, "  computer  {computer}")?;
-        let Estimate { queue, init, run, samples, similar, init_spread, run_spread } = estimate;
-        if *samples == 0 {
+        let Estimate { queue, init, run, samples, similar, init_spread, run_spread, modelled } = estimate;
+        if *samples == 0 && !modelled {
             writeln!(f, "  queue    {:>12}", ms(*queue))?;
             return write!(f, "  no call of it has been measured there yet, so nothing is known of init and run");
         }
         writeln!(f, "  queue    {:>12}", ms(*queue))?;
+        if *modelled {
+            writeln!(f, "  run      {:>12}", ms(*run))?;
+            writeln!(f, "  total    {:>12}", ms(*queue + *run))?;
+            return write!(f, "  by the model of its hardware, if nothing else arrives");
+        }
         writeln!(f, "  init     {:>12}  {}", ms(*init), Range(init_spread))?;
         writeln!(f, "  run      {:>12}  {}", ms(*run), Range(run_spread))?;
         writeln!(f, "  total    {:>12}", ms(*queue + *init + *run))?;
@@ -105,12 +110,12 @@ pub(super) fn as_json(timing: &Timing) -> Value {
 /// An estimate in microseconds.
 pub(super) fn estimate_as_json(estimate: &Estimate) -> Value {
     let us = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-    let Estimate { queue, init, run, samples, similar, init_spread, run_spread } = estimate;
+    let Estimate { queue, init, run, samples, similar, init_spread, run_spread, modelled } = estimate;
     let spread = |spread: &Spread| json!({ "p10": us(spread.p10), "p90": us(spread.p90) });
     json!({
         "queue": us(*queue), "init": us(*init), "run": us(*run), "total": us(*queue + *init + *run),
         "init_spread": spread(init_spread), "run_spread": spread(run_spread),
-        "samples": samples, "similar": similar,
+        "samples": samples, "similar": similar, "modelled": modelled,
     })
 }
 
@@ -223,6 +228,7 @@ mod tests {
             similar: 14,
             init_spread: Spread { p10: us(35), p90: us(60) },
             run_spread: Spread { p10: us(11_900), p90: us(14_200) },
+            modelled: false,
         };
         let computer = "computer-7".parse().unwrap();
         let expected = "  computer  computer-7
@@ -243,6 +249,8 @@ mod tests {
             "{elsewhere}"
         );
         assert!(Expected(&Estimate::default(), &computer).to_string().contains("no call of it has been measured"));
+        let modelled = Expected(&Estimate { samples: 0, modelled: true, ..estimate }, &computer).to_string();
+        assert!(modelled.contains("12.550 ms\n  by the model") && !modelled.contains("init"), "{modelled}");
     }
 
     #[test]

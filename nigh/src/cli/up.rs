@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::compile::own_compiler;
 use crate::ca::{Authority, folder};
-use crate::config::{default_data_dir, metrics_port, parse_offer, ports};
+use crate::config::{BackendName, backend, default_data_dir, metrics_port, parse_offer, ports};
 use crate::local::{COMPUTERS_MAX, Edge, EdgeConfig, EdgePorts};
 use crate::output::Output;
 use crate::signals::StopSignals;
@@ -22,6 +22,7 @@ use crate::signals::StopSignals;
 #[command(after_help = "Examples:
   nigh up                                  one computer, on the usual ports of this machine
   nigh up --computers 4 --data-dir ./data
+  nigh up --computers 8 --backend modelled --hardware raspberry   computers that answer as that hardware would
   nigh up --any-ports --json               on free ports; where, as one line of JSON
   nigh up --listen 0.0.0.0 --advertise edge-7.example --ca ~/.local/share/nigh/ca   for other machines, over TLS
 
@@ -40,6 +41,12 @@ pub(super) struct UpOptions {
     /// A directory that functions may be granted, read-only unless `:rw` follows; may be given several times
     #[arg(long, value_name = "NAME=PATH[:rw]", value_parser = parse_offer)]
     dir: Vec<OfferedDirectory>,
+    /// What runs the computers' functions
+    #[arg(long, value_enum, value_name = "BACKEND", default_value_t)]
+    backend: BackendName,
+    /// With --backend modelled: `raspberry`, `intel-server`, with their parameters, or a file [default: raspberry]
+    #[arg(long, value_name = "NAME[,KEY=VALUE…]|FILE", requires = "backend")]
+    hardware: Option<String>,
     #[command(flatten)]
     sockets: SocketOptions,
 }
@@ -126,6 +133,7 @@ impl UpOptions {
         config.broker.policy = self.policy;
         config.computer.directories = self.dir.clone();
         config.computer.compiler = own_compiler();
+        config.computer.backend = backend(self.backend, self.hardware.as_deref())?;
         Ok(config)
     }
 }

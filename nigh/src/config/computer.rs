@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use nigh_proto::{Endpoint, NodeName, Role};
 use nigh_runtime::{Config, OfferedDirectory};
 
+use super::hardware::{BackendName, backend};
 use super::keys::{CallLimitKeys, Fill as _, ModuleLimitKeys, OrNone, ServerLimitKeys, Text, keys};
 use super::node::{Listen, Visitors, check_advertise, default_controller, default_name, metrics_at, or_none};
 use super::tls::{self, TlsFiles, TlsKeys};
@@ -53,6 +54,12 @@ pub struct ComputerOptions {
     /// A directory that functions may be granted, read-only unless `:rw` follows; may be given several times
     #[arg(long, value_name = "NAME=PATH[:rw]", value_parser = parse_offer)]
     pub dir: Vec<OfferedDirectory>,
+    /// What runs its functions [default: wasm]
+    #[arg(long, value_enum, value_name = "BACKEND")]
+    pub backend: Option<BackendName>,
+    /// With --backend modelled: `raspberry`, `intel-server`, with their parameters, or a file [default: raspberry]
+    #[arg(long, value_name = "NAME[,KEY=VALUE…]|FILE", requires = "backend")]
+    pub hardware: Option<String>,
     /// Listen beyond this machine without TLS: whoever is on that network can read every payload, call, deploy and remove
     #[arg(long)]
     pub insecure_plaintext: bool,
@@ -94,6 +101,8 @@ keys! {
             directories: BTreeMap<String, Offer>,
             insecure_plaintext: bool,
             tls: TlsKeys,
+            backend: BackendName,
+            hardware: String,
         }
         config {
             advertise: Text<Endpoint>,
@@ -154,6 +163,9 @@ impl ComputerSettings {
         config.directories.extend(options.dir.iter().cloned());
         config.http_clients = keys.http_clients.take().map_or(config.http_clients, Into::into);
         config.tls = loaded;
+        let named = options.backend.or(keys.backend.take()).unwrap_or_default();
+        let described = options.hardware.clone().or(keys.hardware.take().filter(|_| named == BackendName::Modelled));
+        config.backend = backend(named, described.as_deref())?;
         keys.fill(&mut config);
         config.advertise = options.advertise.clone().or(config.advertise);
         config.older_controller = options.older_controller.clone().or(config.older_controller);

@@ -144,6 +144,11 @@ pub fn reply(response: LambdaResponse, call: &Call, from: &Endpoint) -> Result<R
     })
 }
 
+/// Bytes of the textual argument that [`INPUT`] or [`OUTPUT`] holds.
+pub fn text_bytes(header: &str) -> usize {
+    percent_decode_str(header).count()
+}
+
 /// The name of a node of the older system, which has none but its endpoint.
 pub fn name_of(endpoint: &Endpoint) -> NodeName {
     let fitting = |c: char| if c.is_ascii_alphanumeric() || c == '.' { c.to_ascii_lowercase() } else { '-' };

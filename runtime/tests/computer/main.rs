@@ -11,6 +11,7 @@ mod guests;
 mod isolation;
 mod limits;
 mod metrics;
+mod modelled;
 mod outcomes;
 mod residency;
 mod role;

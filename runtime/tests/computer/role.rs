@@ -24,16 +24,16 @@ use crate::guests;
 use crate::set_up::*;
 
 /// A controller that knows one edge by heart.
-struct FakeController {
+pub(crate) struct FakeController {
     modules: Mutex<HashMap<String, bytes::Bytes>>,
     functions: Mutex<Vec<Deployment>>,
     events: broadcast::Sender<v1::WatchEvent>,
-    announced: Mutex<Option<v1::ComputerInfo>>,
-    withdrawn: Mutex<bool>,
+    pub(crate) announced: Mutex<Option<v1::ComputerInfo>>,
+    pub(crate) withdrawn: Mutex<bool>,
 }
 
 impl FakeController {
-    async fn start() -> (Arc<Self>, Endpoint) {
+    pub(crate) async fn start() -> (Arc<Self>, Endpoint) {
         let fake = Arc::new(Self {
             modules: Mutex::default(),
             functions: Mutex::default(),
@@ -123,13 +123,13 @@ impl Controller for FakeController {
     }
 }
 
-struct Running {
-    endpoint: Endpoint,
-    shutdown: CancellationToken,
-    ended: JoinHandle<Result<(), nigh_runtime::Error>>,
+pub(crate) struct Running {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) shutdown: CancellationToken,
+    pub(crate) ended: JoinHandle<Result<(), nigh_runtime::Error>>,
 }
 
-async fn start(config: Config) -> Running {
+pub(crate) async fn start(config: Config) -> Running {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = listener.local_addr().unwrap().into();
     let shutdown = CancellationToken::new();
@@ -137,11 +137,11 @@ async fn start(config: Config) -> Running {
 }
 
 impl Running {
-    fn channel(&self) -> Channel {
+    pub(crate) fn channel(&self) -> Channel {
         channel::connect_lazy(&self.endpoint)
     }
 
-    async fn invoke(&self, call: Call) -> Result<Reply, PlatformError> {
+    pub(crate) async fn invoke(&self, call: Call) -> Result<Reply, PlatformError> {
         let mut client = FunctionsClient::new(self.channel());
         Reply::from_wire(client.invoke(call.to_request(std::time::Instant::now())).await?.into_inner())
     }

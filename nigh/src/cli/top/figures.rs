@@ -72,6 +72,9 @@ pub(super) struct ComputerFigures {
     pub(super) utilisation: [f32; 3],
     pub(super) instances: u32,
     pub(super) instances_max: u32,
+    /// Its hardware is modelled, and these are its processors: how busy each was in the last second.
+    pub(super) modelled: bool,
+    pub(super) processors: BTreeMap<String, f32>,
     pub(super) resident_bytes: u64,
     pub(super) functions: Vec<FunctionFigures>,
 }
@@ -214,6 +217,8 @@ fn computer((name, endpoint, status): &Computer, sample: &Sample, before: Option
     told.utilisation = status.load.utilisation;
     told.instances = status.instances;
     told.instances_max = status.instances_max;
+    told.modelled = status.modelled;
+    told.processors = status.processors.iter().map(|one| (one.processor.clone(), one.share)).collect();
     told.resident_bytes = status.resident_bytes;
     told
 }
@@ -268,7 +273,7 @@ pub(super) mod tests {
     fn function(name: &str, calls: u64, latency: &[(u64, u64)]) -> FunctionStatus {
         FunctionStatus {
             function: name.parse().unwrap(),
-            version: Digest::of(b"x"),
+            version: Some(Digest::of(b"x")),
             calls,
             function_errors: calls / 10,
             refused: 2,
@@ -289,6 +294,8 @@ pub(super) mod tests {
             resident_bytes: 64 << 20,
             instances_max: 256,
             instances: 5,
+            processors: Vec::new(),
+            modelled: false,
         }
     }
 

@@ -87,7 +87,7 @@ impl<'a> View<'a> {
                 thirty_s,
                 format!("{}/{}", one.running, one.workers),
                 one.queued.to_string(),
-                format!("{}/{}", one.instances, one.instances_max),
+                if one.modelled { "modelled".to_owned() } else { format!("{}/{}", one.instances, one.instances_max) },
                 units::size(one.resident_bytes),
             ]);
         }

@@ -75,6 +75,7 @@ fn told(estimate: Estimate) -> Answer {
         "run_us": us(estimate.run),
         "samples": estimate.samples,
         "similar": estimate.similar,
+        "modelled": estimate.modelled,
         "init_p10_us": us(estimate.init_spread.p10),
         "init_p90_us": us(estimate.init_spread.p90),
         "run_p10_us": us(estimate.run_spread.p10),
