@@ -80,7 +80,10 @@ pub(crate) async fn serve(
     tokio::try_join!(
         async { calls.await.map_err(|error| failed("calls")(error.into())) },
         async { table.await.map_err(|error| failed("table")(error.into())) },
-        async { Ok(http.await) },
+        async {
+            http.await;
+            Ok(())
+        },
     )?;
     Ok(())
 }

@@ -4,21 +4,23 @@ use std::fmt::Write as _;
 
 use nigh_proto::Flow;
 
-use crate::layers::{centre, layers};
+use crate::layers::{Layout, count};
 
 const BOX_WIDTH: f64 = 168.0;
 const BOX_HEIGHT: f64 = 46.0;
 const GAP_ACROSS: f64 = 28.0;
 const GAP_DOWN: f64 = 54.0;
 const MARGIN: f64 = 20.0;
+/// What a line takes of a layer that it passes.
+const LINE_WIDTH: f64 = 12.0;
 
 /// The steps as lines, layer by layer, each with what it is given.
 pub fn text(flow: &Flow) -> String {
     let name = |at: usize| flow.steps()[at].name.as_str();
     let mut drawn = String::new();
-    for (depth, layer) in layers(flow).iter().enumerate() {
+    for (depth, layer) in Layout::of(flow).layers.iter().enumerate() {
         let arm = if depth == 0 { "●".to_owned() } else { format!("{}└─►", "   ".repeat(depth - 1)) };
-        for &at in layer {
+        for &at in layer.iter().filter(|&&node| node < flow.steps().len()) {
             let step = &flow.steps()[at];
             let function =
                 if name(at) == step.function.as_str() { String::new() } else { format!(" ({})", step.function) };
@@ -32,18 +34,21 @@ pub fn text(flow: &Flow) -> String {
 
 /// A picture that stands by itself, black on white, to be read on paper too.
 pub fn svg(flow: &Flow, title: &str) -> String {
-    let layers = layers(flow);
-    let widest = layers.iter().map(Vec::len).max().unwrap_or(1);
-    let count = |n: usize| f64::from(u32::try_from(n).unwrap_or(u32::MAX));
-    let inner = count(widest) * (BOX_WIDTH + GAP_ACROSS) - GAP_ACROSS;
+    let steps = flow.steps().len();
+    let Layout { layers, lines } = Layout::of(flow);
+    let node_width = |node: usize| if node < steps { BOX_WIDTH } else { LINE_WIDTH };
+    let layer_width =
+        |layer: &Vec<usize>| layer.iter().map(|&node| node_width(node) + GAP_ACROSS).sum::<f64>() - GAP_ACROSS;
+    let inner = layers.iter().map(layer_width).fold(BOX_WIDTH, f64::max);
     let width = inner + 2.0 * MARGIN;
     let top = MARGIN + 26.0;
     let height = top + count(layers.len()) * (BOX_HEIGHT + GAP_DOWN) - GAP_DOWN + MARGIN;
-    let mut place = vec![(0.0, 0.0); flow.steps().len()];
+    let mut place = vec![(0.0, 0.0); layers.iter().map(Vec::len).sum()];
     for (depth, layer) in layers.iter().enumerate() {
-        for (at, &step) in layer.iter().enumerate() {
-            let x = MARGIN + inner * centre(at, layer.len());
-            place[step] = (x, top + count(depth) * (BOX_HEIGHT + GAP_DOWN));
+        let mut left = MARGIN + (inner - layer_width(layer)) / 2.0;
+        for &node in layer {
+            place[node] = (left + node_width(node) / 2.0, top + count(depth) * (BOX_HEIGHT + GAP_DOWN));
+            left += node_width(node) + GAP_ACROSS;
         }
     }
     let mut svg = format!(
@@ -63,10 +68,9 @@ pub fn svg(flow: &Flow, title: &str) -> String {
         margin = MARGIN,
         baseline = MARGIN + 4.0,
     );
-    for (at, step) in flow.steps().iter().enumerate() {
-        for &before in &step.after {
-            edge(&mut svg, place[before], place[at]);
-        }
+    for line in &lines {
+        let through: Vec<_> = line.iter().map(|&node| place[node]).collect();
+        edge(&mut svg, &through);
     }
     for (step, &(x, y)) in flow.steps().iter().zip(&place) {
         node(&mut svg, step, x, y, step.after.len() > 1);
@@ -75,15 +79,21 @@ pub fn svg(flow: &Flow, title: &str) -> String {
     svg
 }
 
-fn edge(svg: &mut String, from: (f64, f64), to: (f64, f64)) {
-    let (x1, y1, x2, y2) = (from.0, from.1 + BOX_HEIGHT, to.0, to.1);
-    let bend = (y2 - y1) / 2.0;
-    let _ = writeln!(
-        svg,
-        r##"<path d="M{x1:.1} {y1:.1}C{x1:.1} {:.1} {x2:.1} {:.1} {x2:.1} {y2:.1}" fill="none" stroke="#444" stroke-width="1.5" marker-end="url(#tip)"/>"##,
-        y1 + bend,
-        y2 - bend,
-    );
+/// A line from below the first place to above the last, straight down past the layers between.
+fn edge(svg: &mut String, through: &[(f64, f64)]) {
+    let (x, y) = through[0];
+    let mut path = format!("M{x:.1} {:.1}", y + BOX_HEIGHT);
+    for (nth, pair) in through.windows(2).enumerate() {
+        let ((x1, y1), (x2, y2)) = (pair[0], pair[1]);
+        let y1 = y1 + BOX_HEIGHT;
+        let bend = (y2 - y1) / 2.0;
+        let _ = write!(path, "C{x1:.1} {:.1} {x2:.1} {:.1} {x2:.1} {y2:.1}", y1 + bend, y2 - bend);
+        if nth + 2 < through.len() {
+            let _ = write!(path, "V{:.1}", y2 + BOX_HEIGHT);
+        }
+    }
+    let _ =
+        writeln!(svg, r##"<path d="{path}" fill="none" stroke="#444" stroke-width="1.5" marker-end="url(#tip)"/>"##);
 }
 
 fn node(svg: &mut String, step: &nigh_proto::flow::Step, x: f64, y: f64, joins: bool) {

@@ -211,6 +211,9 @@ fn a_drawing_shows_every_step_and_every_arrow() {
     let svg = draw::svg(&flow, "a & b");
     assert_eq!((svg.matches("<rect x").count(), svg.matches("marker-end").count()), (4, 4));
     assert!(svg.contains("a &amp; b") && !svg.contains("a & b"));
+    let skips = "[[steps]]\nname='a'\n[[steps]]\nname='b'\n[[steps]]\nname='c'\nafter=['b','a']";
+    let svg = draw::svg(&Definition::from_toml(skips).unwrap().flow, "");
+    assert!(svg.contains('V'), "a line that skips a layer passes beside it: {svg}");
 }
 
 proptest! {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use clap::{Args, Subcommand, ValueEnum};
 use nigh_client::Caller;
-use nigh_flow::{Definition, Failure, Finished, Input, Segment, draw};
+use nigh_flow::{Definition, DefinitionError, Failure, Finished, Input, Segment, draw};
 use nigh_proto::{Call, Limits, Outcome, Reply};
 use serde_json::{Value, json};
 
@@ -110,7 +110,11 @@ impl FlowCommand {
 }
 
 fn read(path: &std::path::Path) -> anyhow::Result<Definition> {
-    Definition::read(path).with_context(|| path.display().to_string())
+    Definition::read(path).map_err(|error| match error {
+        // It names the file.
+        DefinitionError::Read { .. } => error.into(),
+        error => anyhow::Error::from(error).context(path.display().to_string()),
+    })
 }
 
 fn check(files: &[PathBuf], output: Output) -> anyhow::Result<()> {
