@@ -14,6 +14,7 @@ use crate::function::{Callee, Code, Function, Version};
 use crate::http::{self, Answered, Incoming};
 use crate::metrics::Meters;
 use crate::schedule::{Claim, Full};
+use crate::threads::Handle;
 
 /// Calls that a prediction must rest on before a call is refused because of it.
 const SAMPLES_MIN: u64 = 8;
@@ -39,7 +40,7 @@ pub(crate) struct Job {
 /// A call's place: dropped, it cancels the call, wherever that is.
 #[derive(Debug)]
 pub(crate) struct Place {
-    crew: Arc<Crew>,
+    crew: Handle<Crew>,
     claim: Claim,
     /// When it has waited for its turn for as long as its function allows.
     wait_until: Instant,
@@ -70,13 +71,12 @@ pub(crate) enum Brought {
 
 /// Lets a call in, or says why not.
 pub(crate) fn admit(
-    crew: &Arc<Crew>,
     callee: &Arc<Callee>,
     call: Call,
     brought: Brought,
     arrived: Instant,
 ) -> Result<Admitted, PlatformError> {
-    let admitted = submit(crew, callee, call, brought, arrived);
+    let admitted = submit(callee, call, brought, arrived);
     if let Err(error) = &admitted {
         refused(&callee.function, error);
     }
@@ -104,14 +104,8 @@ pub(crate) fn estimate(
     Ok((Estimate { queue, ..estimate }, load))
 }
 
-fn submit(
-    crew: &Arc<Crew>,
-    callee: &Arc<Callee>,
-    mut call: Call,
-    brought: Brought,
-    arrived: Instant,
-) -> Result<Admitted, PlatformError> {
-    let Callee { function, version } = &**callee;
+fn submit(callee: &Arc<Callee>, mut call: Call, brought: Brought, arrived: Instant) -> Result<Admitted, PlatformError> {
+    let Callee { function, version, crew, .. } = &**callee;
     check_payload(&version.deployment, &call)?;
     let now = Instant::now();
     let (claim, samples) = claim(crew, function, &version.deployment, &call, now);
@@ -131,7 +125,7 @@ fn submit(
         None => (None, None),
     };
     let job = Job { call, arrived, callee: callee.clone(), incoming, answer: sender };
-    let taken = crew.submit(claim, job, patience, is_known, now).map_err(|refusal| match refusal {
+    let taken = Crew::submit(crew, claim, job, patience, is_known, now).map_err(|refusal| match refusal {
         Refusal::WaitTooLong(wait) => too_busy(wait, left, queue_wait),
         refusal => refusal.into_error(function, &claim),
     })?;

@@ -432,9 +432,9 @@ impl Computer {
     async fn enter(&self, call: Call, brought: Brought, arrived: Instant) -> Result<Entered, PlatformError> {
         let deadline = call.deadline;
         if !call.dry_run
-            && let Some(callee) = self.functions.callee(&call.function, arrived)
+            && let Some(callee) = self.functions.callee(&call.function, &self.crew, arrived)
         {
-            return admission::admit(&self.crew, &callee, call, brought, arrived).map(Entered::Admitted);
+            return admission::admit(&callee, call, brought, arrived).map(Entered::Admitted);
         }
         let Some(known) = self.functions.call(&call.function, arrived) else { return Err(self.unknown(&call)) };
         let function = known.function;
@@ -450,8 +450,8 @@ impl Computer {
         let late = |_| Err(admission::late_waiting());
         let brought_back = tokio::time::timeout_at(deadline.into(), self.bring_back(&function)).await;
         let version = brought_back.unwrap_or_else(late).inspect_err(|error| admission::refused(&function, error))?;
-        let callee = Arc::new(Callee { function, version });
-        admission::admit(&self.crew, &callee, call, brought, arrived).map(Entered::Admitted)
+        let callee = Arc::new(Callee::new(function, version, &self.crew));
+        admission::admit(&callee, call, brought, arrived).map(Entered::Admitted)
     }
 
     fn unknown(&self, call: &Call) -> PlatformError {

@@ -19,7 +19,6 @@ use std::time::{Duration, Instant};
 use async_task::{Runnable, ScheduleInfo, Task, WithInfo};
 use nigh_proto::{Load, NodeName};
 use parking_lot::{Condvar, Mutex, MutexGuard};
-use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::{Job, Refusal};
@@ -30,6 +29,7 @@ use crate::pool::Pool;
 use crate::probe;
 use crate::run;
 use crate::schedule::{Budgets, Claim, Class, Demand, Gate, LaneId, Next, Number, Schedule};
+use crate::threads::Handle;
 pub(crate) use ledger::{Expected, Record};
 use seats::{Seats, is_seated};
 use turn::{Kind, SLICE, Slice};
@@ -67,7 +67,7 @@ pub(crate) struct Crew {
     demand: AtomicU8,
     /// Guests are to end.
     pub(crate) stopping: CancellationToken,
-    runtime: Handle,
+    runtime: tokio::runtime::Handle,
     this: Weak<Self>,
 }
 
@@ -99,7 +99,7 @@ impl Crew {
         let kept_max = budgets.instances_max.saturating_sub(workers);
         let schedule = Schedule::new(budgets, probe::cores(), Instant::now());
         let ticker = Ticker::start(vec![engine.clone(), component_engine])?;
-        let runtime = Handle::try_current().map_err(|_| Error::Runtime)?;
+        let runtime = tokio::runtime::Handle::try_current().map_err(|_| Error::Runtime)?;
         let crew = Arc::new_cyclic(|this| Self {
             computer,
             ticker,
@@ -134,7 +134,7 @@ impl Crew {
     /// Takes a call in, if it will probably wait no longer than its patience. A call that is expected to be brief, where
     /// nobody waits, has its first slice right here, and mostly that is all it takes.
     pub(crate) fn submit(
-        self: &Arc<Self>,
+        this: &Handle<Self>,
         claim: Claim,
         job: Job,
         patience: Duration,
@@ -142,12 +142,12 @@ impl Crew {
         now: Instant,
     ) -> Result<Taken, Refusal> {
         let is_brief = is_known && claim.computing <= AT_ONCE_MAX && SLICE.get().is_none();
-        if is_brief && let Some(number) = self.seats.sit(&claim, now) {
-            let (ready, task) = self.spawn(number, job);
-            self.run(number, ready, 0, now, Kind::Lent);
+        if is_brief && let Some(number) = this.seats.sit(&claim, now) {
+            let (ready, task) = Self::spawn(this, number, job);
+            this.run(number, ready, 0, now, Kind::Lent);
             return Ok(Taken { number, _task: task });
         }
-        let mut desk = self.desk();
+        let mut desk = this.desk();
         if desk.is_closed {
             return Err(Refusal::Stopping);
         }
@@ -159,17 +159,17 @@ impl Crew {
         }
         let mut spawned = None;
         let spawn = |number| {
-            let (ready, task) = self.spawn(number, job);
+            let (ready, task) = Self::spawn(this, number, job);
             spawned = Some(task);
             ready
         };
         let number = desk.schedule.submit(claim, spawn).map_err(Refusal::Full)?;
         let at_once = is_brief.then(|| desk.schedule.begin_at_once(claim.lane, number, now)).flatten();
         if let Some((number, ready)) = at_once {
-            self.leave(desk);
-            self.run(number, ready, 0, now, Kind::Lent);
+            this.leave(desk);
+            this.run(number, ready, 0, now, Kind::Lent);
         } else {
-            self.leave_for_others(desk);
+            this.leave_for_others(desk);
         }
         let task = spawned.expect("a call that the schedule took was spawned");
         Ok(Taken { number, _task: task })
@@ -286,14 +286,16 @@ impl Crew {
         let waiting = desk.schedule.cancel_all();
         drop(desk);
         self.work.notify_all();
+        // Calls that were noted hold what holds the crew.
+        self.settle_measures();
         // Their callers see that the call was dropped, and that the crew is stopping.
         drop(waiting);
     }
 
     /// Makes a call the task that it will be; nothing of it runs yet.
-    fn spawn(self: &Arc<Self>, number: Number, job: Job) -> (Ready, Task<(), Number>) {
-        let turn = Turn::new(self.clone(), number);
-        let crew = self.clone();
+    fn spawn(this: &Handle<Self>, number: Number, job: Job) -> (Ready, Task<(), Number>) {
+        let turn = Turn::new(this.clone(), number);
+        let crew = this.clone();
         let wake = WithInfo(move |ready: Ready, info: ScheduleInfo| crew.wake(ready, info));
         let call = move |_: &Number| run::call(turn, job);
         async_task::Builder::new().metadata(number).spawn(call, wake)
@@ -381,7 +383,8 @@ impl Crew {
     /// Runs a guest for a slice.
     fn run(&self, number: Number, ready: Ready, slice: u32, began: Instant, kind: Kind) {
         let running = self.ticker.guest_runs();
-        SLICE.set(Some(Slice { number, began, kind, has_yielded: false, is_over: false }));
+        let own = Slice { number, began, kind, was_looked_at: false, has_yielded: false, is_over: false };
+        SLICE.set(Some(own));
         let result = panic::catch_unwind(AssertUnwindSafe(|| ready.run()));
         let is_over = SLICE.take().is_some_and(|slice| slice.is_over);
         drop(running);

@@ -14,6 +14,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
 use crate::command::Command;
+use crate::crew::Crew;
 use crate::host::files::OpenFiles;
 use crate::http::Http;
 use crate::logs::{FunctionLog, Hub};
@@ -151,10 +152,10 @@ impl Functions {
     }
 
     /// A function that is called now, if its code is in memory.
-    pub(crate) fn callee(&self, name: &FunctionName, now: Instant) -> Option<Arc<Callee>> {
+    pub(crate) fn callee(&self, name: &FunctionName, crew: &Arc<Crew>, now: Instant) -> Option<Arc<Callee>> {
         let look_up = || {
             let known = self.get(name)?;
-            Some(Callee { function: known.function, version: known.version? })
+            Some(Callee::new(known.function, known.version?, crew))
         };
         let callee = self.callees.find(name, look_up)?;
         self.note_use(&callee.function, now);

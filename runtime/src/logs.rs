@@ -10,6 +10,8 @@ use nigh_telemetry::Counts;
 use parking_lot::Mutex;
 use tokio::sync::broadcast;
 
+use crate::threads::Handle;
+
 /// Lines kept of one function.
 const LINES_KEPT: usize = 1000;
 /// Bytes kept of one function's lines.
@@ -219,7 +221,7 @@ fn now_us() -> u64 {
 /// The lines of one call, up to its allowance.
 #[derive(Debug)]
 pub(crate) struct CallLog {
-    log: Arc<FunctionLog>,
+    log: Handle<FunctionLog>,
     call: CallId,
     allowance: usize,
     left: usize,
@@ -230,7 +232,8 @@ pub(crate) struct CallLog {
 
 impl CallLog {
     /// For a call that may log so many bytes, of a function whose calls may log so many in a second.
-    pub(crate) fn new(log: Arc<FunctionLog>, call: CallId, allowance: u64, per_second: u64) -> Self {
+    pub(crate) fn new(log: impl Into<Handle<FunctionLog>>, call: CallId, allowance: u64, per_second: u64) -> Self {
+        let log = log.into();
         let allowance = usize::try_from(allowance).unwrap_or(usize::MAX);
         Self { log, call, allowance, left: allowance, is_cut: false, per_second }
     }

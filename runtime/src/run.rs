@@ -40,12 +40,7 @@ pub(crate) async fn call(turn: Turn, job: Job) {
         answer,
         deadline: call.deadline,
         time_limit: began + limits.timeout,
-        log: CallLog::new(
-            counted.function().log.clone(),
-            call.id.clone(),
-            limits.log_bytes,
-            limits.log_bytes_per_second,
-        ),
+        log: CallLog::new(callee.log.clone(), call.id.clone(), limits.log_bytes, limits.log_bytes_per_second),
         turn,
     };
     let entering = enter(&crew, version, &call, kept, incoming, service);
@@ -74,7 +69,7 @@ pub(crate) async fn call(turn: Turn, job: Job) {
     }
     let reply = outcome.map(|outcome| Reply {
         outcome,
-        computer: crew.computer.clone(),
+        computer: callee.computer.clone(),
         responder: None,
         version: Some(version.deployment.version),
         call: call.id,

@@ -1,7 +1,6 @@
 //! A call's place in the crew, and how a guest that computes is told to let others go first.
 
 use std::cell::Cell;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -9,6 +8,7 @@ use super::{AT_ONCE_MAX, Crew, is_seated};
 use crate::function::Version;
 use crate::pool::Reusable;
 use crate::schedule::{Demand, LONG, Number, SHARE_SLICE};
+use crate::threads::Handle;
 
 /// A slice of a long call while only other long ones wait: longer than a tick, as each change costs caches.
 const LONG_SLICE: Duration = Duration::from_millis(5);
@@ -24,6 +24,8 @@ pub(super) struct Slice {
     pub(super) number: Number,
     pub(super) began: Instant,
     pub(super) kind: Kind,
+    /// It was looked in on before: it has been at it since the last tick.
+    pub(super) was_looked_at: bool,
     /// The guest gave the thread back to let others compute.
     pub(super) has_yielded: bool,
     /// The call has ended, and the schedule knows that it no longer computes.
@@ -59,7 +61,7 @@ impl Kind {
 /// A call's place in the crew; the schedule learns of its end when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Turn {
-    pub(crate) crew: Arc<Crew>,
+    pub(crate) crew: Handle<Crew>,
     pub(crate) number: Number,
     /// It has computed for so long in one slice that the schedule had to learn of it.
     is_long: bool,
@@ -71,7 +73,7 @@ pub(crate) struct Turn {
 }
 
 impl Turn {
-    pub(super) fn new(crew: Arc<Crew>, number: Number) -> Self {
+    pub(super) fn new(crew: Handle<Crew>, number: Number) -> Self {
         Self { crew, number, is_long: false, is_over: false, borrowed_bytes: None }
     }
 
@@ -93,8 +95,11 @@ impl Turn {
         let ran = slice.began.elapsed();
         let is_news = !self.is_long && ran >= LONG;
         self.is_long |= is_news;
-        let yields = is_news || slice.kind.slice(self.crew.demand()).is_some_and(|slice| ran >= slice);
-        SLICE.set(Some(Slice { has_yielded: yields, ..slice }));
+        let is_due = slice.kind.slice(self.crew.demand()).is_some_and(|slice| ran >= slice);
+        // A thread that the kernel kept from running has lost time that its guest never had. Whoever is seen a second time has
+        // computed meanwhile.
+        let yields = is_news || (is_due && (slice.was_looked_at || slice.kind != Kind::Lent));
+        SLICE.set(Some(Slice { has_yielded: yields, was_looked_at: true, ..slice }));
         yields
     }
 

@@ -5,20 +5,38 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use nigh_proto::FunctionName;
+use nigh_proto::{FunctionName, NodeName};
 use parking_lot::Mutex;
 
 use super::{Function, Version};
+use crate::crew::Crew;
+use crate::logs::FunctionLog;
+use crate::threads::Handle;
 use crate::{probe, threads};
 
 /// Functions that one thread remembers.
 const REMEMBERED_MAX: usize = 64;
 
-/// A function that can be called at once.
+/// A function that can be called at once, with all that its calls need of what threads share.
 #[derive(Debug)]
 pub(crate) struct Callee {
     pub(crate) function: Arc<Function>,
     pub(crate) version: Arc<Version>,
+    pub(crate) log: Handle<FunctionLog>,
+    /// Who runs it.
+    pub(crate) crew: Handle<Crew>,
+    /// The name of its computer.
+    pub(crate) computer: NodeName,
+}
+
+impl Callee {
+    /// The function, to be run by this crew.
+    pub(crate) fn new(function: Arc<Function>, version: Arc<Version>, crew: &Arc<Crew>) -> Self {
+        let log = function.log.clone().into();
+        // Parsed anew, so that it is a copy and no further owner of the same text.
+        let computer = crew.computer.as_str().parse().unwrap_or_else(|_| crew.computer.clone());
+        Self { function, version, log, crew: crew.clone().into(), computer }
+    }
 }
 
 /// What each thread remembers.
