@@ -30,7 +30,7 @@ svg.swatch { display: inline-block; width: 14px; height: 14px; vertical-align: -
 text { font-size: 12px; fill: #444; } text.name { font-weight: 600; fill: #1c1c1c; } text.label { fill: #555; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; margin: .4em 0; font-size: .93em; }
 th, td { text-align: right; padding: .28em .7em; border-bottom: 1px solid #e2e2e2; white-space: nowrap; }
-th:first-child, td.word { text-align: left; } tbody th { font-weight: 500; } thead th { color: #555; font-weight: 500; }
+th:first-child, td.word, th.word { text-align: left; } tbody th { font-weight: 500; } thead th { color: #555; font-weight: 500; }
 td.better::before { content: '▲ '; } td.worse::before { content: '▼ '; } td.better, td.worse { font-weight: 600; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .15em 1.2em; margin: 0; font-size: .93em; }
 dt { color: #555; } dd { margin: 0; overflow-wrap: anywhere; }
