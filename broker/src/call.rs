@@ -1,14 +1,17 @@
 //! One call's life: is there time left, pick a destination, pass it on, perhaps once more elsewhere, record.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::StatusCode;
+use nigh_proto::asynchronous::{Accepted, Settled};
 use nigh_proto::ingress::Handler;
 use nigh_proto::ingress::http::HttpHandler;
 use nigh_proto::name::NAME_BYTES_MAX;
 use nigh_proto::{
-    Call, CallLimits, Exchange, Exchanged, FunctionName, Kind, NodeName, PlatformError, Priority, Reason, Reply,
+    Acceptance, Call, CallId, CallLimits, Exchange, Exchanged, FunctionName, Kind, NodeName, PlatformError, Priority,
+    Reason, Reply,
 };
 use nigh_routing::estimate::Estimator;
 use nigh_routing::{Demand, Policy, RetryBudget, Scope};
@@ -18,6 +21,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
+use crate::asynchronous::Asynchronous;
 use crate::attempt::{Answered, Attempt, Failed};
 use crate::config::Config;
 use crate::forward::Destination;
@@ -48,6 +52,7 @@ pub(crate) struct Broker {
     /// Destinations asked at once before each call, where the policy has them asked.
     pub(crate) probe_clients: Option<usize>,
     started: Instant,
+    asynchronous: Arc<Asynchronous>,
     /// The drain is over: calls still under way end now.
     pub(crate) cut: CancellationToken,
 }
@@ -57,7 +62,7 @@ impl Broker {
         let calls_max = config.calls_max.min(Semaphore::MAX_PERMITS);
         Self {
             mark: mark(&config.name),
-            routes,
+            routes: routes.clone(),
             places: Arc::new(Semaphore::new(calls_max)),
             calls_max,
             limits: config.limits.clone(),
@@ -69,12 +74,18 @@ impl Broker {
                 _ => None,
             },
             started: Instant::now(),
+            asynchronous: Arc::new(Asynchronous::new(config.asynchronous.clone(), routes.clone())),
             cut,
         }
     }
 
     pub(crate) fn limits(&self) -> &CallLimits {
         &self.limits
+    }
+
+    /// Calls that run later.
+    pub(crate) fn asynchronous(&self) -> &Arc<Asynchronous> {
+        &self.asynchronous
     }
 
     /// Who serves what.
@@ -297,6 +308,10 @@ impl Handler for Broker {
         self.call(call, arrived).await
     }
 
+    async fn accept(&self, acceptance: Acceptance, from: Option<IpAddr>) -> Result<Accepted, PlatformError> {
+        self.asynchronous.accept(acceptance, from).await
+    }
+
     async fn exchange(&self, exchange: Exchange, arrived: Instant) -> Result<Exchanged, PlatformError> {
         let place = self.admit(exchange.call.priority)?;
         self.pass_exchange(exchange, place, arrived).await
@@ -332,6 +347,16 @@ impl HttpHandler for Broker {
         arrived: Instant,
     ) -> Result<Exchanged, PlatformError> {
         self.pass_exchange(exchange, place, arrived).await
+    }
+
+    async fn accept_in(&self, place: OwnedSemaphorePermit, acceptance: Acceptance) -> Result<Accepted, PlatformError> {
+        let accepted = self.asynchronous.accept(acceptance, None).await;
+        drop(place);
+        accepted
+    }
+
+    async fn result(&self, id: &CallId, wait: Duration) -> Result<Option<Settled>, PlatformError> {
+        self.asynchronous.result(id, wait).await
     }
 
     fn readiness(&self) -> Result<(), String> {

@@ -8,6 +8,8 @@ use nigh_routing::forwarding::Optimizer;
 use nigh_routing::{Policy, RetryBudget, Strategy};
 use nigh_telemetry::Telemetry;
 
+use crate::asynchronous::AsynchronousConfig;
+
 /// A broker's settings.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -48,6 +50,8 @@ pub struct Config {
     pub telemetry: Telemetry,
     /// Brokers that calls of a function may be passed on to, by hand too.
     pub forward: Vec<(FunctionName, Endpoint)>,
+    /// Where calls that run later are kept, and how; without it they are refused.
+    pub asynchronous: Option<AsynchronousConfig>,
 }
 
 impl Config {
@@ -81,6 +85,7 @@ impl Config {
             routes: Vec::new(),
             telemetry: Telemetry::new(),
             forward: Vec::new(),
+            asynchronous: None,
         }
     }
 

@@ -16,6 +16,9 @@ pub enum Error {
     /// The routes given by hand are not acceptable.
     #[error("cannot take the routes given: {0}")]
     Routes(#[from] PlatformError),
+    /// What asynchronous calls are kept in cannot be used.
+    #[error("asynchronous calls: {0}")]
+    Store(#[from] nigh_store::StoreError),
     /// Serving a door failed.
     #[error("cannot go on serving {door}: {source}")]
     Serve {

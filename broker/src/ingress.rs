@@ -1,5 +1,6 @@
 //! The doors: calls over gRPC, calls over HTTP, and the forwarding table. What passes them is a checked value.
 
+mod asynchronous;
 mod older;
 mod table;
 
@@ -63,7 +64,8 @@ pub(crate) async fn serve(
     let calls = Ingress::service_within(broker.clone(), broker.limits().clone(), &config.server);
     let older = EdgeIngress::service(broker.clone(), broker.limits().clone());
     let door = |listener| Door::new(listener, config.tls.clone()).within(&config.server);
-    let services = channel::server_within(&config.server).add_service(calls).add_service(older);
+    let later = asynchronous::service(broker.clone());
+    let services = channel::server_within(&config.server).add_service(calls).add_service(older).add_service(later);
     let calls = channel::serve(services, door(listeners.calls), stop.clone());
     let table = async {
         let Some(listener) = listeners.table else { return Ok(()) };

@@ -4,8 +4,9 @@
 //! record; perhaps once more elsewhere; calls of http functions in [`exchange`]) → `routing` (pick) → [`forward`] (over a
 //! kept connection), and straight back. Beside it,
 //! [`returns`] looks out for destinations found dead, and [`discovery`] keeps the forwarding table in [`routes`] in step with the controller. A broker holds nothing that it
-//! could not rebuild.
+//! could not rebuild: calls that it has accepted for later ([`asynchronous`]) are in a store.
 
+mod asynchronous;
 mod attempt;
 mod call;
 mod config;
@@ -34,6 +35,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::call::Broker;
 use crate::routes::Routes;
 
+pub use asynchronous::AsynchronousConfig;
 pub use config::Config;
 pub use error::Error;
 /// Time for calls that were cut off at the end of the drain to tell their callers.
@@ -66,6 +68,11 @@ pub async fn run(listeners: Listeners, config: Config, shutdown: CancellationTok
     }
     let (cut, leave, stop) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
     let broker = Arc::new(Broker::new(routes.clone(), &config, cut.clone()));
+    asynchronous::open(broker.asynchronous(), stop.clone()).await?;
+    let working = broker
+        .asynchronous()
+        .is_offered()
+        .then(|| spawn(asynchronous::work(broker.asynchronous().clone(), broker.clone(), shutdown.clone())));
     let endpoint = announcement.endpoint.clone();
     let _discovery =
         config.controller_remote().map(|controller| spawn(discovery::follow(controller, endpoint, routes.clone())));
@@ -100,7 +107,15 @@ pub async fn run(listeners: Listeners, config: Config, shutdown: CancellationTok
         }
     }
     stop.cancel();
-    if let Ok(ended) = tokio::time::timeout(config.drain, &mut serving).await {
+    let drained = async {
+        let ended = (&mut serving).await;
+        if let Some(working) = working {
+            // Calls under way; those that wait stay where they are.
+            let _ = working.await;
+        }
+        ended
+    };
+    if let Ok(ended) = tokio::time::timeout(config.drain, drained).await {
         return ended;
     }
     tracing::warn!(broker = %config.name, in_flight = broker.in_flight(), "the time to drain is over, cutting calls off");

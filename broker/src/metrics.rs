@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use nigh_proto::{NodeName, Outcome, PlatformError, Reason};
 use nigh_telemetry::{Exposition, Histogram, HttpResponses, OTHER, Outcomes, Telemetry};
 
+use crate::asynchronous::Tally;
 use crate::call::Broker;
 
 /// What is counted of one function's calls. Destinations carry it, so counting looks nothing up.
@@ -145,5 +146,25 @@ fn write(broker: &Broker, out: &mut Exposition<'_>) -> fmt::Result {
         let states = [("in-use", census.in_use), ("set-aside", census.set_aside), ("probing", census.probing)];
         states.into_iter().try_for_each(|(state, count)| samples.gauge(&[("state", state)], count))
     })?;
+    if broker.asynchronous().is_offered() {
+        write_asynchronous(&broker.asynchronous().tally, out)?;
+    }
     counts.http.write("nigh_broker_http_responses_total", out)
+}
+
+fn write_asynchronous(tally: &Tally, out: &mut Exposition<'_>) -> fmt::Result {
+    let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+    out.counter("nigh_broker_asynchronous_accepted_total", "Calls accepted for later", read(&tally.accepted))?;
+    out.counter("nigh_broker_asynchronous_settled_total", "Of these, brought to an outcome", read(&tally.settled))?;
+    out.counter("nigh_broker_asynchronous_retries_total", "Tries put off to a later time", read(&tally.retried))?;
+    out.counter("nigh_broker_asynchronous_buried_total", "Calls given up", read(&tally.buried))?;
+    out.counters("nigh_broker_callbacks_total", "Callers told of an outcome, or in vain", |samples| {
+        samples.counter(&[("outcome", "taken")], read(&tally.callbacks))?;
+        samples.counter(&[("outcome", "failed")], read(&tally.callbacks_failed))
+    })?;
+    let counts = *tally.counts.lock();
+    out.gauges("nigh_broker_asynchronous_calls", "Calls accepted for later, by state", |samples| {
+        let states = [("waiting", counts.waiting), ("taken", counts.taken), ("dead", counts.dead)];
+        states.into_iter().try_for_each(|(state, count)| samples.gauge(&[("state", state)], count))
+    })
 }

@@ -181,6 +181,16 @@ impl Routes {
         self.kinds.load().get(function).copied()
     }
 
+    /// Whether a function is deployed, as far as this broker knows.
+    ///
+    /// # Errors
+    /// [`Reason::UnknownFunction`] where it certainly is not.
+    pub(crate) fn check_known(&self, function: &FunctionName) -> Result<(), PlatformError> {
+        let is_in_step = self.in_step.load(Ordering::Acquire);
+        let is_known = self.table.lock().destinations(function, Scope::Overall).is_some();
+        if is_in_step && !is_known { Err(PlatformError::unknown_function(function)) } else { Ok(()) }
+    }
+
     /// How destinations are chosen.
     pub(crate) fn strategy(&self) -> Strategy {
         *self.table.lock().strategy()

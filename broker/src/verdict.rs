@@ -64,9 +64,10 @@ pub(crate) fn judge(failure: &Failure, elapsed: Duration) -> Verdict {
         (Reason::Late | Reason::Cancelled, _) => (unfinished, Elsewhere::Never),
         // Trying a circle's other ways would multiply the call at each of its brokers.
         (Reason::LoopDetected | Reason::Internal, _) => (Observation::Unmeasured, Elsewhere::Never),
-        (Reason::Malformed | Reason::TooLarge | Reason::NotAllowed | Reason::Unauthenticated, _) => {
-            (Observation::Unmeasured, Elsewhere::Never)
-        }
+        (
+            Reason::UnknownCall | Reason::Malformed | Reason::TooLarge | Reason::NotAllowed | Reason::Unauthenticated,
+            _,
+        ) => (Observation::Unmeasured, Elsewhere::Never),
     };
     Verdict { observation, elsewhere }
 }

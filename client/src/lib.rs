@@ -1,10 +1,11 @@
-//! The client's side of every wire: [`Caller`] has functions run, [`Admin`] deploys them and lists what there is,
+//! The client's side of every wire: [`Caller`] has functions run, [`CallQueue`] has them run later, [`Admin`] deploys them and lists what there is,
 //! [`Inspect`] looks into one computer or broker.
 //!
 //! Everything public is a plain checked value; messages and channels stay inside. All of it has to be used within a tokio
 //! runtime.
 
 mod admin;
+mod asynchronous;
 mod call;
 mod computer;
 mod inspect;
@@ -14,6 +15,7 @@ mod routes;
 mod stream;
 
 pub use admin::{Admin, DeployRequest, Deployed, Listing};
+pub use asynchronous::{CallQueue, DeadLetter, QueueCounts};
 pub use call::{Caller, CallerLimits};
 pub use computer::{ComputerStatus, FunctionStatus, LogLevel, LogLine, LogQuery, ProcessorShare, Utilisation};
 pub use inspect::Inspect;

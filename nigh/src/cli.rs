@@ -12,6 +12,7 @@ mod limits;
 mod load;
 mod logs;
 mod project;
+mod queue;
 mod report;
 mod role;
 mod routes;
@@ -27,7 +28,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
-use nigh_client::{Admin, Caller, CallerLimits, Inspect};
+use nigh_client::{Admin, CallQueue, Caller, CallerLimits, Inspect};
 use nigh_proto::{Endpoint, Remote};
 
 use crate::config::{TlsFiles, default_controller, ports};
@@ -136,6 +137,12 @@ enum Command {
     /// Show runs of `nigh load`, or compare them
     #[command(display_order = 12)]
     Report(report::ReportCommand),
+    /// Tell what came of an asynchronous call
+    #[command(display_order = 13)]
+    Result(queue::ResultCommand),
+    /// Look after asynchronous calls: how many there are, and those that were given up
+    #[command(display_order = 14)]
+    Queue(queue::QueueCommand),
     /// Compile the module on standard input for the computer that asks
     #[command(name = compile::NAME, hide = true)]
     Compile,
@@ -169,7 +176,9 @@ impl Cli {
             Command::New(command) => command.run(output),
             Command::Build(command) => command.run(output),
             Command::Deploy(command) => in_runtime(async { command.run(&global.admin()?, output).await }),
-            Command::Invoke(command) => in_runtime(async { command.run(&global.caller()?, output).await }),
+            Command::Invoke(command) => {
+                in_runtime(async { command.run(&global.caller()?, &global.queue()?, output).await })
+            }
             Command::Flow(command) => in_runtime(async {
                 let caller = command.caller(|| global.caller())?;
                 command.run(caller, output).await
@@ -182,6 +191,8 @@ impl Cli {
             Command::Routes(command) => in_runtime(async { command.run(&global.table()?, output).await }),
             Command::Load(command) => in_runtime(async { command.run(&global, output).await }),
             Command::Report(command) => command.run(output),
+            Command::Result(command) => in_runtime(async { command.run(&global.queue()?, output).await }),
+            Command::Queue(command) => in_runtime(async { command.run(&global.queue()?, output).await }),
             Command::Compile => anyhow::bail!("this command is for computers only"),
         }
     }
@@ -202,6 +213,11 @@ impl Global {
     fn caller(&self) -> anyhow::Result<Caller> {
         let broker = self.broker.clone().unwrap_or_else(|| local(ports::CALLS));
         Ok(Caller::new(self.remote(broker)?, CallerLimits::default()))
+    }
+
+    fn queue(&self) -> anyhow::Result<CallQueue> {
+        let broker = self.broker.clone().unwrap_or_else(|| local(ports::CALLS));
+        Ok(CallQueue::new(self.remote(broker)?, &CallerLimits::default()))
     }
 
     fn table(&self) -> anyhow::Result<Inspect> {

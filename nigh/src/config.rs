@@ -7,6 +7,7 @@ mod controller;
 mod hardware;
 mod keys;
 mod node;
+mod store;
 mod tls;
 
 use std::io;
@@ -17,6 +18,7 @@ use std::path::{Path, PathBuf};
 use nigh_proto::Role;
 use serde::de::DeserializeOwned;
 
+pub(crate) use broker::CALLS;
 pub use broker::{BrokerOptions, BrokerSettings};
 pub(crate) use computer::COMPILED;
 pub use computer::{ComputerOptions, ComputerSettings, parse_offer};
@@ -25,6 +27,7 @@ pub use controller::{ControllerOptions, ControllerSettings};
 pub use hardware::{BackendName, backend};
 pub use node::{Listen, default_name};
 pub(crate) use node::{default_controller, metrics_port};
+pub(crate) use store::embedded;
 pub use tls::TlsFiles;
 
 /// Ports by convention.

@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use nigh_broker::Listeners;
+use nigh_broker::{AsynchronousConfig, Listeners};
 use nigh_proto::channel::Door;
 use nigh_proto::{Endpoint, NodeName, Role as Kind, ServerLimits, Tls};
 use nigh_telemetry::{Telemetry, serve_while};
@@ -283,6 +283,9 @@ impl Edge {
         broker.tls = self.certify(Kind::Broker, &broker.name)?;
         broker.advertise = Some(self.broker.clone());
         broker.controller = Some(self.controller.clone());
+        let place = config::embedded(&config.data_dir, config::CALLS);
+        let asynchronous = broker.asynchronous.take().unwrap_or_else(|| AsynchronousConfig::new(place.clone()));
+        broker.asynchronous = Some(AsynchronousConfig { place, ..asynchronous });
         let listeners = Listeners { calls: calls.listener, table: Some(table.listener), http: Some(http.listener) };
         let telling =
             self.telling(broker.name.as_str(), metrics, &broker.telemetry, broker.tls.as_ref(), &broker.server);

@@ -52,6 +52,9 @@ pub(crate) async fn broker(settings: BrokerSettings, output: Output) -> anyhow::
         None => None,
     };
     let metrics = bind_metrics(settings.metrics).await?;
+    if let Some(folder) = &settings.data_dir {
+        make_folder(folder)?;
+    }
     let _certificate = certificates::keep(settings.config.tls.as_ref(), settings.tls.clone())?;
     let config = settings.into_config(calls.address.port());
     started(

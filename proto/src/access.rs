@@ -40,6 +40,12 @@ const RULES: &[Rule] = &[
     rule("/nigh.v1.Functions/Invoke", "call functions", CALLERS),
     rule("/nigh.v1.Functions/InvokeStream", "call functions", CALLERS),
     rule("/nigh.v1.Functions/Exchange", "call functions", CALLERS),
+    rule("/nigh.v1.Asynchronous/Accept", "call functions", CALLERS),
+    rule("/nigh.v1.Asynchronous/Result", "read results", CALLERS),
+    rule("/nigh.v1.Asynchronous/Queue", "see how full the queue is", LOOKERS),
+    rule("/nigh.v1.Asynchronous/DeadLetters", "see dead letters", OPERATORS),
+    rule("/nigh.v1.Asynchronous/RetryDeadLetter", "retry dead letters", OPERATORS),
+    rule("/nigh.v1.Asynchronous/DropDeadLetter", "drop dead letters", OPERATORS),
     rule("/nigh.v1.Controller/Announce", "announce itself", NODES),
     rule("/nigh.v1.Controller/Attend", "announce itself", NODES),
     rule("/nigh.v1.Controller/Withdraw", "withdraw itself", NODES),
@@ -245,11 +251,33 @@ mod tests {
         assert_eq!(allowed(Role::Controller), ["Routes", "SetRoute", "RemoveRoute", "FlushRoutes"]);
         assert_eq!(
             allowed(Role::Client),
-            ["Invoke", "InvokeStream", "Exchange", "List", "StreamUtilisation", "Status", "Routes"]
+            [
+                "Invoke",
+                "InvokeStream",
+                "Exchange",
+                "Accept",
+                "Result",
+                "Queue",
+                "List",
+                "StreamUtilisation",
+                "Status",
+                "Routes"
+            ]
         );
         assert_eq!(
             allowed(Role::Computer),
-            ["Invoke", "InvokeStream", "Exchange", "Announce", "Attend", "Withdraw", "Watch", "FetchModule"]
+            [
+                "Invoke",
+                "InvokeStream",
+                "Exchange",
+                "Accept",
+                "Result",
+                "Announce",
+                "Attend",
+                "Withdraw",
+                "Watch",
+                "FetchModule"
+            ]
         );
         assert!(!allowed(Role::Broker).contains(&"Deploy") && !allowed(Role::Broker).contains(&"SetRoute"));
         let operators: Vec<_> = allowed(Role::Operator);

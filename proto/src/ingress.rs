@@ -3,17 +3,19 @@
 pub mod http;
 
 use std::future::Future;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::asynchronous::{Acceptance, Accepted};
 use crate::call::{Call, CallLimits, timeout_of};
 use crate::connections::ServerLimits;
 use crate::exchange::{Exchange, Exchanged, WireAnswer};
 use crate::reply::Reply;
-use crate::status::PlatformError;
+use crate::status::{PlatformError, Reason};
 use crate::v1::functions_server::{Functions, FunctionsServer};
 use crate::{channel, stream, v1};
 
@@ -21,6 +23,15 @@ use crate::{channel, stream, v1};
 pub trait Handler: Send + Sync + 'static {
     /// Handles one call; `arrived` is when its message was complete.
     fn handle(&self, call: Call, arrived: Instant) -> impl Future<Output = Result<Reply, PlatformError>> + Send;
+
+    /// Accepts a call that is to run later; `from` is where its caller is. Once this is done, the call has an outcome some day.
+    fn accept(
+        &self,
+        acceptance: Acceptance,
+        _from: Option<IpAddr>,
+    ) -> impl Future<Output = Result<Accepted, PlatformError>> + Send {
+        std::future::ready(Err(not_offered(&acceptance.call.function)))
+    }
 
     /// Handles one call of an http function up to the head of its answer; the rest comes with the answer's parts.
     fn exchange(
@@ -31,6 +42,14 @@ pub trait Handler: Send + Sync + 'static {
         let message = format!("{} takes no HTTP requests here", exchange.call.function);
         std::future::ready(Err(PlatformError::malformed(message)))
     }
+}
+
+/// What is told of calls that run later by who takes none.
+fn not_offered(what: &dyn std::fmt::Display) -> PlatformError {
+    PlatformError::new(
+        Reason::NotAllowed,
+        format!("{what}: nothing runs later here; asynchronous calls go to a broker"),
+    )
 }
 
 /// `nigh.v1.Functions` in front of a [`Handler`].

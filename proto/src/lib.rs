@@ -5,12 +5,14 @@
 //! Wire types stop here: a role turns a message into a checked value once, at its ingress.
 
 pub mod access;
+pub mod asynchronous;
 pub mod call;
 pub mod channel;
 pub mod connections;
 pub mod deployment;
 pub mod dial;
 pub mod discovery;
+pub mod event;
 pub mod exchange;
 pub mod flow;
 pub mod identity;
@@ -38,6 +40,7 @@ pub mod v1 {
     tonic::include_proto!("nigh.v1");
 }
 
+pub use asynchronous::{Acceptance, Callback};
 pub use call::{Call, CallId, CallLimits, Headers, Priority};
 pub use channel::Remote;
 pub use connections::ServerLimits;

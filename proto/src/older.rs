@@ -2,6 +2,7 @@
 //! and back, and its door ([`EdgeIngress`]) in front of anything that handles calls. Only what a lambda's name and input
 //! say goes through as it is; a payload travels in one of two fields, which [`INPUT`] remembers.
 
+mod callback;
 mod ingress;
 mod membership;
 mod message;
@@ -18,6 +19,7 @@ pub mod rpc {
     tonic::include_proto!("uiiit.rpc");
 }
 
+pub use callback::call_back;
 pub use ingress::EdgeIngress;
 pub use membership::keep_announced;
 pub use message::{INPUT, OUTPUT, call, name_of, reply, request, response, text_bytes};

@@ -76,6 +76,8 @@ reasons! {
     // word, gRPC code, fault, a retry helps, certainly not started
     /// No function of that name is deployed.
     UnknownFunction = "unknown-function", NotFound, Caller, false, true;
+    /// No asynchronous call of that id is known, or its result was kept long enough.
+    UnknownCall = "unknown-call", NotFound, Caller, false, true;
     /// The request does not have its form.
     Malformed = "malformed", InvalidArgument, Caller, false, true;
     /// A payload, module or header block is over its limit.

@@ -103,7 +103,7 @@ impl<H: Handler> Session<H> {
         if let Err(error) = taken {
             self.forget(id);
             // A send fails only when the caller is gone, which the session notices by itself.
-            let _ = self.replies.send(Ok(failure(id, error))).await;
+            let _ = self.replies.send(Ok(failure(id, &error))).await;
         }
     }
 
@@ -165,7 +165,7 @@ impl<H: Handler> Session<H> {
             });
             match outcome {
                 Ok(reply) => send_reply(id, reply, &replies).await,
-                Err(error) => drop(replies.send(Ok(failure(id, error))).await),
+                Err(error) => drop(replies.send(Ok(failure(id, &error))).await),
             }
             let _ = done.send(id);
         });
@@ -199,15 +199,8 @@ async fn send_reply(id: u64, mut reply: Reply, replies: &mpsc::Sender<Result<v1:
     let _ = replies.send(Ok(v1::InvokeFrame { id, frame: Some(Frame::Reply(reply.into_wire())) })).await;
 }
 
-fn failure(id: u64, error: PlatformError) -> v1::InvokeFrame {
-    let retry_after_ms = error.retry_after.map_or(0, |wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1));
-    let failure = v1::CallFailure {
-        code: error.reason.code().into(),
-        reason: error.reason.word().to_owned(),
-        message: error.message,
-        retry_after_ms,
-    };
-    v1::InvokeFrame { id, frame: Some(Frame::Failure(failure)) }
+fn failure(id: u64, error: &PlatformError) -> v1::InvokeFrame {
+    v1::InvokeFrame { id, frame: Some(Frame::Failure(error.to_failure())) }
 }
 
 /// Cuts a payload into the parts of a stream, so that no frame is larger than others can pass by.

@@ -54,7 +54,7 @@ async fn accepts(place: Place, together: usize) -> (f64, Duration) {
         name: format!("bench-{}-{together}", std::process::id()),
         lease: Duration::from_secs(60),
         entries_max: 10_000_000,
-        bytes_max: 1 << 32,
+        bytes_max: 1 << 28,
     };
     let queue: Arc<dyn Queue> = store.queue(settings).await.unwrap();
     let (next, began) = (Arc::new(AtomicU64::new(0)), Instant::now());

@@ -141,7 +141,20 @@ fn of_source(what: &str, error: &(dyn std::error::Error + 'static)) -> StoreErro
     if text.contains("maximum bytes exceeded") || text.contains("maximum messages exceeded") {
         return StoreError::Full { what: what.to_owned(), limit: format!("as much as it may ({text})") };
     }
-    StoreError::Unavailable(text)
+    match code_in(&text) {
+        Some(code) if code == ErrorCode::STORAGE_RESOURCES_EXCEEDED.0 => StoreError::Refused(format!(
+            "the server has not as much storage left as {what} may take ({text}); lower the limit, or raise `max_file_store` there"
+        )),
+        Some(code) if code != ErrorCode::STREAM_NOT_FOUND.0 && !text.contains("code 503") => StoreError::Refused(text),
+        Some(_) | None => StoreError::Unavailable(text),
+    }
+}
+
+/// The code of a server's answer, in its text.
+fn code_in(text: &str) -> Option<u64> {
+    let digits = text.rsplit_once("error code ")?.1;
+    let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
+    digits[..end].parse().ok()
 }
 
 /// What a request failed with.
@@ -204,6 +217,16 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn what_the_server_answers_is_told_from_its_silence() {
+        assert_eq!(code_in("refused (code 500, error code 10047): refused (code 500, error code 10047)"), Some(10047));
+        assert_eq!(code_in("timed out"), None);
+        let of = |text: &str| of_source("the queue x", &std::io::Error::other(text.to_owned()));
+        assert!(matches!(of("no storage (code 500, error code 10047)"), StoreError::Refused(_)));
+        assert!(matches!(of("stream not found (code 404, error code 10059)"), StoreError::Unavailable(_)));
+        assert!(matches!(of("timed out"), StoreError::Unavailable(_)));
+    }
 
     proptest! {
         #[test]

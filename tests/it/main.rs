@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![expect(clippy::cast_possible_truncation, reason = "the tests' numbers are small")]
 
+mod asynchronous;
 mod corpus;
 mod doors;
 mod edge;

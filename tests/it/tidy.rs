@@ -18,7 +18,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("sdk", &[]),
     ("client", &["nigh-proto"]),
     ("load", &["nigh-client", "nigh-proto"]),
-    ("broker", &["nigh-flow", "nigh-proto", "nigh-routing", "nigh-telemetry"]),
+    ("broker", &["nigh-flow", "nigh-proto", "nigh-routing", "nigh-store", "nigh-telemetry"]),
     ("runtime", &["nigh-model", "nigh-proto", "nigh-routing", "nigh-telemetry"]),
     ("controller", &["nigh-proto", "nigh-routing", "nigh-telemetry"]),
     (
@@ -33,6 +33,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "nigh-proto",
             "nigh-routing",
             "nigh-runtime",
+            "nigh-store",
             "nigh-telemetry",
         ],
     ),

@@ -182,8 +182,19 @@ impl Processes {
         std::fs::write(&file, settings).expect("the folder is the test's own");
         let controller = Role::start("controller", "endpoint", &["--data-dir", &folder("controller")]);
         let at = controller.endpoint.to_string();
-        let broker_arguments =
-            ["--controller", &at, "--name", "broker", "--listen-table", "127.0.0.1:0", "--listen-http", "127.0.0.1:0"];
+        let broker_folder = folder("broker");
+        let broker_arguments = [
+            "--controller",
+            &at,
+            "--name",
+            "broker",
+            "--data-dir",
+            &broker_folder,
+            "--listen-table",
+            "127.0.0.1:0",
+            "--listen-http",
+            "127.0.0.1:0",
+        ];
         let broker = Role::start("broker", "calls", &broker_arguments);
         let computers = (0..computers)
             .map(|n| {

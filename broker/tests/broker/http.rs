@@ -51,6 +51,10 @@ pub(crate) async fn post(door: Endpoint, path: &str, headers: &str, body: &str) 
     raw(&door, request.as_bytes()).await
 }
 
+pub(crate) async fn get(door: Endpoint, path: &str, headers: &str) -> HttpAnswer {
+    raw(&door, format!("GET {path} HTTP/1.1\r\nhost: edge\r\nconnection: close\r\n{headers}\r\n").as_bytes()).await
+}
+
 async fn echo_at_http() -> (TestBroker, FakeComputer) {
     let computer = FakeComputer::echo().await;
     let limits = CallLimits { payload_bytes_max: 1000, ..CallLimits::default() };

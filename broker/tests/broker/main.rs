@@ -1,6 +1,7 @@
 //! A broker between real sockets: fake computers and a fake controller on one side, gRPC and plain HTTP on the other.
 #![expect(clippy::unwrap_used, reason = "helpers of tests, which fail by panicking")]
 
+mod asynchronous;
 mod calls;
 mod computer;
 mod controller;
@@ -9,6 +10,8 @@ mod drain;
 mod failures;
 mod guards;
 mod http;
+#[path = "../../../store/tests/it/nats_server.rs"]
+mod nats_server;
 mod older;
 mod table;
 

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io::Read;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use base64::Engine as _;
@@ -45,6 +46,13 @@ pub(super) struct CallOptions {
     /// Time for the whole call
     #[arg(long, value_name = "TIME", default_value = "30s")]
     timeout: Time,
+    #[command(flatten)]
+    told: Told,
+}
+
+/// How a reply is told.
+#[derive(Debug, Args)]
+pub(super) struct Told {
     /// Say on standard error where the time went and who ran it
     #[arg(long, short)]
     verbose: bool,
@@ -66,9 +74,34 @@ impl CallOptions {
 
     /// Whether more than the answer is to be told.
     pub(super) fn is_verbose(&self) -> bool {
-        self.verbose
+        self.told.verbose
     }
 
+    /// Time for the whole call.
+    pub(super) fn timeout(&self) -> Duration {
+        self.timeout.duration()
+    }
+
+    /// Tells of a reply, as it was asked for.
+    pub(super) fn tell(self, reply: Reply, output: Output) -> anyhow::Result<()> {
+        self.told.tell(reply, output)
+    }
+
+    fn payload(&self) -> anyhow::Result<Bytes> {
+        match (&self.data, &self.file, &self.stdin) {
+            (Some(text), ..) => Ok(text.clone().into()),
+            (None, Some(path), _) => {
+                let name = path.display();
+                let file = std::fs::File::open(path).with_context(|| format!("cannot read the payload {name}"))?;
+                read_payload(file, name)
+            }
+            (None, None, Some(_)) => read_payload(std::io::stdin().lock(), "standard input"),
+            (None, None, None) => Ok(Bytes::new()),
+        }
+    }
+}
+
+impl Told {
     /// Tells of a reply: the answer to where it was asked for, the rest to standard error.
     pub(super) fn tell(self, reply: Reply, output: Output) -> anyhow::Result<()> {
         if self.verbose {
@@ -87,19 +120,6 @@ impl CallOptions {
             Outcome::Estimate(_) => {}
         }
         Ok(told.map_or(Ok(()), |told| output.line(told))?)
-    }
-
-    fn payload(&self) -> anyhow::Result<Bytes> {
-        match (&self.data, &self.file, &self.stdin) {
-            (Some(text), ..) => Ok(text.clone().into()),
-            (None, Some(path), _) => {
-                let name = path.display();
-                let file = std::fs::File::open(path).with_context(|| format!("cannot read the payload {name}"))?;
-                read_payload(file, name)
-            }
-            (None, None, Some(_)) => read_payload(std::io::stdin().lock(), "standard input"),
-            (None, None, None) => Ok(Bytes::new()),
-        }
     }
 }
 

@@ -2,19 +2,24 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 
-use nigh_broker::Config;
-use nigh_proto::{Endpoint, FunctionName, NodeName, Role};
+use nigh_broker::{AsynchronousConfig, Config};
+use nigh_proto::{AllowedHost, Endpoint, FunctionName, NodeName, Role};
 use nigh_routing::Policy;
 use nigh_routing::forwarding::Optimizer;
+use nigh_store::Given;
 
 use super::keys::{CallLimitKeys, Fill as _, OrNone, ServerLimitKeys, Share, Text, keys};
 use super::node::{Listen, Visitors, check_advertise, default_controller, default_name, metrics_at, or_none};
+use super::store::{self, Wanted};
 use super::tls::{self, TlsFiles, TlsKeys};
 use super::{ConfigError, ports, read};
-use crate::units::Time;
+use crate::units::{Size, Time};
+
+/// The store of asynchronous calls in a data folder.
+pub(crate) const CALLS: &str = "calls.redb";
 
 /// Options of `nigh broker`; each wins over its key in the file.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -61,6 +66,12 @@ pub struct BrokerOptions {
     /// Another broker that calls of a function may be passed on to; may be given several times
     #[arg(long, value_name = "FUNCTION=HOST:PORT", value_parser = parse_route)]
     pub forward: Vec<(FunctionName, Endpoint)>,
+    /// Folder for asynchronous calls, made if missing; without this and --store they are refused
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Where asynchronous calls are kept: embedded (a file in --data-dir), or NATS, which several brokers can share
+    #[arg(long, value_name = "embedded|nats://HOST:PORT[,…]")]
+    pub store: Option<Given>,
     /// Join no controller; only --route and the file's routes are known
     #[arg(long)]
     pub no_controller: bool,
@@ -83,6 +94,8 @@ pub struct BrokerSettings {
     pub http: Option<SocketAddr>,
     /// Where it serves metrics and health.
     pub metrics: Option<SocketAddr>,
+    /// The folder that it needs, to be made.
+    pub data_dir: Option<PathBuf>,
     /// The files of its certificate, to be read again when they change.
     pub tls: Option<TlsFiles>,
     /// Its name; without one it is called after the port that it gets.
@@ -105,6 +118,9 @@ keys! {
             forward: BTreeMap<String, Vec<Text<Endpoint>>>,
             hedge: Text<OrNone<u32>>,
             insecure_plaintext: bool,
+            data_dir: PathBuf,
+            store: Text<Given>,
+            asynchronous: AsynchronousKeys,
             tls: TlsKeys,
             http_clients: Visitors,
         }
@@ -119,6 +135,24 @@ keys! {
             drain: Time,
             limits: CallLimitKeys,
             server: ServerLimitKeys,
+        }
+    }
+}
+
+keys! {
+    /// `[asynchronous]`: calls that are accepted now and run later.
+    AsynchronousKeys for AsynchronousConfig {
+        own {
+            callback_hosts: Vec<Text<AllowedHost>>,
+        }
+        config {
+            calls_max: NonZeroUsize,
+            entries_max: NonZeroU32,
+            bytes_max: Size,
+            payloads_bytes_max: Size,
+            keep_results: Time,
+            tries_max: NonZeroU32,
+            give_up_after: Time,
         }
     }
 }
@@ -162,6 +196,19 @@ impl BrokerSettings {
         };
         config.http_clients = keys.http_clients.take().map_or(config.http_clients, Into::into);
         config.tls = loaded;
+        let place = store::place(Wanted {
+            given: options.store.clone().or(keys.store.take().map(|store| store.0)),
+            data_dir: options.data_dir.clone().or(keys.data_dir.take()),
+            file: CALLS,
+            role: "broker",
+            tls: files.as_ref(),
+            insecure_plaintext: insecure,
+        })?;
+        let asynchronous = keys.asynchronous.take().unwrap_or_default();
+        let data_dir = place.and_then(|(place, data_dir)| {
+            config.asynchronous = Some(asynchronous.applied_to(AsynchronousConfig::new(place)));
+            data_dir
+        });
         keys.fill(&mut config);
         config.advertise = options.advertise.clone().or(config.advertise);
         config.older_controller = options.older_controller.clone().or(config.older_controller);
@@ -175,13 +222,22 @@ impl BrokerSettings {
         check_advertise("broker", calls, config.advertise.as_ref())?;
         let listens: Vec<SocketAddr> = [Some(calls), table, http, metrics].into_iter().flatten().collect();
         tls::check_exposed(Role::Broker, &listens, config.tls.as_ref(), insecure)?;
-        Ok(Self { calls, table, http, metrics, tls: files, name, config })
+        Ok(Self { calls, table, http, metrics, data_dir, tls: files, name, config })
     }
 
     /// The configuration of a broker that takes calls on this port, from which the name follows where nobody has set it.
     pub fn into_config(self, port: u16) -> Config {
         let name = self.name.unwrap_or_else(|| default_name("broker", port));
         Config { name, ..self.config }
+    }
+}
+
+impl AsynchronousKeys {
+    fn applied_to(mut self, mut config: AsynchronousConfig) -> AsynchronousConfig {
+        let hosts = self.callback_hosts.take().unwrap_or_default();
+        config.callback_hosts = hosts.into_iter().map(|host| host.0).collect();
+        self.fill(&mut config);
+        config
     }
 }
 

@@ -1,12 +1,14 @@
 //! The HTTP door that brokers and computers share: `POST /function/{name}` runs a function with the body as its payload; an
 //! http function is given every request below `/function/{name}` as it is; `GET /healthz` tells whether the role serves.
+//! `Prefer: respond-async` has a call run later ([`later`]), and `GET /result/{id}` tells what came of it.
 //! Every failure is a problem document (RFC 9457).
 //!
 //! How a request becomes a call is told in [`request`], how a reply becomes an answer in [`answer`], how requests and
 //! answers of http functions pass in [`pass`], and which failure has which status in [`problem`].
 
 mod answer;
-mod body;
+pub(crate) mod body;
+pub(crate) mod later;
 mod pass;
 mod problem;
 mod request;
@@ -16,16 +18,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use percent_encoding::percent_decode_str;
 use tokio_util::sync::CancellationToken;
 
 use self::body::AnswerBody;
+use self::later::Preferences;
 use self::problem::Problem;
 use self::request::Head;
+use super::not_offered;
 use crate::access;
-use crate::call::{Call, CallLimits, Priority};
+use crate::asynchronous::{Acceptance, Accepted, Callback, Settled};
+use crate::call::{Call, CallId, CallLimits, Priority};
 use crate::channel::{self, Door};
 use crate::deployment::Kind;
 use crate::exchange::{Exchange, Exchanged};
@@ -71,6 +76,24 @@ pub trait HttpHandler: Send + Sync + 'static {
         exchange: Exchange,
         arrived: Instant,
     ) -> impl Future<Output = Result<Exchanged, PlatformError>> + Send;
+
+    /// As [`Handler::accept`](super::Handler::accept), for a call that has its place.
+    fn accept_in(
+        &self,
+        _place: Self::Place,
+        acceptance: Acceptance,
+    ) -> impl Future<Output = Result<Accepted, PlatformError>> + Send {
+        std::future::ready(Err(not_offered(&acceptance.call.function)))
+    }
+
+    /// What came of a call that was accepted; nothing where that is not known after this time.
+    fn result(
+        &self,
+        id: &CallId,
+        _wait: Duration,
+    ) -> impl Future<Output = Result<Option<Settled>, PlatformError>> + Send {
+        std::future::ready(Err(not_offered(id)))
+    }
 
     /// Whether calls have a chance.
     ///
@@ -122,6 +145,12 @@ impl<H: HttpHandler> HttpDoor<H> {
         if path.strip_prefix("/function/").is_some_and(|name| !name.is_empty()) {
             return self.function(request, peer).await;
         }
+        if let Some(id) = path.strip_prefix("/result/") {
+            return match *request.method() {
+                Method::GET | Method::HEAD => self.result(id, request.headers(), peer).await,
+                _ => problem::wrong_method("GET, HEAD", "results are told by GET /result/{id}"),
+            };
+        }
         match path {
             "/healthz" if matches!(*request.method(), Method::GET | Method::HEAD) => self.healthz(),
             "/healthz" => problem::wrong_method("GET, HEAD", "health is told by GET /healthz"),
@@ -152,7 +181,10 @@ impl<H: HttpHandler> HttpDoor<H> {
             Ok(function) => function,
             Err(error) => return Problem::of_platform(&error.into()).respond(None),
         };
+        let is_for_later = request.method() == Method::POST && Preferences::of(request.headers()).respond_async;
         match self.handler.kind(&function) {
+            // As a plain call to `/`, whose outcome can be kept.
+            Some(Kind::Http) if path.is_none() && is_for_later => self.invoke(function, request, arrived).await,
             Some(Kind::Http) => pass::exchange(self, function, request, arrived).await,
             _ if path.is_some() => {
                 let detail = format!(
@@ -174,18 +206,35 @@ impl<H: HttpHandler> HttpDoor<H> {
             Ok(head) => head,
             Err(error) => return Problem::of_platform(&error).respond(None),
         };
-        let id = head.id.clone();
+        let (id, callback) = (head.id.clone(), head.callback.clone());
+        let (timeout, is_for_later) = (head.deadline - arrived, Preferences::of(&parts.headers).respond_async);
         let outcome = async {
             let place = self.handler.admit(head.priority)?;
             let share = self.intake.share();
             let until = head.deadline.min(arrived + self.intake.timeout());
             let payload = request::payload(&parts.headers, body, &self.limits, &share, until).await?;
-            self.handler.handle_in(place, head.into_call(payload), arrived).await
+            let call = head.into_call(payload);
+            if is_for_later {
+                let acceptance = Acceptance { call, timeout, callback: callback.map(Callback::Http) }.checked()?;
+                return self.handler.accept_in(place, acceptance).await.map(|accepted| later::accepted(&accepted.id));
+            }
+            self.handler.handle_in(place, call, arrived).await.map(answer::respond)
         };
         match outcome.await {
-            Ok(reply) => answer::respond(reply),
+            Ok(answer) => answer,
             Err(error) => Problem::of_platform(&error).respond(Some(&id)),
         }
+    }
+
+    /// What came of a call that was accepted before.
+    async fn result(&self, id: &str, headers: &HeaderMap, peer: &Peer) -> Answer {
+        let outcome = async {
+            self.check(peer)?;
+            let id: CallId = percent_decode_str(id).decode_utf8_lossy().parse()?;
+            let known = self.handler.result(&id, Preferences::of(headers).wait).await?;
+            Ok(known.map_or_else(|| later::pending(&id), |settled| later::settled(settled, &id)))
+        };
+        outcome.await.unwrap_or_else(|error: PlatformError| Problem::of_platform(&error).respond(None))
     }
 
     fn healthz(&self) -> Answer {

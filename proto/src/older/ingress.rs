@@ -1,18 +1,22 @@
 //! The older door: `uiiit.rpc.EdgeServer` in front of a [`Handler`]. Whatever goes wrong is told in the response's `retcode`,
 //! with status OK, as callers of that protocol expect.
 
+use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use tonic::{Request, Response, Status};
 
-use super::message;
 use super::rpc::edge_server_server::{EdgeServer, EdgeServerServer};
-use super::rpc::{LambdaRequest, LambdaResponse};
-use crate::call::{CallLimits, timeout_of};
+use super::rpc::{LambdaRequest, LambdaResponse, State};
+use super::{OK, message};
+use crate::asynchronous::{Acceptance, Callback};
+use crate::call::{Call, CallLimits, timeout_of};
 use crate::channel;
 use crate::ingress::Handler;
 use crate::status::PlatformError;
+use crate::tls::connection::Peer;
 
 /// `uiiit.rpc.EdgeServer` in front of a [`Handler`].
 pub struct EdgeIngress<H> {
@@ -41,19 +45,46 @@ impl<H: Handler> EdgeServer for EdgeIngress<H> {
     async fn run_lambda(&self, request: Request<LambdaRequest>) -> Result<Response<LambdaResponse>, Status> {
         let arrived = Instant::now();
         let timeout = timeout_of(request.metadata());
+        let from = request.extensions().get::<Peer>().map(|peer| peer.address.ip());
         let mut request = request.into_inner();
         let (name, hops) = (request.name.clone(), request.hops);
+        let callback = request.callback.clone();
         // A lambda neither reads nor changes them; they travel along.
         let states = std::mem::take(&mut request.states);
-        let answer = match message::call(request, &states, timeout, &self.limits, arrived) {
-            Ok(call) => self.handler.handle(call, arrived).await,
-            Err(error) => Err(error),
+        let call = match message::call(request, &states, timeout, &self.limits, arrived) {
+            Ok(call) => call,
+            Err(error) => return Ok(Response::new(refused(&name, hops, &error))),
         };
+        if !callback.is_empty() && !call.dry_run {
+            let accepted = self.accept(call, &callback, states, from).await;
+            return Ok(Response::new(accepted.unwrap_or_else(|error| refused(&name, hops, &error))));
+        }
+        let answer = self.handler.handle(call, arrived).await;
         let response = match answer {
             Ok(reply) => LambdaResponse { states, ..message::response(reply) },
             Err(error) => refused(&name, hops, &error),
         };
         Ok(Response::new(response))
+    }
+}
+
+impl<H: Handler> EdgeIngress<H> {
+    /// Accepts a call whose outcome goes to a callback, with the states that travel along.
+    async fn accept(
+        &self,
+        call: Call,
+        callback: &str,
+        states: HashMap<String, State>,
+        from: Option<IpAddr>,
+    ) -> Result<LambdaResponse, PlatformError> {
+        let hops = call.hops.saturating_add(1);
+        let callback = Callback::Older {
+            endpoint: callback.parse()?,
+            response: Box::new(LambdaResponse { states, ..LambdaResponse::default() }),
+        };
+        let timeout = call.time_left(Instant::now());
+        self.handler.accept(Acceptance { call, timeout, callback: Some(callback) }, from).await?;
+        Ok(LambdaResponse { retcode: OK.to_owned(), hops, asynchronous: true, ..LambdaResponse::default() })
     }
 }
 

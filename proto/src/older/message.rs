@@ -164,13 +164,13 @@ fn check_offered(request: &LambdaRequest, states: &HashMap<String, State>) -> Re
     if !request.chain.is_empty() && names > 0 {
         return Err(PlatformError::malformed("a call is a chain or a DAG, not both"));
     }
-    if !request.callback.is_empty() {
-        return Err(PlatformError::malformed("asynchronous calls are not offered here; call without a callback"));
-    }
     if request.chain.len() > 1 || names > 1 {
-        return Err(PlatformError::malformed(
-            "more than one function in a call without a callback; call them one after the other",
-        ));
+        let advice = if request.callback.is_empty() {
+            "more than one function in a call without a callback; call them one after the other"
+        } else {
+            "chains and DAGs with a callback are not offered here; call their functions one after the other"
+        };
+        return Err(PlatformError::malformed(advice));
     }
     if request.chain.len() + names > 0 && request.next_function_index > 0 {
         return Err(PlatformError::malformed("the index of the next function is beyond the last one"));
@@ -258,11 +258,11 @@ mod tests {
         let refused = |request: LambdaRequest| asked(request).unwrap_err().to_string();
         let two = || vec!["a".to_owned(), "b".to_owned()];
         let dag = super::super::rpc::Dag { successors: Vec::new(), names: two() };
-        assert!(refused(LambdaRequest { chain: two(), ..request_of("a") }).contains("callback"));
+        assert!(refused(LambdaRequest { chain: two(), ..request_of("a") }).contains("without a callback"));
         assert!(refused(LambdaRequest { dag: Some(dag.clone()), ..request_of("a") }).contains("callback"));
-        assert!(refused(LambdaRequest { chain: two(), dag: Some(dag), ..request_of("a") }).contains("not both"));
         let callback = "127.0.0.1:6480".to_owned();
-        assert!(refused(LambdaRequest { callback, ..request_of("a") }).contains("asynchronous"));
+        assert!(refused(LambdaRequest { chain: two(), callback, ..request_of("a") }).contains("with a callback"));
+        assert!(refused(LambdaRequest { chain: two(), dag: Some(dag), ..request_of("a") }).contains("not both"));
         let one = vec!["a".to_owned()];
         assert!(asked(LambdaRequest { chain: one.clone(), ..request_of("a") }).is_ok());
         assert!(refused(LambdaRequest { chain: one, next_function_index: 1, ..request_of("a") }).contains("index"));

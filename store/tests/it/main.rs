@@ -1,7 +1,6 @@
 //! What every store does, and what is left of it after its process was killed.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-#![expect(clippy::print_stderr, reason = "a notice that something is left out")]
 
 mod conformance;
 mod crash;

@@ -18,6 +18,7 @@ pub(crate) struct NatsServer {
 
 impl NatsServer {
     /// Starts one; nothing, with a notice, where the machine has none.
+    #[expect(clippy::print_stderr, reason = "a notice that something is left out")]
     pub(crate) fn start() -> Option<Self> {
         let folder = TempDir::new().expect("a folder for the test");
         // Another process may take the port in between; then the next one is tried.

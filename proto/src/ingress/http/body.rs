@@ -14,7 +14,7 @@ use crate::reply::Outcome;
 use crate::status::{PlatformError, Reason};
 
 /// What a caller is sent after the head.
-pub(super) struct AnswerBody {
+pub(crate) struct AnswerBody {
     content: Content,
     /// Until the last byte is handed over.
     busy: Option<BusyGuard>,

@@ -6,7 +6,8 @@
 //!   have one name.
 //! * `nigh-*` headers are for the platform: `nigh-timeout` (`5s`, `250ms`), `nigh-retry-safe` and `nigh-dry-run` (`true`,
 //!   `false`), `nigh-call-id`, `nigh-priority` (`low`, `normal`,
-//!   `high`). An unknown one is refused: a misspelt wish must not be lost silently.
+//!   `high`), `nigh-callback` (where the outcome of a call that runs later is posted to). An unknown one is refused: a
+//!   misspelt wish must not be lost silently.
 
 use std::pin::pin;
 use std::time::{Duration, Instant};
@@ -17,6 +18,7 @@ use http::{HeaderMap, HeaderValue, header};
 use http_body::Body;
 use http_body_util::BodyExt as _;
 
+use crate::asynchronous::CallbackUrl;
 use crate::call::{Call, CallId, CallLimits, Headers, Priority};
 use crate::intake::Share;
 use crate::name::FunctionName;
@@ -51,6 +53,8 @@ pub(super) struct Head {
     dry_run: bool,
     retry_safe: bool,
     pub(super) priority: Priority,
+    /// Who is told of the outcome, where the call runs later.
+    pub(super) callback: Option<CallbackUrl>,
 }
 
 impl Head {
@@ -81,6 +85,7 @@ impl Head {
             dry_run: wishes.dry_run,
             retry_safe: wishes.retry_safe.unwrap_or(false),
             priority: wishes.priority,
+            callback: wishes.callback,
         })
     }
 
@@ -109,6 +114,7 @@ pub(super) struct Wishes {
     pub(super) dry_run: bool,
     pub(super) retry_safe: Option<bool>,
     pub(super) priority: Priority,
+    callback: Option<CallbackUrl>,
     timeout: Option<Duration>,
 }
 
@@ -122,6 +128,7 @@ impl Wishes {
                 "nigh-dry-run" => wishes.dry_run = flag("nigh-dry-run", value)?,
                 "nigh-retry-safe" => wishes.retry_safe = Some(flag("nigh-retry-safe", value)?),
                 "nigh-call-id" => wishes.id = Some(text("nigh-call-id", value)?.parse()?),
+                "nigh-callback" => wishes.callback = Some(text("nigh-callback", value)?.parse()?),
                 "nigh-priority" => wishes.priority = text("nigh-priority", value)?.parse()?,
                 other => return Err(unknown_wish(other)),
             }
@@ -133,6 +140,11 @@ impl Wishes {
     pub(super) fn deadline(&self, limits: &CallLimits, arrived: Instant) -> Instant {
         arrived + self.timeout.unwrap_or(limits.timeout_default).min(limits.timeout_max)
     }
+}
+
+/// A text as one segment of a path.
+pub(super) fn path_segment(text: &str) -> impl std::fmt::Display {
+    percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC)
 }
 
 /// Takes `/function/{name}` apart from what follows, if anything does; both as they stand on the wire.
@@ -231,8 +243,8 @@ fn duration(value: &HeaderValue) -> Result<Duration, PlatformError> {
 
 fn unknown_wish(name: &str) -> PlatformError {
     PlatformError::malformed(format!(
-        "unknown header {name}; the platform takes nigh-timeout, nigh-retry-safe, nigh-dry-run, nigh-call-id and \
-         nigh-priority"
+        "unknown header {name}; the platform takes nigh-timeout, nigh-retry-safe, nigh-dry-run, nigh-call-id, \
+         nigh-priority and nigh-callback"
     ))
 }
 
