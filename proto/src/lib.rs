@@ -34,6 +34,7 @@ pub mod tls;
     clippy::pedantic,
     clippy::nursery,
     clippy::allow_attributes_without_reason,
+    clippy::large_enum_variant,
     reason = "generated code; the .proto files are the documentation"
 )]
 pub mod v1 {
