@@ -176,8 +176,11 @@ async fn what_cannot_be_in_time_or_finds_no_room_is_refused_at_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn limits_of_the_whole_computer_hold_for_all_containers() {
-    let computer = Arc::new(start(Config { queue_max: 1, payload_bytes_total_max: 6000, ..modelled(HARDWARE) }).await);
-    let calls = [begin(&computer, paced(4000)), begin(&computer, paced(10))];
+    let limits = Config { queue_max: 1, payload_bytes_total_max: 10_000, ..modelled(HARDWARE) };
+    let computer = Arc::new(start(limits).await);
+    let long = begin(&computer, paced(9000));
+    until_there_are(&computer, 1, 0).await;
+    let calls = [long, begin(&computer, paced(10))];
     until_there_are(&computer, 1, 1).await;
     let full = computer.invoke(paced(10)).await.unwrap_err();
     assert_eq!((full.reason, full.message.contains("the computer's queue is full")), (Reason::QueueFull, true));
