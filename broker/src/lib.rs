@@ -28,7 +28,7 @@ use std::time::Duration;
 use nigh_proto::membership::{self, Node};
 use nigh_proto::older;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -59,7 +59,10 @@ pub struct Listeners {
 /// [`Error`], where the broker cannot start or a door fails for good.
 pub async fn run(listeners: Listeners, config: Config, shutdown: CancellationToken) -> Result<(), Error> {
     let announcement = ingress::announcement(&listeners, &config)?;
-    let routes = Routes::new(&config);
+    let (reports, unreachable) = mpsc::channel(older::REPORTS_WAITING_MAX);
+    let reports_to = config.older_controller.clone();
+    let routes = Routes::new(&config, reports_to.is_some().then_some(reports));
+    let _reporting = reports_to.map(|controller| spawn(older::keep_reporting(controller, unreachable)));
     for (function, endpoint) in &config.routes {
         routes.set_by_hand(function, endpoint, None, true)?;
     }

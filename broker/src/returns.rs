@@ -46,7 +46,13 @@ impl Returns {
                         }
                         break;
                     }
-                    Ok(Err(_)) | Err(_) => was_away = true,
+                    Ok(Err(_)) | Err(_) if was_away => {}
+                    Ok(Err(_)) | Err(_) => {
+                        was_away = true;
+                        if let Some(routes) = routes.upgrade() {
+                            routes.is_away(&endpoint);
+                        }
+                    }
                 }
                 tokio::time::sleep(LOOK_AGAIN).await;
             }

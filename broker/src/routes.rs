@@ -10,6 +10,7 @@ use nigh_proto::{CallLimits, Endpoint, FunctionName, Kind, PlatformError, Reason
 use nigh_routing::{Cause, Demand, Member, Observation, Pick, PickError, Scope, State, Strategy, Table};
 use nigh_telemetry::PerFunction;
 use parking_lot::Mutex;
+use tokio::sync::mpsc;
 
 use crate::config::Config;
 use crate::forward::{Destination, WeakConnection};
@@ -29,6 +30,8 @@ pub(crate) type Serving = BTreeMap<FunctionName, BTreeMap<Endpoint, bool>>;
 pub(crate) struct Routes {
     this: Weak<Self>,
     returns: Returns,
+    /// Takes those that cannot be reached, for a controller of the older system.
+    reports: Option<mpsc::Sender<Endpoint>>,
     table: Mutex<Table<FunctionName, Destination>>,
     plan: Mutex<Plan>,
     meters: PerFunction<Meters>,
@@ -81,10 +84,11 @@ pub(crate) struct Census {
 
 impl Routes {
     /// An empty table.
-    pub(crate) fn new(config: &Config) -> Arc<Self> {
+    pub(crate) fn new(config: &Config, reports: Option<mpsc::Sender<Endpoint>>) -> Arc<Self> {
         Arc::new_cyclic(|this| Self {
             this: this.clone(),
             returns: Returns::default(),
+            reports,
             table: Mutex::new(Table::new(config.strategy())),
             plan: Mutex::default(),
             meters: PerFunction::default(),
@@ -152,6 +156,15 @@ impl Routes {
         self.table.lock().observe(function, pick, observation, now);
         if observation == Observation::Dead {
             self.returns.look_out_for(&pick.destination, self.this.clone());
+        }
+    }
+
+    /// Whoever was there cannot be connected to any more.
+    pub(crate) fn is_away(&self, endpoint: &Endpoint) {
+        if let Some(reports) = &self.reports
+            && reports.try_send(endpoint.clone()).is_err()
+        {
+            tracing::debug!(%endpoint, "not reported as unreachable: too many are");
         }
     }
 

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use nigh_proto::v1::controller_client::ControllerClient;
 use nigh_proto::v1::deploy_request::Part;
 use nigh_proto::{
-    AllowedHost, Broker, Computer, Deployment, Digest, DirectoryGrant, Endpoint, FunctionName, Limits, PlatformError,
-    Reason, Remote, Role, channel, v1,
+    AllowedHost, Broker, Computer, Deployment, Digest, DirectoryGrant, Endpoint, FunctionName, Limits, Placement,
+    PlatformError, Reason, Remote, Role, channel, v1,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -39,6 +39,8 @@ pub struct DeployRequest {
     pub directories: Vec<DirectoryGrant>,
     /// The hosts that it may send HTTP requests to; for http functions only.
     pub hosts: Vec<AllowedHost>,
+    /// On which computers it is to run.
+    pub placement: Placement,
 }
 
 /// What a deployment came to.
@@ -195,5 +197,6 @@ fn head(request: DeployRequest) -> v1::DeployHead {
         limits: Some(request.limits.to_wire()),
         directories: request.directories.into_iter().map(grant).collect(),
         hosts: request.hosts.iter().map(ToString::to_string).collect(),
+        placement: request.placement.to_wire(),
     }
 }

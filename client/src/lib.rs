@@ -19,6 +19,6 @@ pub use asynchronous::{CallQueue, DeadLetter, QueueCounts};
 pub use call::{Caller, CallerLimits};
 pub use computer::{ComputerStatus, FunctionStatus, LogLevel, LogLine, LogQuery, ProcessorShare, Utilisation};
 pub use inspect::Inspect;
-pub use ready::{Readiness, ReadyError};
+pub use ready::{Misplaced, Readiness, ReadyError};
 pub use routes::{Destination, DestinationState, Route, Routes, Table};
 pub use stream::CallStream;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use nigh_proto::discovery::WatchEvent;
 use nigh_proto::membership::{Knowledge, Topics, keep_watching};
-use nigh_proto::{Computer, Digest, Endpoint, FunctionName, NodeName, Remote};
+use nigh_proto::{Computer, Digest, Endpoint, FunctionName, Labels, NodeName, Placement, Remote};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -28,6 +28,37 @@ impl fmt::Display for Readiness {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "ready on {}, being prepared on {}", self.ready.len(), self.preparing.len())?;
         self.problems.iter().try_for_each(|(name, problem)| write!(f, "; {name}: {problem}"))
+    }
+}
+
+/// A function, and computers none of which may run it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Misplaced {
+    /// What the function asks for.
+    pub placement: Placement,
+    /// The computers alive.
+    pub computers: Vec<(NodeName, Labels)>,
+}
+
+impl fmt::Display for Misplaced {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { placement, computers } = self;
+        write!(f, "no computer matches {placement}")?;
+        if let several @ [_, _, ..] = placement.constraints() {
+            for constraint in several {
+                let matching = computers.iter().filter(|(_, labels)| constraint.is_met_by(labels));
+                let matching: Vec<_> = matching.map(|(name, _)| name.as_str()).collect();
+                let who = if matching.is_empty() { "nobody".to_owned() } else { matching.join(", ") };
+                write!(f, "; {constraint}: {who}")?;
+            }
+        }
+        f.write_str("; alive: ")?;
+        for (at, (name, labels)) in computers.iter().enumerate() {
+            let separator = if at > 0 { ", " } else { "" };
+            let labels = if labels.is_empty() { "no labels".to_owned() } else { labels.to_string() };
+            write!(f, "{separator}{name} ({labels})")?;
+        }
+        f.write_str(". It will run where a computer starts with these labels: nigh computer --label KEY=VALUE")
     }
 }
 
@@ -54,6 +85,9 @@ pub enum ReadyError {
         /// The time they had.
         timeout: Duration,
     },
+    /// Those alive do not have the labels that it asks for.
+    #[error("{0}")]
+    Misplaced(Misplaced),
     /// There was nobody to run it.
     #[error(
         "no computer is alive that runs what is deployed; start one: `nigh computer`, or `nigh up` for a whole edge"
@@ -82,7 +116,7 @@ pub(crate) async fn await_ready(
     let _stop_when_done = stop.clone().drop_guard();
     let topics = Topics { functions: true, computers: true, brokers: false };
     tokio::spawn(keep_watching(controller.clone(), topics, learnt, stop));
-    let mut view = View { name, version, deployed: None, computers: BTreeMap::new() };
+    let mut view = View { name, version, deployed: None, placement: Placement::default(), computers: BTreeMap::new() };
     let mut last = None;
     let settled = async {
         while let Some(knowledge) = changes.recv().await {
@@ -113,6 +147,7 @@ struct View<'a> {
     name: &'a FunctionName,
     version: Digest,
     deployed: Option<Digest>,
+    placement: Placement,
     computers: BTreeMap<NodeName, Computer>,
 }
 
@@ -130,7 +165,9 @@ impl View<'_> {
 
     fn take(&mut self, event: WatchEvent) {
         match event {
-            WatchEvent::Function(function) if function.name == *self.name => self.deployed = Some(function.version),
+            WatchEvent::Function(function) if function.name == *self.name => {
+                (self.deployed, self.placement) = (Some(function.version), function.placement);
+            }
             WatchEvent::FunctionRemoved(name) if name == *self.name => self.deployed = None,
             WatchEvent::Computer(computer) => drop(self.computers.insert(computer.name.clone(), computer)),
             WatchEvent::ComputerRemoved(name) => drop(self.computers.remove(&name)),
@@ -146,8 +183,8 @@ impl View<'_> {
     fn readiness(&self) -> Readiness {
         let mut readiness = Readiness::default();
         // One that runs only what it brings itself has nothing to prepare.
-        let takers = self.computers.iter().filter(|(_, computer)| computer.takes_deployments());
-        for (name, computer) in takers {
+        let may = |computer: &Computer| computer.takes_deployments() && self.placement.allows(&computer.labels);
+        for (name, computer) in self.computers.iter().filter(|(_, computer)| may(computer)) {
             let mut problems = computer.problems.iter();
             let problem = problems.find(|problem| problem.function == *self.name && problem.version == self.version);
             if computer.ready.iter().any(|(function, version)| function == self.name && *version == self.version) {
@@ -169,6 +206,11 @@ impl View<'_> {
             Some(_) if !readiness.preparing.is_empty() => None,
             Some(_) if !readiness.ready.is_empty() => Some(Ok(readiness)),
             Some(_) if !readiness.problems.is_empty() => Some(Err(ReadyError::Failed(readiness))),
+            Some(_) if self.computers.values().any(Computer::takes_deployments) => {
+                let takers = self.computers.values().filter(|computer| computer.takes_deployments());
+                let computers = takers.map(|one| (one.name.clone(), one.labels.clone())).collect();
+                Some(Err(ReadyError::Misplaced(Misplaced { placement: self.placement.clone(), computers })))
+            }
             Some(_) => None,
         }
     }

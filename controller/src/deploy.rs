@@ -186,7 +186,7 @@ fn judge(head: Wanted, module: &[u8], limits: &ModuleLimits) -> Result<Deploymen
     }
     let (digest, bytes) = (Digest::of(module), module.len() as u64);
     let deployment = Deployment::new(head.name, digest, bytes, found.kind, head.limits, head.directories);
-    Ok(deployment.allowing(head.hosts))
+    Ok(deployment.allowing(head.hosts).placed(head.placement))
 }
 
 /// The next part, if it comes before the upload has been silent or under way for too long.

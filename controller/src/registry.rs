@@ -113,6 +113,7 @@ impl Registry {
             hierarchy.topology.distance(address, address)?;
         }
         let mut state = self.state.lock();
+        let node = state.rightly_placed(node);
         let name = node.name().clone();
         let now = Instant::now();
         state.patience.is_there(&name, now);
@@ -353,6 +354,18 @@ impl Registry {
 }
 
 impl State {
+    /// The node without the functions that it has ready though its labels do not allow them.
+    fn rightly_placed(&self, mut node: Node) -> Node {
+        if let Node::Computer(computer) = &mut node {
+            let labels = &computer.labels;
+            computer.ready.retain(|(name, _)| match self.functions.get(name).map(|event| &**event) {
+                Some(WatchEvent::Function(function)) => function.placement.allows(labels),
+                Some(_) | None => true,
+            });
+        }
+        node
+    }
+
     fn snapshot(&self, topics: Topics) -> Vec<Arc<WatchEvent>> {
         let nodes = self.nodes.values().map(|lease| &lease.upsert);
         self.hierarchy
@@ -413,6 +426,7 @@ mod tests {
             directories: Vec::new(),
             own_functions: Vec::new(),
             older: false,
+            labels: nigh_proto::Labels::default(),
         })
     }
 
@@ -441,6 +455,24 @@ mod tests {
             () = body => {}
             never = registry.keep_expiring() => match never {},
         }
+    }
+
+    #[test]
+    fn a_computer_is_not_said_to_serve_what_its_labels_do_not_allow() {
+        let registry = registry();
+        let placement = nigh_proto::Placement::from_wire(&["zone=shop".into()]).unwrap();
+        let placed = function("placed", 1).placed(placement);
+        registry.deployed(placed.clone());
+        let serves = |zone: &str| {
+            let Node::Computer(mut computer) = computer("a", 1, 1) else { panic!("a computer") };
+            computer.ready = vec![(placed.name.clone(), placed.version), ("free".parse().unwrap(), placed.version)];
+            computer.labels = nigh_proto::Labels::new([format!("zone={zone}").parse().unwrap()]).unwrap();
+            registry.announce(Node::Computer(computer)).unwrap();
+            let snapshot = registry.snapshot(Topics { computers: true, ..Topics::default() });
+            let WatchEvent::Computer(told) = &*snapshot[0] else { panic!("a computer") };
+            told.ready.len()
+        };
+        assert_eq!((serves("office"), serves("shop")), (1, 2));
     }
 
     #[tokio::test(start_paused = true)]

@@ -7,6 +7,7 @@ use std::time::Duration;
 use prost::Message as _;
 
 use crate::name::{Digest, FunctionName};
+use crate::placement::Placement;
 use crate::status::PlatformError;
 use crate::v1;
 
@@ -273,6 +274,8 @@ pub struct Deployment {
     pub directories: Vec<DirectoryGrant>,
     /// The hosts that it may send HTTP requests to, sorted.
     pub hosts: Vec<AllowedHost>,
+    /// On which computers it runs.
+    pub placement: Placement,
 }
 
 /// What a deployer asks for, beside the module.
@@ -286,6 +289,8 @@ pub struct Wanted {
     pub directories: Vec<DirectoryGrant>,
     /// The hosts that it may send HTTP requests to.
     pub hosts: Vec<AllowedHost>,
+    /// On which computers it is to run.
+    pub placement: Placement,
 }
 
 impl Deployment {
@@ -298,8 +303,8 @@ impl Deployment {
         limits: Limits,
         directories: Vec<DirectoryGrant>,
     ) -> Self {
-        let hosts = Vec::new();
-        Self { name, version: module, module, module_bytes, kind, limits, directories, hosts }.with_version()
+        let (hosts, placement) = (Vec::new(), Placement::default());
+        Self { name, version: module, module, module_bytes, kind, limits, directories, hosts, placement }.with_version()
     }
 
     /// The same with these hosts allowed, which makes it another version.
@@ -308,6 +313,13 @@ impl Deployment {
         hosts.sort();
         hosts.dedup();
         self.hosts = hosts;
+        self.with_version()
+    }
+
+    /// The same on these computers only, which makes it another version.
+    #[must_use]
+    pub fn placed(mut self, placement: Placement) -> Self {
+        self.placement = placement;
         self.with_version()
     }
 
@@ -329,6 +341,7 @@ impl Deployment {
             name: head.name.parse()?,
             directories: grants(head.directories)?,
             hosts: hosts(&head.hosts)?,
+            placement: Placement::from_wire(&head.placement)?,
         })
     }
 
@@ -352,10 +365,11 @@ impl Deployment {
             limits,
             grants(wire.directories)?,
         )
-        .allowing(hosts(&wire.hosts)?);
+        .allowing(hosts(&wire.hosts)?)
+        .placed(Placement::from_wire(&wire.placement)?);
         if deployment.version != wire.version.parse()? {
             return Err(PlatformError::malformed(format!(
-                "the version of {} does not follow from its module, limits and grants",
+                "the version of {} does not follow from its module, limits, grants and placement",
                 deployment.name
             )));
         }
@@ -378,6 +392,7 @@ impl Deployment {
             limits: Some(self.limits.to_wire()),
             directories: self.directories.iter().map(DirectoryGrant::to_wire).collect(),
             hosts: self.hosts.iter().map(ToString::to_string).collect(),
+            placement: self.placement.to_wire(),
         }
     }
 }

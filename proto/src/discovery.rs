@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::name::{Digest, Endpoint, FunctionName, NodeName};
+use crate::placement::Labels;
 use crate::status::{PlatformError, Reason};
 use crate::{Deployment, PROTOCOL, v1};
 
@@ -25,6 +26,8 @@ pub struct Computer {
     pub own_functions: Vec<FunctionName>,
     /// It speaks the [older system's protocol](crate::older) only.
     pub older: bool,
+    /// What its operator says of it.
+    pub labels: Labels,
 }
 
 /// Why a computer cannot run a version.
@@ -134,6 +137,7 @@ impl Computer {
                 .map(|name| Ok(name.parse()?))
                 .collect::<Result<_, PlatformError>>()?,
             older: wire.older,
+            labels: Labels::from_wire(wire.labels)?,
         })
     }
 
@@ -168,6 +172,7 @@ impl Computer {
             directories: self.directories.clone(),
             own_functions: self.own_functions.iter().map(ToString::to_string).collect(),
             older: self.older,
+            labels: self.labels.to_wire(),
         }
     }
 }
@@ -278,6 +283,7 @@ mod tests {
             directories: vec!["data".into()],
             own_functions: vec!["clambda0".parse().unwrap()],
             older: true,
+            labels: Labels::new(["zone=shop".parse().unwrap()]).unwrap(),
         };
         let broker = Broker {
             name: "broker-1".parse().unwrap(),

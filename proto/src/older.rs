@@ -21,7 +21,7 @@ pub mod rpc {
 
 pub use callback::call_back;
 pub use ingress::EdgeIngress;
-pub use membership::keep_announced;
+pub use membership::{REPORTS_WAITING_MAX, keep_announced, keep_reporting};
 pub use message::{INPUT, OUTPUT, call, name_of, reply, request, response, text_bytes};
 
 /// What a response says when all went well.

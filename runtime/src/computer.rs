@@ -48,6 +48,7 @@ pub struct Computer {
     directories: Vec<OfferedDirectory>,
     files: OpenFiles,
     open_files_max: u32,
+    labels: nigh_proto::Labels,
     memory_bytes_max: u64,
     module_bytes_max: u64,
     instances_max: u32,
@@ -115,6 +116,7 @@ impl Computer {
             directories,
             files: OpenFiles::new(config.open_files_max),
             open_files_max: config.open_files_max,
+            labels: config.labels,
             memory_bytes_max: config.memory_bytes_max,
             module_bytes_max: config.module_limits.bytes_max,
             instances_max: places,
@@ -215,6 +217,11 @@ impl Computer {
             return Err("the computer has not learnt from its controller what is deployed".to_owned());
         }
         Ok(())
+    }
+
+    /// What its operator says of it.
+    pub(crate) fn labels(&self) -> &nigh_proto::Labels {
+        &self.labels
     }
 
     /// Names of the directories that it offers.

@@ -66,6 +66,8 @@ pub struct Config {
     pub compile_memory_bytes_max: u64,
     /// Directories that functions may be granted.
     pub directories: Vec<OfferedDirectory>,
+    /// What its operator says of it, by which functions choose where they run.
+    pub labels: nigh_proto::Labels,
     /// Calls that compute at once, each on a thread of its own; at least 1. Those that wait for their host are not counted.
     pub workers: usize,
     /// Instances at once, those kept for reuse included; at least `workers`.
@@ -135,6 +137,7 @@ impl Config {
             compile_timeout: Duration::from_secs(120),
             compile_memory_bytes_max: (1 << 30).min(memory_bytes / 4),
             directories: Vec::new(),
+            labels: nigh_proto::Labels::default(),
             workers: probe::cores(),
             instances_max: 256,
             memory_bytes_max: memory_bytes / 2,

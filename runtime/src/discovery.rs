@@ -108,6 +108,7 @@ fn node(computer: &Computer, endpoint: &Endpoint) -> Node {
         directories: computer.directory_names(),
         own_functions: Vec::new(),
         older: false,
+        labels: computer.labels().clone(),
     })
 }
 
@@ -157,6 +158,12 @@ impl Follower {
         match event {
             WatchEvent::Function(deployment) => {
                 let name = deployment.name.clone();
+                if !deployment.placement.allows(self.computer.labels()) {
+                    // It may have been another version's.
+                    self.wanted.remove(&name);
+                    self.computer.remove(&name);
+                    return;
+                }
                 self.computer.functions().expect(&name);
                 self.wanted.insert(name.clone(), deployment);
                 self.due.push_back(name);

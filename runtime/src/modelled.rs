@@ -37,6 +37,8 @@ pub(crate) struct Modelled {
     pace: Pace,
     meters: PerFunction<Meters>,
     http: HttpResponses,
+    /// What its operator says of it.
+    labels: nigh_proto::Labels,
 }
 
 /// One function: its container, and what is known of its calls.
@@ -92,6 +94,7 @@ impl Modelled {
             pace,
             meters,
             http: HttpResponses::default(),
+            labels: config.labels.clone(),
         });
         metrics::describe(&config.telemetry, &computer);
         Ok(computer)

@@ -85,7 +85,13 @@ impl Edge {
 
     async fn try_deploy(&self, name: &str) -> Result<(), String> {
         let name = name.parse().unwrap();
-        let request = DeployRequest { name, limits: Limits::default(), directories: Vec::new(), hosts: Vec::new() };
+        let request = DeployRequest {
+            name,
+            limits: Limits::default(),
+            directories: Vec::new(),
+            hosts: Vec::new(),
+            placement: nigh_proto::Placement::default(),
+        };
         self.admin.deploy(request, guests::echo(), |_| {}).await.map(drop).map_err(|error| error.to_string())
     }
 

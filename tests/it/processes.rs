@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use nigh_client::{Caller, CallerLimits};
-use nigh_proto::{Call, Outcome, PlatformError, Reason};
+use nigh_client::{Caller, CallerLimits, DeployRequest};
+use nigh_proto::{Call, Limits, Outcome, Placement, PlatformError, Reason};
 use nigh_tests::edge::answer;
 use nigh_tests::guests;
-use nigh_tests::processes::{Processes, nigh};
+use nigh_tests::processes::{Processes, Role, nigh};
 use tokio::task::JoinHandle;
 
 /// Calls that go on until they are stopped.
@@ -219,4 +219,48 @@ async fn a_computer_runs_within_two_gigabytes_of_address_space() {
     let grown = caller.invoke(Call::new("grows".parse().unwrap(), "", Duration::from_secs(20))).await.unwrap();
     assert!(matches!(&grown.outcome, Outcome::Error { kind, .. } if kind == "memory-limit"), "{grown:?}");
     assert_eq!(edge.answer("echo", "still here").await, "still here");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_function_runs_only_on_computers_with_the_labels_that_it_asks_for() {
+    let edge = Processes::start(1).await;
+    let data = tempfile::tempdir().unwrap();
+    let (controller, folder) = (edge.controller.endpoint.to_string(), data.path().join("shop"));
+    let own = ["--name", "shop", "--label", "zone=shop,gpu=no", "--data-dir", folder.to_str().unwrap()];
+    let arguments = [&["--controller", &controller, "--memory", "1GiB"], &own[..]].concat();
+    let _shop = Role::start("computer", "endpoint", &arguments);
+    let deploy = async |placement: &[&str]| {
+        let placement = Placement::new(placement.iter().map(|one| one.parse().unwrap())).unwrap();
+        let request = DeployRequest {
+            name: "echo".parse().unwrap(),
+            limits: Limits::default(),
+            directories: Vec::new(),
+            hosts: Vec::new(),
+            placement,
+        };
+        let deployed = edge.admin().deploy(request, guests::echo(), |_| {}).await.unwrap().deployment;
+        edge.admin().await_ready(&deployed.name, deployed.version, Duration::from_secs(30), |_| {}).await
+    };
+    edge.until("the shop's computer is announced", async || {
+        edge.admin().list().await.is_ok_and(|listing| listing.computers.len() == 2)
+    })
+    .await;
+    let everywhere = deploy(&[]).await.unwrap();
+    assert_eq!(everywhere.ready.len(), 2);
+    for (placement, expected) in [(&["zone in shop,depot", "gpu!=yes"][..], "shop"), (&["zone!=shop"], "computer-0")] {
+        let readiness = deploy(placement).await.unwrap();
+        assert_eq!(readiness.ready.iter().map(|name| name.as_str()).collect::<Vec<_>>(), [expected]);
+        edge.until("only that one is called", async || {
+            let call = || Call::new("echo".parse().unwrap(), "x", Duration::from_secs(10));
+            let by = async || edge.caller().invoke(call()).await.unwrap().computer.to_string();
+            by().await == expected && by().await == expected && by().await == expected
+        })
+        .await;
+    }
+    let error = deploy(&["zone=shop", "gpu=yes"]).await.unwrap_err().to_string();
+    for told in
+        ["no computer matches gpu=yes and zone=shop", "zone=shop: shop", "gpu=yes: nobody", "computer-0 (no labels)"]
+    {
+        assert!(error.contains(told), "{told}: {error}");
+    }
 }

@@ -71,6 +71,7 @@ async fn a_role_may_do_its_part_and_is_told_what_the_rest_needs() {
         limits: Limits::default(),
         directories: Vec::new(),
         hosts: Vec::new(),
+        placement: nigh_proto::Placement::default(),
     };
     needs_operator(admin.deploy(request(), guests::echo(), |_| {}).await.unwrap_err(), "deploy functions");
     needs_operator(admin.remove(&"echo".parse().unwrap()).await.unwrap_err(), "remove functions");
@@ -115,6 +116,7 @@ async fn a_node_announces_itself_and_nobody_else() {
             directories: Vec::new(),
             own_functions: Vec::new(),
             older: false,
+            labels: nigh_proto::Labels::default(),
         })
     };
     let broker = |name: &str| {

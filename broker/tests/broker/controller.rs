@@ -108,6 +108,7 @@ pub(crate) fn alive(name: &str, endpoint: &Endpoint, ready: &[&str]) -> WatchEve
         directories: Vec::new(),
         own_functions: Vec::new(),
         older: false,
+        labels: nigh_proto::Labels::default(),
     })
 }
 

@@ -5,11 +5,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use nigh_proto::Reason;
+use nigh_proto::older::rpc::edge_controller_server::{EdgeController, EdgeControllerServer};
+use nigh_proto::older::rpc::edge_router_client::EdgeRouterClient;
+use nigh_proto::older::rpc::edge_router_conf::Action;
 use nigh_proto::older::rpc::edge_server_client::EdgeServerClient;
 use nigh_proto::older::rpc::edge_server_server::{EdgeServer, EdgeServerServer};
-use nigh_proto::older::rpc::{LambdaRequest, LambdaResponse, State};
+use nigh_proto::older::rpc::{
+    ComputerInfo, EdgeRouterConf, LambdaRequest, LambdaResponse, RouterInfo, State, TableId, Void,
+};
+use parking_lot::Mutex;
 
-use super::computer::{FakeComputer, reply};
+use super::computer::{FakeComputer, nobody, reply};
 use super::*;
 
 /// A computer of the older system: upper-cases its input, fails for the input `bomb`, and counts.
@@ -182,10 +188,6 @@ impl nigh_proto::v1::broker_server::Broker for Nothing {
 
 #[tokio::test]
 async fn an_older_controller_or_operator_reads_and_writes_both_tables() {
-    use nigh_proto::older::rpc::edge_router_client::EdgeRouterClient;
-    use nigh_proto::older::rpc::edge_router_conf::Action;
-    use nigh_proto::older::rpc::{EdgeRouterConf, TableId, Void};
-
     let broker = TestBroker::start(config()).await;
     let mut client = EdgeRouterClient::new(channel::connect_lazy(broker.table.clone()));
     let change = |destination: &str, weight, is_final| EdgeRouterConf {
@@ -222,4 +224,70 @@ async fn an_older_controller_or_operator_reads_and_writes_both_tables() {
     let mut client = EdgeRouterClient::new(channel::connect_lazy(broker.table.clone()));
     client.configure(EdgeRouterConf { action: Action::Flush.into(), ..EdgeRouterConf::default() }).await.unwrap();
     assert!(client.get_table(TableId { value: 0 }).await.unwrap().into_inner().entries.is_empty());
+}
+
+/// A controller of the older system, which remembers what it is told.
+#[derive(Clone, Default)]
+struct OlderController(Arc<Mutex<Told>>);
+
+#[derive(Default)]
+struct Told {
+    routers: Vec<RouterInfo>,
+    removed: Vec<String>,
+}
+
+#[tonic::async_trait]
+impl EdgeController for OlderController {
+    async fn announce_computer(&self, _: tonic::Request<ComputerInfo>) -> Result<tonic::Response<Void>, tonic::Status> {
+        Err(tonic::Status::internal("a broker is no computer"))
+    }
+
+    async fn announce_router(
+        &self,
+        request: tonic::Request<RouterInfo>,
+    ) -> Result<tonic::Response<Void>, tonic::Status> {
+        self.0.lock().routers.push(request.into_inner());
+        Ok(tonic::Response::new(Void {}))
+    }
+
+    async fn remove_computer(
+        &self,
+        request: tonic::Request<ComputerInfo>,
+    ) -> Result<tonic::Response<Void>, tonic::Status> {
+        self.0.lock().removed.push(request.into_inner().edge_server_endpoint);
+        Ok(tonic::Response::new(Void {}))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_announces_itself_to_an_older_controller_and_reports_computers_that_cannot_be_reached() {
+    let told = OlderController::default();
+    let listener = listen().await;
+    let at = Endpoint::from(listener.local_addr().unwrap());
+    let service = channel::server().add_service(EdgeControllerServer::new(told.clone()));
+    tokio::spawn(channel::serve(service, listener, CancellationToken::new()));
+    let broker = TestBroker::start(Config { older_controller: Some(at), ..config() }).await;
+    eventually("it is announced", || async { !told.0.lock().routers.is_empty() }).await;
+    let router = told.0.lock().routers[0].clone();
+    assert_eq!(router.edge_server_endpoint, broker.calls.as_str());
+    // As that controller does, it writes into the table at the endpoint that it was told.
+    let table: Endpoint = router.forwarding_table_endpoint.parse().unwrap();
+    let mut client = EdgeRouterClient::new(channel::connect_lazy(table));
+    let (computer, gone) = (FakeComputer::echo().await, nobody().await);
+    for destination in [&computer.endpoint, &gone] {
+        let change = EdgeRouterConf {
+            action: Action::Change.into(),
+            lambda: "f".into(),
+            destination: destination.to_string(),
+            weight: 1.0,
+            r#final: true,
+        };
+        assert_eq!(client.configure(change).await.unwrap().into_inner().msg, "OK");
+    }
+    eventually("it is reported", || async {
+        broker.invoke(&call("x")).await.unwrap();
+        told.0.lock().removed.contains(&gone.to_string())
+    })
+    .await;
+    assert!(told.0.lock().removed.iter().all(|reported| *reported == gone.as_str()), "an answer is no reason");
 }

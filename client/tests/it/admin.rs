@@ -39,7 +39,7 @@ impl Controller for Scripted {
         if head.name == "refused" {
             return Err(PlatformError::new(Reason::OutOfBudget, "no room; `nigh rm` something").into());
         }
-        let Wanted { name, limits, directories, hosts } = Deployment::check_head(head)?;
+        let Wanted { name, limits, directories, hosts, placement } = Deployment::check_head(head)?;
         let mut module = Vec::new();
         while let Some(part) = parts.message().await? {
             let Some(Part::Module(bytes)) = part.part else { panic!("parts after the head") };
@@ -47,8 +47,9 @@ impl Controller for Scripted {
             module.extend_from_slice(&bytes);
         }
         let digest = Digest::of(&module);
-        let deployment =
-            Deployment::new(name, digest, module.len() as u64, Kind::Native, limits, directories).allowing(hosts);
+        let deployment = Deployment::new(name, digest, module.len() as u64, Kind::Native, limits, directories)
+            .allowing(hosts)
+            .placed(placement);
         self.deployed.lock().push(deployment.to_wire());
         Ok(Response::new(v1::DeployResponse { deployment: Some(deployment.to_wire()), changed: true }))
     }
@@ -108,7 +109,13 @@ async fn scripted(known: Vec<WatchEvent>) -> (Arc<Scripted>, Admin) {
 fn request(name: &str) -> DeployRequest {
     let directories = vec![DirectoryGrant { name: "data".into(), guest_path: "/data".into(), writable: true }];
     let limits = Limits { memory_bytes: 3 << 20, reuse: 7, ..Limits::default() };
-    DeployRequest { name: name.parse().unwrap(), limits, directories, hosts: vec!["api.example:81".parse().unwrap()] }
+    DeployRequest {
+        name: name.parse().unwrap(),
+        limits,
+        directories,
+        hosts: vec!["api.example:81".parse().unwrap()],
+        placement: nigh_proto::Placement::default(),
+    }
 }
 
 #[tokio::test]
@@ -179,6 +186,7 @@ fn computer(name: &str, version: Result<Option<&Deployment>, &Deployment>) -> Wa
         directories: Vec::new(),
         own_functions: Vec::new(),
         older: false,
+        labels: nigh_proto::Labels::default(),
     })
 }
 

@@ -72,6 +72,7 @@ fn checked_computer(info: rpc::ComputerInfo) -> Result<Computer, PlatformError> 
         directories: Vec::new(),
         own_functions,
         older: true,
+        labels: nigh_proto::Labels::default(),
     })
 }
 

@@ -20,6 +20,7 @@ fn computer(name: &str, ready: Vec<(FunctionName, Digest)>) -> Node {
         directories: vec!["data".into()],
         own_functions: Vec::new(),
         older: false,
+        labels: nigh_proto::Labels::default(),
     })
 }
 

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use nigh_client::{Admin, DeployRequest, Deployed, Inspect, Readiness, ReadyError};
-use nigh_proto::{AllowedHost, Deployment, DirectoryGrant, FunctionName, Reason};
+use nigh_proto::{AllowedHost, Constraint, Deployment, DirectoryGrant, FunctionName, Placement, Reason};
 use serde_json::json;
 
 use super::limits::{LimitOptions, parse_grant};
@@ -29,6 +29,7 @@ const BROKERS_INTERVAL: Duration = Duration::from_millis(10);
   nigh deploy gallery.wasm --dir pictures=/data              may read a directory that computers offer
   nigh deploy counter.wasm --reuse 1000 --idle 5m            instances serve many calls
   nigh deploy shop.wasm --allow-host api.example.com         an http function that may ask that host
+  nigh deploy till.wasm --where zone=shop --where gpu!=no    only on computers with these labels
 
 Deploying under a name that is taken replaces that version without failing a call.")]
 pub(super) struct DeployCommand {
@@ -45,6 +46,9 @@ pub(super) struct DeployCommand {
     /// several times
     #[arg(long, value_name = "HOST[:PORT]")]
     allow_host: Vec<AllowedHost>,
+    /// Run it only on computers with such a label; may be given several times, for several labels
+    #[arg(long = "where", value_name = "KEY=VALUE|KEY!=VALUE|\"KEY in VALUE,VALUE\"")]
+    placement: Vec<Constraint>,
     /// Do not wait until it can be called
     #[arg(long)]
     no_wait: bool,
@@ -66,6 +70,7 @@ impl DeployCommand {
             limits: self.limits.limits()?,
             directories: self.dir.clone(),
             hosts: self.allow_host.clone(),
+            placement: Placement::new(self.placement.clone())?,
         };
         let module = read_module(&self.file)?;
         let Deployed { deployment, changed } = upload(admin, request, module).await?;

@@ -115,7 +115,7 @@ impl fmt::Display for ForPeople<'_> {
                 units::size(function.module_bytes),
                 units::size(function.limits.memory_bytes),
                 humantime::format_duration(function.limits.timeout).to_string(),
-                format!("{}/{}", ready.len(), listing.computers.len()),
+                format!("{}/{}", ready.len(), allowed(listing, function)),
                 named(&ready),
             ]);
         }
@@ -126,6 +126,7 @@ impl fmt::Display for ForPeople<'_> {
             table.row([name, version, kind, size, memory, timeout, ready, named(&computers)]);
         }
         table.fmt(f)?;
+        placed(listing).fmt(f)?;
         for function in &listing.functions {
             for (computer, problem) in problems(listing, function) {
                 writeln!(f, "! {computer} cannot run {}: {problem}", function.name)?;
@@ -133,6 +134,24 @@ impl fmt::Display for ForPeople<'_> {
         }
         Ok(())
     }
+}
+
+/// Computers that may run a function, by their labels.
+fn allowed(listing: &Listing, function: &Deployment) -> usize {
+    listing.computers.iter().filter(|computer| function.placement.allows(&computer.labels)).count()
+}
+
+/// Functions that do not run everywhere, and where; below them the computers' labels. Nothing where every function does.
+fn placed(listing: &Listing) -> String {
+    use std::fmt::Write as _;
+    let mut text = String::new();
+    for function in listing.functions.iter().filter(|function| !function.placement.is_anywhere()) {
+        let _ = writeln!(text, "{} runs only where {}", function.name, function.placement);
+    }
+    for computer in listing.computers.iter().filter(|computer| !computer.labels.is_empty()) {
+        let _ = writeln!(text, "{} is labelled {}", computer.name, computer.labels);
+    }
+    text
 }
 
 fn named(computers: &[&str]) -> String {
@@ -155,6 +174,7 @@ fn as_json(listing: &Listing) -> Value {
             "kind": function.kind.to_string(),
             "limits": limits_as_json(&function.limits),
             "directories": function.directories.iter().map(grant).collect::<Value>(),
+            "where": function.placement.to_wire(),
             "ready": ready(listing, function),
             "problems": problems(listing, function).into_iter().map(problem).collect::<Value>(),
         })
@@ -166,6 +186,7 @@ fn as_json(listing: &Listing) -> Value {
             "workers": computer.workers,
             "directories": computer.directories,
             "own_functions": computer.own_functions.iter().map(FunctionName::as_str).collect::<Value>(),
+            "labels": computer.labels.to_wire(),
         })
     };
     let broker = |broker: &Broker| {
@@ -221,6 +242,7 @@ mod tests {
             directories: Vec::new(),
             own_functions: Vec::new(),
             older: false,
+            labels: nigh_proto::Labels::default(),
         };
         Listing { computers: (1..=5).map(computer).collect(), functions, brokers: Vec::new() }
     }
@@ -249,6 +271,23 @@ mod tests {
         let line = text.lines().nth(1).unwrap();
         assert!(line.starts_with("clambda0") && line.contains("own") && line.contains("1/5"), "{text}");
         assert_eq!(as_json(&listing)["computers"][1]["own_functions"][0], "clambda0");
+    }
+
+    #[test]
+    fn where_functions_run_is_told() {
+        let mut listing = listing();
+        let placement = nigh_proto::Placement::from_wire(&["zone=shop".into()]).unwrap();
+        listing.functions[1] = listing.functions[1].clone().placed(placement);
+        listing.computers[2].labels = nigh_proto::Labels::new(["zone=shop".parse().unwrap()]).unwrap();
+        let text = ForPeople(&listing).to_string();
+        assert!(text.contains("heavy runs only where zone=shop\n"), "{text}");
+        assert!(text.contains("computer-3 is labelled zone=shop\n"), "{text}");
+        assert!(text.lines().nth(2).unwrap().contains("0/1"), "{text}");
+        let json = as_json(&listing);
+        assert_eq!(
+            (&json["functions"][1]["where"][0], &json["computers"][2]["labels"]["zone"]),
+            (&json!("zone=shop"), &json!("shop"))
+        );
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 
-use nigh_proto::{Endpoint, NodeName, Role};
+use nigh_proto::{Endpoint, Label, Labels, NodeName, Role};
 use nigh_runtime::{Config, OfferedDirectory};
 
 use super::hardware::{BackendName, backend};
@@ -60,6 +60,9 @@ pub struct ComputerOptions {
     /// With --backend modelled: `raspberry`, `intel-server`, with their parameters, or a file [default: raspberry]
     #[arg(long, value_name = "NAME[,KEY=VALUE…]|FILE", requires = "backend")]
     pub hardware: Option<String>,
+    /// What functions may choose it by (`nigh deploy --where`); may be given several times, or separated by commas
+    #[arg(long, value_name = "KEY=VALUE", value_delimiter = ',')]
+    pub label: Vec<Label>,
     /// Listen beyond this machine without TLS: whoever is on that network can read every payload, call, deploy and remove
     #[arg(long)]
     pub insecure_plaintext: bool,
@@ -99,6 +102,7 @@ keys! {
             controller: Text<Endpoint>,
             data_dir: PathBuf,
             directories: BTreeMap<String, Offer>,
+            labels: BTreeMap<String, String>,
             insecure_plaintext: bool,
             tls: TlsKeys,
             backend: BackendName,
@@ -162,6 +166,7 @@ impl ComputerSettings {
         config.directories = directories(keys.directories.take().unwrap_or_default())?;
         config.directories.extend(options.dir.iter().cloned());
         config.http_clients = keys.http_clients.take().map_or(config.http_clients, Into::into);
+        config.labels = labels(keys.labels.take().unwrap_or_default(), &options.label)?;
         config.tls = loaded;
         let named = options.backend.or(keys.backend.take()).unwrap_or_default();
         let described = options.hardware.clone().or(keys.hardware.take().filter(|_| named == BackendName::Modelled));
@@ -191,6 +196,13 @@ impl ComputerSettings {
         config.cache = Some(data_dir.join(COMPILED));
         Ok(config)
     }
+}
+
+/// Those of the file, and those of the options, which win.
+fn labels(keys: BTreeMap<String, String>, options: &[Label]) -> Result<Labels, ConfigError> {
+    let keys = keys.into_iter().map(|(key, value)| format!("{key}={value}").parse()).collect::<Result<Vec<Label>, _>>();
+    let labels = keys.and_then(|keys| Labels::new(keys.into_iter().chain(options.iter().cloned())));
+    labels.map_err(|error| ConfigError::Contradiction(format!("[labels]: {}", error.message)))
 }
 
 fn directories(keys: BTreeMap<String, Offer>) -> Result<Vec<OfferedDirectory>, ConfigError> {

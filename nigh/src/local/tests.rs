@@ -33,6 +33,7 @@ async fn deploy_and_call(edge: &Edge) {
         limits: Limits::default(),
         directories: Vec::new(),
         hosts: Vec::new(),
+        placement: nigh_proto::Placement::default(),
     };
     let deployed = admin.deploy(request, echo(), |_| {}).await.unwrap().deployment;
     let readiness = admin.await_ready(&deployed.name, deployed.version, PATIENCE, |_| {}).await.unwrap();

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
@@ -46,6 +46,22 @@ pub async fn keep_announced(controller: Endpoint, mut node: watch::Receiver<Node
     if let Node::Computer(computer) = last {
         // Best effort: whoever cannot call it any more reports it as failed.
         let _ = client.clone().remove_computer(timed(computer_info(&computer))).await;
+    }
+}
+
+/// Computers reported that may wait until the controller has heard of those before.
+pub const REPORTS_WAITING_MAX: usize = 64;
+
+/// Tells a controller of computers that cannot be reached, as brokers do there, until nobody reports any more. It forgets them
+/// until they announce themselves again.
+pub async fn keep_reporting(controller: Endpoint, mut unreachable: mpsc::Receiver<Endpoint>) {
+    let mut client = EdgeControllerClient::new(channel::connect_lazy(&controller));
+    while let Some(endpoint) = unreachable.recv().await {
+        let gone = rpc::ComputerInfo { edge_server_endpoint: endpoint.to_string(), containers: Vec::new() };
+        match client.remove_computer(timed(gone)).await {
+            Ok(_) => tracing::info!(%controller, %endpoint, "reported as unreachable"),
+            Err(error) => tracing::debug!(%controller, %endpoint, %error, "cannot report as unreachable"),
+        }
     }
 }
 

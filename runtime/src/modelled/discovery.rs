@@ -22,6 +22,7 @@ pub(super) async fn announce(computer: Arc<Modelled>, endpoint: Endpoint, at: At
         directories: Vec::new(),
         own_functions: computer.functions.keys().cloned().collect(),
         older: false,
+        labels: computer.labels.clone(),
     });
     // Nothing of it ever changes.
     let (_sender, node) = watch::channel(node);

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use nigh_proto::discovery::WatchEvent;
+use nigh_proto::older::rpc;
+use nigh_proto::older::rpc::edge_controller_server::{EdgeController, EdgeControllerServer};
 use nigh_proto::v1::computer_client::ComputerClient;
 use nigh_proto::v1::controller_server::{Controller, ControllerServer};
 use nigh_proto::v1::functions_client::FunctionsClient;
@@ -327,4 +329,49 @@ async fn big_payloads_go_in_parts_on_a_stream() {
     }
     assert!(echoed == payload);
     computer.shutdown.cancel();
+}
+
+/// A controller of the older system, which remembers what it is told.
+#[derive(Clone, Default)]
+struct OlderController(Arc<Mutex<(Vec<rpc::ComputerInfo>, Vec<String>)>>);
+
+#[tonic::async_trait]
+impl EdgeController for OlderController {
+    async fn announce_computer(&self, request: Request<rpc::ComputerInfo>) -> Result<Response<rpc::Void>, Status> {
+        self.0.lock().0.push(request.into_inner());
+        Ok(Response::new(rpc::Void {}))
+    }
+
+    async fn announce_router(&self, _: Request<rpc::RouterInfo>) -> Result<Response<rpc::Void>, Status> {
+        Err(Status::internal("a computer is no router"))
+    }
+
+    async fn remove_computer(&self, request: Request<rpc::ComputerInfo>) -> Result<Response<rpc::Void>, Status> {
+        self.0.lock().1.push(request.into_inner().edge_server_endpoint);
+        Ok(Response::new(rpc::Void {}))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_computer_is_known_to_an_older_controller_as_long_as_it_runs() {
+    let told = OlderController::default();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let older = listener.local_addr().unwrap().into();
+    let service = channel::server().add_service(EdgeControllerServer::new(told.clone()));
+    tokio::spawn(service.serve_with_incoming(channel::incoming(listener)));
+    let (controller, at) = FakeController::start().await;
+    controller.deploy("f", &guests::echo());
+    let computer = start(Config { controller: Some(at), older_controller: Some(older), ..config() }).await;
+    let endpoint = computer.endpoint.to_string();
+    until("it is announced with its function", || {
+        let is_it = |info: &rpc::ComputerInfo| {
+            let offers = info.containers.iter().any(|container| container.lambda == "f" && container.num_workers > 0);
+            info.edge_server_endpoint == endpoint && offers
+        };
+        told.0.lock().0.iter().any(is_it)
+    })
+    .await;
+    computer.shutdown.cancel();
+    computer.ended.await.unwrap().unwrap();
+    assert_eq!(told.0.lock().1, [endpoint]);
 }

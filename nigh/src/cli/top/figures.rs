@@ -62,6 +62,7 @@ pub(super) struct FunctionFigures {
 pub(super) struct ComputerFigures {
     pub(super) name: String,
     pub(super) endpoint: String,
+    pub(super) labels: BTreeMap<String, String>,
     /// Why it does not say how it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) error: Option<String>,
@@ -193,11 +194,17 @@ impl FunctionFigures {
     }
 }
 
-type Computer = (NodeName, nigh_proto::Endpoint, Result<nigh_client::ComputerStatus, nigh_proto::PlatformError>);
+type Computer = (
+    NodeName,
+    nigh_proto::Endpoint,
+    nigh_proto::Labels,
+    Result<nigh_client::ComputerStatus, nigh_proto::PlatformError>,
+);
 
-fn computer((name, endpoint, status): &Computer, sample: &Sample, before: Option<&Sample>) -> ComputerFigures {
+fn computer((name, endpoint, labels, status): &Computer, sample: &Sample, before: Option<&Sample>) -> ComputerFigures {
     let mut told =
         ComputerFigures { name: name.to_string(), endpoint: endpoint.to_string(), ..ComputerFigures::default() };
+    told.labels = labels.to_wire().into_iter().collect();
     let status = match status {
         Ok(status) => status,
         Err(error) => return ComputerFigures { error: Some(error.message.clone()), ..told },
@@ -302,7 +309,8 @@ pub(super) mod tests {
     pub(in super::super) fn sample(taken: Instant, calls: u64) -> Sample {
         let computer = |number: u16, status| {
             let name: NodeName = format!("computer-{number}").parse().unwrap();
-            (name, format!("127.0.0.1:{number}").parse().unwrap(), status)
+            let labels = nigh_proto::Labels::new([format!("zone=z{number}").parse().unwrap()]).unwrap();
+            (name, format!("127.0.0.1:{number}").parse().unwrap(), labels, status)
         };
         let fast = vec![function("echo", calls, &[(100, 98), (200, 2)]), function("rare", 1, &[])];
         let slow = vec![function("echo", calls, &[(100, 1), (90_000, 1)])];

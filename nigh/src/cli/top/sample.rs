@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use nigh_client::{Admin, ComputerStatus, Inspect, Routes, Table};
-use nigh_proto::{Broker, Endpoint, NodeName, PlatformError, Reason};
+use nigh_proto::{Broker, Endpoint, Labels, NodeName, PlatformError, Reason};
 
 /// Time for a node to say how it is; it is shown as silent after that.
 const ANSWER_MAX: Duration = Duration::from_millis(900);
@@ -13,7 +13,7 @@ const ANSWER_MAX: Duration = Duration::from_millis(900);
 /// One look at everybody.
 pub(super) struct Sample {
     pub(super) taken: Instant,
-    pub(super) computers: Vec<(NodeName, Endpoint, Result<ComputerStatus, PlatformError>)>,
+    pub(super) computers: Vec<(NodeName, Endpoint, Labels, Result<ComputerStatus, PlatformError>)>,
     pub(super) brokers: Vec<(Broker, Result<Routes, PlatformError>)>,
 }
 
@@ -39,8 +39,8 @@ impl Sample {
         connections.0.retain(|endpoint, _| present.contains(&endpoint));
         let computers = listing.computers.iter().map(|computer| {
             let (name, endpoint) = (computer.name.clone(), computer.endpoint.clone());
-            let inspect = connections.to(admin, &endpoint);
-            async move { (name, endpoint, in_time(inspect.status()).await) }
+            let (labels, inspect) = (computer.labels.clone(), connections.to(admin, &endpoint));
+            async move { (name, endpoint, labels, in_time(inspect.status()).await) }
         });
         let computers = computers.collect::<Vec<_>>();
         let brokers = listing.brokers.iter().map(|broker| {

@@ -76,8 +76,10 @@ impl<'a> View<'a> {
             Column::numbers("QUEUE"),
             Column::numbers("INSTANCES"),
             Column::numbers("MEMORY"),
+            Column::words("LABELS"),
         ]);
         for one in shown.iter().filter(|one| one.error.is_none()) {
+            let labels: Vec<_> = one.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
             let [one_s, ten_s, thirty_s] = one.utilisation.map(|share| format!("{:.0}%", share * 100.0));
             table.row([
                 one.name.clone(),
@@ -89,6 +91,7 @@ impl<'a> View<'a> {
                 one.queued.to_string(),
                 if one.modelled { "modelled".to_owned() } else { format!("{}/{}", one.instances, one.instances_max) },
                 units::size(one.resident_bytes),
+                labels.join(","),
             ]);
         }
         table.to_string()
