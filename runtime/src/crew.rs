@@ -240,8 +240,8 @@ impl Crew {
 
     /// Counts a call that was answered: at once, or with others of its kind.
     pub(crate) fn count(&self, number: Number, record: Record) {
-        let noted = if is_seated(number) { self.seats.note(number, record) } else { Err(record) };
-        if let Err(record) = noted {
+        let left = if is_seated(number) { self.seats.note(number, record) } else { Some(record) };
+        if let Some(record) = left {
             record.count();
         }
     }

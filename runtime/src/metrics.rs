@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
 use nigh_proto::{Load, Outcome, PlatformError, Reason, Timing};
 use nigh_telemetry::{Exposition, Histogram, OTHER, Outcomes, Telemetry};
@@ -91,6 +92,21 @@ impl Counted {
     /// It ran.
     pub(crate) fn record(self, outcome: Result<&Outcome, &PlatformError>, timing: &Timing) {
         self.take().function.meters.record(outcome, timing);
+    }
+
+    /// It ran, and took so long.
+    pub(crate) fn measure(
+        self,
+        outcome: Result<&Outcome, &PlatformError>,
+        payload_bytes: u64,
+        timing: &Timing,
+        computed: Duration,
+        ended: Instant,
+    ) {
+        if let Ok(outcome) = outcome {
+            self.function().measures.lock().record(outcome, payload_bytes, timing, computed, ended);
+        }
+        self.record(outcome, timing);
     }
 
     /// It did not run, for this reason.

@@ -17,11 +17,10 @@ use crate::metrics::Counted;
 use crate::pool::Reusable;
 
 /// Runs a call and answers it. Dropped before it is over, it ends the guest; the caller is gone then.
-pub(crate) async fn call(turn: Turn, job: Job) {
+pub(crate) async fn call(mut turn: Turn, job: Job) {
     let Job { call, arrived, callee, incoming, answer } = job;
     let version = &callee.version;
     let (crew, number) = (turn.crew.clone(), turn.number);
-    let mut turn = turn;
     // However the task ends, the call is counted.
     let counted = Counted::new(callee.clone());
     let began = Instant::now();
@@ -61,11 +60,7 @@ pub(crate) async fn call(turn: Turn, job: Job) {
             let callee = counted.take();
             crew.count(number, Record { callee, payload_bytes, timing, computed, ended });
         }
-        Ok(outcome) => {
-            counted.function().measures.lock().record(outcome, payload_bytes, &timing, computed, ended);
-            counted.record(Ok(outcome), &timing);
-        }
-        Err(error) => counted.record(Err(error), &timing),
+        other => counted.measure(other.as_ref(), payload_bytes, &timing, computed, ended),
     }
     let reply = outcome.map(|outcome| Reply {
         outcome,

@@ -17,6 +17,7 @@ pub(crate) fn number() -> usize {
 
 /// A thread's own handle of something that all share: where each thread clones and drops its own, they do not meet at one
 /// count of owners.
+#[expect(clippy::redundant_allocation, reason = "the outer count of owners is the thread's own")]
 pub(crate) struct Handle<T>(Arc<Arc<T>>);
 
 impl<T> From<Arc<T>> for Handle<T> {

@@ -160,10 +160,10 @@ impl Seats {
 
     /// Notes a seated call, to be counted with others of its kind; gives it back where it is seated no more, or would hold
     /// code that is to leave memory.
-    pub(super) fn note(&self, number: Number, record: Record) -> Result<(), Record> {
+    pub(super) fn note(&self, number: Number, record: Record) -> Option<Record> {
         let mut sitting = self.of(number).lock();
         if sitting.call.as_ref().is_none_or(|call| call.number != number) || record.callee.version.is_retired() {
-            return Err(record);
+            return Some(record);
         }
         let due = sitting.ledger.note(record);
         drop(sitting);
@@ -171,7 +171,7 @@ impl Seats {
             due.drain(..).for_each(Record::count);
             self.of(number).lock().ledger.reuse(due);
         }
-        Ok(())
+        None
     }
 
     /// Counts all calls noted.
