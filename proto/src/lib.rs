@@ -33,7 +33,6 @@ pub mod tls;
 #[expect(
     missing_docs,
     clippy::pedantic,
-    clippy::large_enum_variant,
     clippy::nursery,
     clippy::allow_attributes_without_reason,
     clippy::large_enum_variant,
