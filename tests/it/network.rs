@@ -247,9 +247,10 @@ fn a_broker_cut_off_from_one_computer_calls_the_other_and_both_once_the_link_is_
         // Long enough for the next turn to be tried to be far away.
         tokio::time::sleep(Duration::from_secs(6)).await;
         network.heal();
-        let called =
-            edge.until("it is called", SOON, async || edge.call("echo").await.is_ok_and(|by| by == "one")).await;
-        println!("broker cut off from a computer: called {called:?} after healing");
+        let healed = Instant::now();
+        // By anybody: which calls it gets is the policy's business.
+        load.answers(1, Some("one")).await;
+        println!("broker cut off from a computer: called {:?} after healing", healed.elapsed());
         assert_eq!(load.end().await, []);
     });
 }

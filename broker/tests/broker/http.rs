@@ -220,6 +220,7 @@ async fn wishes_reach_the_computer() {
     let expected = serde_json::json!({
         "queue_us": 0, "init_us": 0, "run_us": 42000, "samples": 9, "similar": 2,
         "init_p10_us": 0, "init_p90_us": 0, "run_p10_us": 40000, "run_p90_us": 50000,
+        "modelled": false,
     });
     assert_eq!(estimate, expected);
     assert_eq!(dry.headers["nigh-computer"], "computer-1", "whose forecast it is");
