@@ -100,8 +100,9 @@ impl Asynchronous {
     pub(crate) async fn accept(&self, acceptance: Acceptance, from: Option<IpAddr>) -> Result<Accepted, PlatformError> {
         let (config, shelves) = self.shelves()?;
         let id = acceptance.call.id.clone();
-        if acceptance.call.flow.is_none() {
-            self.routes.check_known(&acceptance.call.function)?;
+        match &acceptance.call.flow {
+            None => self.routes.check_known(&acceptance.call.function)?,
+            Some(flow) => flow.steps().iter().try_for_each(|step| self.routes.check_known(&step.function))?,
         }
         if let Some(callback) = &acceptance.callback {
             callback::check_allowed(callback, &config.callback_hosts, from)?;

@@ -1,6 +1,7 @@
 //! Bringing a flow to its end: what runs next, and what it is given.
 
 use std::future::Future;
+use std::ops::AddAssign;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -39,7 +40,7 @@ pub struct Finished {
     pub steps: Vec<StepRan>,
     /// Reply of the step that ended last.
     pub last: Reply,
-    /// Times that calls of its steps were passed on.
+    /// Roles that passed on what runs through it, computers between steps included, along the way with most of them.
     pub hops: u32,
     /// Where the time of its steps went, along the way that took longest.
     pub timing: Timing,
@@ -120,7 +121,8 @@ struct Progress<'a> {
     steps: Vec<StepRan>,
     /// Of each step the time it took.
     timings: Vec<Timing>,
-    hops: u32,
+    /// Of each step how many roles had to do with it.
+    roles: Vec<u32>,
 }
 
 impl<'a> Progress<'a> {
@@ -135,7 +137,7 @@ impl<'a> Progress<'a> {
             wanted: (0..steps.len()).map(|step| flow.successors(step).len()).collect(),
             steps: Vec::with_capacity(steps.len()),
             timings: vec![Timing::default(); steps.len()],
-            hops: 0,
+            roles: vec![0; steps.len()],
         }
     }
 
@@ -188,7 +190,8 @@ impl<'a> Progress<'a> {
     }
 
     fn note(&mut self, step: usize, then: &[usize], reply: &Reply) {
-        self.hops += reply.hops;
+        // Those that passed it on, and the one that ran it; what follows in memory has nothing to do with more.
+        self.roles[step] = reply.hops.saturating_add(1);
         let alone = [StepRan {
             step: None,
             function: self.flow.steps()[step].function.clone(),
@@ -216,8 +219,9 @@ impl<'a> Progress<'a> {
             [..] => self.join(&ends).map_err(|error| self.failed("the end".to_owned(), error))?,
         };
         let last = last.expect("a flow has steps, and all have ended");
-        let timing = longest(self.flow, &self.timings);
-        Ok(Finished { answer, steps: self.steps, last, hops: self.hops, timing })
+        let timing = longest(self.flow, &self.timings, Timing::total);
+        let hops = longest(self.flow, &self.roles, |&roles| roles).saturating_sub(1);
+        Ok(Finished { answer, steps: self.steps, last, hops, timing })
     }
 
     fn join(&self, steps: &[usize]) -> Result<Input, PlatformError> {
@@ -245,12 +249,16 @@ impl<'a> Progress<'a> {
     }
 }
 
-/// The times along the way that took longest.
-fn longest(flow: &Flow, timings: &[Timing]) -> Timing {
-    let mut until = timings.to_vec();
+/// The sum of what the steps took along the way that took most.
+fn longest<T, O>(flow: &Flow, took: &[T], size: impl Fn(&T) -> O) -> T
+where
+    T: Copy + Default + AddAssign,
+    O: Ord,
+{
+    let mut until = took.to_vec();
     for &at in flow.order() {
-        let before = flow.steps()[at].after.iter().map(|&before| until[before]).max_by_key(Timing::total);
+        let before = flow.steps()[at].after.iter().map(|&before| until[before]).max_by_key(&size);
         until[at] += before.unwrap_or_default();
     }
-    flow.last().map(|at| until[at]).max_by_key(Timing::total).unwrap_or_default()
+    flow.last().map(|at| until[at]).max_by_key(&size).unwrap_or_default()
 }

@@ -69,7 +69,7 @@ async fn told(flow: &Flow, ahead: bool) -> (String, Vec<String>, u32) {
 #[tokio::test]
 async fn a_chain_hands_on_what_each_step_answers() {
     let chain = Flow::chain(["a", "b", "c"].map(|name| name.parse().unwrap())).unwrap();
-    assert_eq!(told(&chain, false).await, ("xabc".into(), vec!["a".into(), "b".into(), "c".into()], 6));
+    assert_eq!(told(&chain, false).await, ("xabc".into(), vec!["a".into(), "b".into(), "c".into()], 8));
     assert_eq!(told(&chain, true).await, ("xabc".into(), vec!["a".into()], 2), "one place runs all of it");
 }
 

@@ -7,7 +7,7 @@ use nigh_broker::AsynchronousConfig;
 use nigh_proto::asynchronous::{Settled, result_from_wire};
 use nigh_proto::older::rpc::callback_server_server::{CallbackServer, CallbackServerServer};
 use nigh_proto::older::rpc::edge_server_client::EdgeServerClient;
-use nigh_proto::older::rpc::{LambdaRequest, LambdaResponse, State, Void};
+use nigh_proto::older::rpc::{Dag, IndexList, LambdaRequest, LambdaResponse, State, Void};
 use nigh_proto::v1::asynchronous_client::AsynchronousClient;
 use nigh_proto::{Acceptance, CallId, CallLimits, Callback, Reason};
 use nigh_store::Place;
@@ -336,6 +336,52 @@ async fn an_older_client_is_told_at_once_that_its_call_is_accepted_and_later_wha
     assert!(!refused.asynchronous && refused.retcode.contains("not allowed"), "{}", refused.retcode);
     let unknown = run(LambdaRequest { name: "g".into(), ..request("x", &callback) }).await;
     assert!(unknown.retcode.contains("no function g"), "{}", unknown.retcode);
+}
+
+/// Acceptance cases 40, 41 and 44: what computers of the older system do among themselves, the broker does.
+#[tokio::test]
+async fn an_older_clients_chains_and_dags_come_back_once_and_whole() {
+    let folder = TempDir::new().unwrap();
+    let one = FakeComputer::echo().await;
+    let two = FakeComputer::echo().await;
+    let mut config = config_with_routes(&[&one.endpoint]);
+    config.routes.push(("g".parse().unwrap(), two.endpoint.clone()));
+    let asynchronous = AsynchronousConfig::new(Place::Embedded { file: folder.path().join("calls") });
+    let broker = TestBroker::start(Config { asynchronous: Some(asynchronous), ..config }).await;
+    let (sender, mut responses) = mpsc::unbounded_channel();
+    let listener = listen().await;
+    let callback = listener.local_addr().unwrap().to_string();
+    let service = channel::server().add_service(CallbackServerServer::new(Callbacks(sender)));
+    tokio::spawn(channel::serve(service, listener, CancellationToken::new()));
+    let client = EdgeServerClient::new(channel::connect_lazy(&broker.calls));
+    let run = async |request: LambdaRequest| client.clone().run_lambda(request).await.unwrap().into_inner();
+    let names = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let request = |id: u32| LambdaRequest {
+        name: "f".into(),
+        input: "hello".into(),
+        callback: callback.clone(),
+        uuid: format!("flow-{id}"),
+        ..LambdaRequest::default()
+    };
+    let lists = [&[1u64, 2][..], &[3], &[3]].map(|list| IndexList { functions: list.to_vec() }).to_vec();
+    for id in 0..20 {
+        let chain = LambdaRequest { chain: names(&["f", "g", "f"]), ..request(2 * id) };
+        let dag = Some(Dag { successors: lists.clone(), names: names(&["f", "g", "g", "f"]) });
+        for request in [chain, LambdaRequest { dag, ..request(2 * id + 1) }] {
+            let at_once = run(request).await;
+            assert_eq!((at_once.retcode.as_str(), at_once.asynchronous), ("OK", true));
+        }
+    }
+    let mut outputs = Vec::new();
+    for _ in 0..40 {
+        let told = tokio::time::timeout(PATIENCE, responses.recv()).await.unwrap().unwrap();
+        assert_eq!((told.retcode.as_str(), told.hops), ("OK", 6), "two for each step on the longest way");
+        outputs.push(told.output);
+    }
+    assert_eq!(outputs.iter().filter(|output| *output == "hello").count(), 20, "a chain of echoes");
+    assert_eq!(outputs.iter().filter(|output| *output == "hellohello").count(), 20, "both branches reach the join");
+    let unknown = run(LambdaRequest { chain: names(&["f", "nobody"]), ..request(99) }).await;
+    assert!(!unknown.asynchronous && unknown.retcode.contains("no function nobody"), "{}", unknown.retcode);
 }
 
 /// Asks until the store answers, as whoever calls a broker does while its store is away.

@@ -9,7 +9,8 @@ use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_enco
 use super::rpc::{LambdaRequest, LambdaResponse, State};
 use super::{OK, percent};
 use crate::call::{self, Call, CallId, CallLimits, Headers, Priority};
-use crate::name::{Endpoint, NAME_BYTES_MAX, NodeName};
+use crate::flow::{self, Flow, Step};
+use crate::name::{Endpoint, FunctionName, NAME_BYTES_MAX, NodeName};
 use crate::reply::{Load, Outcome, Reply, Timing};
 use crate::status::{PlatformError, Reason};
 
@@ -48,6 +49,7 @@ pub fn call(
     if request.hops > limits.hops_max {
         return Err(PlatformError::new(Reason::LoopDetected, "loop detected"));
     }
+    let flow = flow(&request)?;
     call::check_payload(request.input.len().max(request.datain.len()), limits)?;
     let (payload, headers) = joined(request.datain, request.input, INPUT)?;
     Ok(Call {
@@ -64,8 +66,30 @@ pub fn call(
         via: if request.forward { vec![BROKER.parse()?] } else { Vec::new() },
         deadline: now + timeout.unwrap_or(limits.timeout_default).min(limits.timeout_max),
         then: Vec::new(),
-        flow: None,
+        flow,
     })
+}
+
+/// The steps that a request of several functions asks for: those of a chain from the next on, or a whole DAG.
+fn flow(request: &LambdaRequest) -> Result<Option<Flow>, PlatformError> {
+    let next = usize::try_from(request.next_function_index).unwrap_or(usize::MAX);
+    let names = |names: &[String]| names.iter().map(|name| name.parse()).collect::<Result<Vec<FunctionName>, _>>();
+    if let Some(chain) = request.chain.get(next..).filter(|chain| chain.len() > 1) {
+        return Ok(Some(Flow::chain(names(chain)?)?));
+    }
+    let Some(dag) = request.dag.as_ref().filter(|dag| dag.names.len() > 1) else { return Ok(None) };
+    let functions = names(&dag.names)?;
+    let mut after = vec![Vec::new(); functions.len()];
+    for (step, successors) in dag.successors.iter().enumerate() {
+        for &successor in &successors.functions {
+            let place = usize::try_from(successor).ok().and_then(|at| after.get_mut(at));
+            let out_of_range =
+                || PlatformError::malformed(format!("the DAG goes on to {successor}, which is no function"));
+            place.ok_or_else(out_of_range)?.push(step);
+        }
+    }
+    let steps = flow::step_names(&functions).into_iter().zip(functions).zip(after);
+    Ok(Some(Flow::new(steps.map(|((name, function), after)| Step { name, function, after }).collect())?))
 }
 
 /// The request that passes a call on to a role of the older system; its `hops` are counted already.
@@ -164,19 +188,24 @@ fn check_offered(request: &LambdaRequest, states: &HashMap<String, State>) -> Re
     if !request.chain.is_empty() && names > 0 {
         return Err(PlatformError::malformed("a call is a chain or a DAG, not both"));
     }
-    if request.chain.len() > 1 || names > 1 {
-        let advice = if request.callback.is_empty() {
-            "more than one function in a call without a callback; call them one after the other"
-        } else {
-            "chains and DAGs with a callback are not offered here; call their functions one after the other"
-        };
+    let next = usize::try_from(request.next_function_index).unwrap_or(usize::MAX);
+    let is_several = request.chain.len() > 1 || names > 1;
+    if is_several && request.callback.is_empty() {
+        let advice = "more than one function in a call without a callback; call them one after the other";
         return Err(PlatformError::malformed(advice));
     }
-    if request.chain.len() + names > 0 && request.next_function_index > 0 {
+    if request.chain.len() + names > 0 && next >= request.chain.len().max(names) {
         return Err(PlatformError::malformed("the index of the next function is beyond the last one"));
     }
+    if names > 1 && next > 0 {
+        return Err(PlatformError::malformed("a DAG begins with its first function here, and ends at this broker"));
+    }
+    if names > 1 && request.uuid.is_empty() {
+        return Err(PlatformError::malformed("a DAG needs an id; give it a uuid"));
+    }
     let needs = |(state, by): (&String, &super::rpc::FunctionList)| {
-        by.functions.contains(&request.name) && states.get(state).is_some_and(|state| !state.location.is_empty())
+        let is_needed = if is_several { !by.functions.is_empty() } else { by.functions.contains(&request.name) };
+        is_needed && states.get(state).is_some_and(|state| !state.location.is_empty())
     };
     if request.dependencies.iter().any(needs) {
         return Err(PlatformError::malformed("states that another server holds are not fetched; send their content"));
@@ -214,6 +243,7 @@ fn share(percent: u32) -> f32 {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::rpc;
     use super::*;
 
     fn asked(request: LambdaRequest) -> Result<Call, PlatformError> {
@@ -257,16 +287,43 @@ mod tests {
     fn what_is_not_offered_is_refused_with_advice() {
         let refused = |request: LambdaRequest| asked(request).unwrap_err().to_string();
         let two = || vec!["a".to_owned(), "b".to_owned()];
-        let dag = super::super::rpc::Dag { successors: Vec::new(), names: two() };
+        let dag = rpc::Dag { successors: Vec::new(), names: two() };
         assert!(refused(LambdaRequest { chain: two(), ..request_of("a") }).contains("without a callback"));
-        assert!(refused(LambdaRequest { dag: Some(dag.clone()), ..request_of("a") }).contains("callback"));
+        assert!(refused(LambdaRequest { dag: Some(dag.clone()), ..request_of("a") }).contains("without a callback"));
         let callback = "127.0.0.1:6480".to_owned();
-        assert!(refused(LambdaRequest { chain: two(), callback, ..request_of("a") }).contains("with a callback"));
+        let nameless = LambdaRequest { dag: Some(dag.clone()), callback: callback.clone(), ..request_of("a") };
+        assert!(refused(nameless.clone()).contains("uuid"));
+        let within = LambdaRequest { uuid: "7".into(), next_function_index: 1, ..nameless };
+        assert!(refused(within).contains("begins with its first"));
+        let beyond = LambdaRequest { chain: two(), callback, next_function_index: 2, ..request_of("a") };
+        assert!(refused(beyond).contains("index"));
         assert!(refused(LambdaRequest { chain: two(), dag: Some(dag), ..request_of("a") }).contains("not both"));
         let one = vec!["a".to_owned()];
         assert!(asked(LambdaRequest { chain: one.clone(), ..request_of("a") }).is_ok());
         assert!(refused(LambdaRequest { chain: one, next_function_index: 1, ..request_of("a") }).contains("index"));
         assert!(refused(LambdaRequest { hops: 255, ..request_of("a") }).contains("loop detected"));
+    }
+
+    #[test]
+    fn chains_and_dags_with_a_callback_are_flows() {
+        let names = ["f0", "f1", "f0", "f2"].map(ToOwned::to_owned);
+        let asked_for = LambdaRequest { callback: "127.0.0.1:6480".into(), uuid: "7".into(), ..request_of("f0") };
+        let steps = |request: LambdaRequest| {
+            let flow = asked(request).unwrap().flow.unwrap();
+            let told = |step: &Step| (step.function.to_string(), step.after.clone());
+            flow.steps().iter().map(told).collect::<Vec<_>>()
+        };
+        let chain = LambdaRequest { chain: names.to_vec(), ..asked_for.clone() };
+        assert_eq!(steps(chain.clone()).len(), 4);
+        let rest = LambdaRequest { next_function_index: 2, ..chain };
+        assert_eq!(steps(rest), [("f0".to_owned(), vec![]), ("f2".to_owned(), vec![0])], "from the next one on");
+        let lists = [&[1u64, 2][..], &[3], &[3]].map(|list| rpc::IndexList { functions: list.to_vec() });
+        let dag = rpc::Dag { successors: lists.to_vec(), names: names.to_vec() };
+        let dag = LambdaRequest { dag: Some(dag), ..asked_for.clone() };
+        assert_eq!(steps(dag).pop(), Some(("f2".to_owned(), vec![1, 2])));
+        let astray = rpc::Dag { successors: vec![rpc::IndexList { functions: vec![9] }], names: names[..2].to_vec() };
+        let astray = asked(LambdaRequest { dag: Some(astray), ..asked_for });
+        assert!(astray.unwrap_err().to_string().contains("goes on to 9"));
     }
 
     #[test]
