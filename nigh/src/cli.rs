@@ -179,10 +179,7 @@ impl Cli {
             Command::Invoke(command) => {
                 in_runtime(async { command.run(&global.caller()?, &global.queue()?, output).await })
             }
-            Command::Flow(command) => in_runtime(async {
-                let caller = command.caller(|| global.caller())?;
-                command.run(caller, output).await
-            }),
+            Command::Flow(command) => in_runtime(command.run(|| Ok((global.caller()?, global.queue()?)), output)),
             Command::Ls(command) => in_runtime(async { command.run(&global.admin()?, output).await }),
             Command::Rm(command) => in_runtime(async { command.run(&global.admin()?, output).await }),
             Command::Logs(command) => in_runtime(async { command.run(&global.admin()?, output).await }),

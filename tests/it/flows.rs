@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use nigh_flow::Definition;
-use nigh_proto::{Call, Flow, Outcome, PlatformError, Reason, Reply};
+use nigh_proto::{Acceptance, Call, Flow, Outcome, PlatformError, Reason, Reply};
 use nigh_tests::edge::Edge;
 use nigh_tests::guests;
 
@@ -103,5 +103,17 @@ async fn a_computer_takes_functions_but_no_flows() {
     let asked = Call { then, ..Call::new("echo".parse().unwrap(), "x", Duration::from_secs(20)) };
     let reply = direct.invoke(asked).await.unwrap();
     assert_eq!((answer(&reply), reply.steps.len()), (&b"x"[..], 2), "it goes on as far as it can");
+    edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flow_may_be_run_later_as_a_whole() {
+    let edge = edge_with(1, &["echo", "shout"]).await;
+    let queue = nigh_client::CallQueue::new(edge.broker(), &nigh_client::CallerLimits::default());
+    let timeout = Duration::from_secs(20);
+    let call = call(&of("chain = ['echo', 'shout']"), "abc");
+    let accepted = queue.accept(&Acceptance { call, timeout, callback: None }).await.unwrap();
+    let reply = queue.result(&accepted.id, timeout).await.unwrap().expect("it ends in time").unwrap();
+    assert_eq!((answer(&reply), reply.steps.len()), (&b"ABC"[..], 2));
     edge.stop().await;
 }

@@ -3,13 +3,14 @@
 use std::fmt;
 use std::io::Read;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use base64::Engine as _;
 use bytes::Bytes;
 use clap::Args;
-use nigh_proto::{Call, FunctionName, Headers, Limits, Outcome, Priority, Reply, StepRan};
+use nigh_client::CallQueue;
+use nigh_proto::asynchronous::CallbackUrl;
+use nigh_proto::{Acceptance, Call, Callback, FunctionName, Headers, Limits, Outcome, Priority, Reply, StepRan};
 use serde_json::{Value, json};
 
 use super::failure::FunctionFailed;
@@ -46,6 +47,12 @@ pub(super) struct CallOptions {
     /// Time for the whole call
     #[arg(long, value_name = "TIME", default_value = "30s")]
     timeout: Time,
+    /// Have it run later, at least once, and print its id; `nigh result ID` tells what came of it
+    #[arg(long = "async", conflicts_with_all = ["dry_run", "verbose", "output"])]
+    is_asynchronous: bool,
+    /// With --async: where the outcome is posted to, at a host that the broker's operator allows
+    #[arg(long, value_name = "URL", requires = "is_asynchronous")]
+    callback: Option<CallbackUrl>,
     #[command(flatten)]
     told: Told,
 }
@@ -72,14 +79,21 @@ impl CallOptions {
         Ok(call)
     }
 
+    /// Whether the call is to be run later.
+    pub(super) fn is_asynchronous(&self) -> bool {
+        self.is_asynchronous
+    }
+
+    /// Has a call accepted to be run later, and tells its id.
+    pub(super) async fn accept(self, call: Call, queue: &CallQueue, output: Output) -> anyhow::Result<()> {
+        let (timeout, callback) = (self.timeout.duration(), self.callback.map(Callback::Http));
+        let accepted = queue.accept(&Acceptance { call, timeout, callback }).await?;
+        Ok(output.result(&json!({ "call": accepted.id.as_str() }), |_| &accepted.id)?)
+    }
+
     /// Whether more than the answer is to be told.
     pub(super) fn is_verbose(&self) -> bool {
         self.told.verbose
-    }
-
-    /// Time for the whole call.
-    pub(super) fn timeout(&self) -> Duration {
-        self.timeout.duration()
     }
 
     /// Tells of a reply, as it was asked for.

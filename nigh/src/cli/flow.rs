@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand, ValueEnum};
-use nigh_client::Caller;
+use nigh_client::{CallQueue, Caller};
 use nigh_flow::{Definition, DefinitionError, Failure, Finished, Input, Segment, draw};
 use nigh_proto::{Call, Limits, Outcome, Reply};
 use serde_json::{Value, json};
@@ -46,7 +46,7 @@ pub(super) struct FlowCommand {
 #[derive(Debug, Subcommand)]
 enum FlowSubcommand {
     /// Run a flow; its answer goes to standard output byte for byte
-    Run(RunCommand),
+    Run(Box<RunCommand>),
     /// Say whether files are flows, and what is wrong with them
     #[command(after_help = "Example:\n  nigh flow check faces.toml chain.json")]
     Check {
@@ -69,6 +69,7 @@ enum FlowSubcommand {
 #[command(after_help = "Examples:
   nigh flow run faces.toml --file photo.jpg -v           and which step ran where, on standard error
   nigh flow run faces.toml --file photo.jpg --dry-run    how long it would take; nothing runs
+  nigh flow run faces.toml --file photo.jpg --async      later, at least once; prints the id for `nigh result`
   nigh flow run faces.toml --file photo.jpg --driven-by client
 
 The broker runs the steps: steps that follow each other stay on one computer where it serves them, branches run side by side.
@@ -77,7 +78,7 @@ struct RunCommand {
     /// The flow's file
     flow: PathBuf,
     /// Who calls the functions
-    #[arg(long, value_enum, default_value_t, value_name = "WHO")]
+    #[arg(long, value_enum, default_value_t, value_name = "WHO", conflicts_with = "is_asynchronous")]
     driven_by: Driver,
     #[command(flatten)]
     options: CallOptions,
@@ -94,17 +95,19 @@ enum Driver {
 }
 
 impl FlowCommand {
-    /// Whether it needs a broker.
-    pub(super) fn caller(&self, caller: impl FnOnce() -> anyhow::Result<Caller>) -> anyhow::Result<Option<Caller>> {
-        matches!(self.command, FlowSubcommand::Run(_)).then(caller).transpose()
-    }
-
-    pub(super) async fn run(self, caller: Option<Caller>, output: Output) -> anyhow::Result<()> {
-        match (self.command, caller) {
-            (FlowSubcommand::Run(command), Some(caller)) => command.run(&caller, output).await,
-            (FlowSubcommand::Run(_), None) => anyhow::bail!("a flow is run by a broker"),
-            (FlowSubcommand::Check { files }, _) => check(&files, output),
-            (FlowSubcommand::Show { file, svg }, _) => show(&file, svg, output),
+    /// `broker` is asked for only where a flow is to be run.
+    pub(super) async fn run(
+        self,
+        broker: impl FnOnce() -> anyhow::Result<(Caller, CallQueue)>,
+        output: Output,
+    ) -> anyhow::Result<()> {
+        match self.command {
+            FlowSubcommand::Run(command) => {
+                let (caller, queue) = broker()?;
+                command.run(&caller, &queue, output).await
+            }
+            FlowSubcommand::Check { files } => check(&files, output),
+            FlowSubcommand::Show { file, svg } => show(&file, svg, output),
         }
     }
 }
@@ -156,9 +159,13 @@ fn as_json(definition: &Definition) -> Value {
 }
 
 impl RunCommand {
-    async fn run(self, caller: &Caller, output: Output) -> anyhow::Result<()> {
+    async fn run(self, caller: &Caller, queue: &CallQueue, output: Output) -> anyhow::Result<()> {
         let definition = read(&self.flow)?;
         let mut call = self.options.call(definition.name.clone())?;
+        if self.options.is_asynchronous() {
+            call.flow = Some(definition.flow);
+            return self.options.accept(call, queue, output).await;
+        }
         let reply = match self.driven_by {
             Driver::Client if !call.dry_run => drive(caller, call, &definition).await?,
             Driver::Broker | Driver::Client => {

@@ -2,9 +2,7 @@
 
 use clap::Args;
 use nigh_client::{CallQueue, Caller};
-use nigh_proto::asynchronous::CallbackUrl;
-use nigh_proto::{Acceptance, Callback, FunctionName};
-use serde_json::json;
+use nigh_proto::FunctionName;
 
 use super::call::CallOptions;
 use crate::output::Output;
@@ -22,12 +20,6 @@ The function's own error goes to standard error as `kind: message`, with exit st
 pub(super) struct InvokeCommand {
     /// The function
     name: FunctionName,
-    /// Have it run later, at least once, and print its id; `nigh result ID` tells what came of it
-    #[arg(long = "async", conflicts_with_all = ["dry_run", "verbose", "output"])]
-    is_asynchronous: bool,
-    /// With --async: where the outcome is posted to, at a host that the broker's operator allows
-    #[arg(long, value_name = "URL", requires = "is_asynchronous")]
-    callback: Option<CallbackUrl>,
     #[command(flatten)]
     options: CallOptions,
 }
@@ -35,10 +27,8 @@ pub(super) struct InvokeCommand {
 impl InvokeCommand {
     pub(super) async fn run(self, caller: &Caller, queue: &CallQueue, output: Output) -> anyhow::Result<()> {
         let call = self.options.call(self.name)?;
-        if self.is_asynchronous {
-            let (timeout, callback) = (self.options.timeout(), self.callback.map(Callback::Http));
-            let accepted = queue.accept(&Acceptance { call, timeout, callback }).await?;
-            return Ok(output.result(&json!({ "call": accepted.id.as_str() }), |_| &accepted.id)?);
+        if self.options.is_asynchronous() {
+            return self.options.accept(call, queue, output).await;
         }
         let reply = caller.invoke(call).await?;
         self.options.tell(reply, output)
