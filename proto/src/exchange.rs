@@ -3,6 +3,8 @@
 //! On the wire each such call has a stream of its own (`nigh.v1.Functions/Exchange`), so HTTP/2 bounds what is under way
 //! in either direction, and dropping either side's end resets the stream and ends the call.
 
+mod arriving;
+
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
@@ -13,6 +15,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use tonic::{Request, Status, Streaming};
 
+use self::arriving::{ArrivingAnswer, ArrivingBody};
 use crate::call::{Call, CallLimits, HEADERS_BYTES_MAX, HEADERS_MAX};
 use crate::name::{Digest, NodeName};
 use crate::reply::Reply;
@@ -222,57 +225,19 @@ impl Exchange {
             ..Default::default()
         };
         let call = Call::from_wire(request, timeout, limits, arrived)?;
-        let body: Body = match (first.end, first.body.is_empty()) {
-            (true, true) => empty_body(),
-            (true, false) => whole_body(first.body),
-            (false, _) => Box::pin(ArrivingBody { first: first.body, messages: Some(messages) }),
-        };
+        if !first.end {
+            let body = Box::pin(ArrivingBody { first: first.body, messages: Some(messages), is_whole: false });
+            return Ok(Self { call, head, body });
+        }
+        // The stream's end follows at once.
+        let _ = tokio::time::timeout(within, messages.message()).await;
+        let body = if first.body.is_empty() { empty_body() } else { whole_body(first.body) };
         Ok(Self { call, head, body })
     }
 }
 
 fn no_head() -> PlatformError {
     PlatformError::new(Reason::Late, "the exchange's head did not arrive before its deadline")
-}
-
-/// A request's body, of which more messages are to come.
-struct ArrivingBody {
-    first: Bytes,
-    /// Nothing once the body has ended.
-    messages: Option<Streaming<v1::ExchangeRequest>>,
-}
-
-impl Stream for ArrivingBody {
-    type Item = Result<Bytes, PlatformError>;
-
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if !self.first.is_empty() {
-            return Poll::Ready(Some(Ok(std::mem::take(&mut self.first))));
-        }
-        loop {
-            let Some(messages) = &mut self.messages else { return Poll::Ready(None) };
-            let message = match ready!(messages.poll_next_unpin(context)) {
-                Some(Ok(message)) => message,
-                Some(Err(status)) => return self.broke_off(status.into()),
-                None => {
-                    return self.broke_off(PlatformError::new(Reason::Disconnected, "the request's body broke off"));
-                }
-            };
-            if message.end {
-                self.messages = None;
-            }
-            if !message.body.is_empty() {
-                return Poll::Ready(Some(Ok(message.body)));
-            }
-        }
-    }
-}
-
-impl ArrivingBody {
-    fn broke_off(&mut self, error: PlatformError) -> Poll<Option<Result<Bytes, PlatformError>>> {
-        self.messages = None;
-        Poll::Ready(Some(Err(error)))
-    }
 }
 
 /// A request's messages. What is there at once travels in one message.
@@ -407,29 +372,19 @@ impl Exchanged {
     /// [`PlatformError`] of the peer or the connection, as the status that `judge` turns into one; [`Reason::Protocol`].
     pub async fn from_wire(
         mut messages: Streaming<v1::ExchangeResponse>,
-        judge: impl Fn(Status) -> PlatformError + Send + 'static,
+        judge: impl Fn(Status) -> PlatformError + Send + Unpin + 'static,
     ) -> Result<Self, PlatformError> {
         let first = messages.message().await.map_err(&judge)?.ok_or_else(broken_off)?;
         let Some(head) = first.head else {
             let end = first.end.ok_or_else(|| foreign("neither a head nor an end"))?;
+            // The stream's end follows at once; what it says changes nothing.
+            let _ = messages.message().await;
             return Ok(Self::Failed(Reply::from_wire(end)?));
         };
         let head = ResponseHead::from_wire(head)?;
-        let own = pieces(first.body, first.end);
-        let rest = messages.flat_map(move |message| {
-            stream::iter(match message {
-                Ok(message) => pieces(message.body, message.end),
-                Err(status) => [Some(Err(judge(status))), None],
-            })
-        });
-        let rest = stream::iter(own).chain(rest).filter_map(std::future::ready);
-        Ok(Self::Answer(head, Box::pin(rest)))
+        let (body, end) = (first.body, first.end);
+        Ok(Self::Answer(head, Box::pin(ArrivingAnswer { body, end, messages: Some(messages), judge })))
     }
-}
-
-fn pieces(body: Bytes, end: Option<v1::InvokeResponse>) -> [Option<Result<Part, PlatformError>>; 2] {
-    let body = (!body.is_empty()).then_some(Ok(Part::Body(body)));
-    [body, end.map(|end| Reply::from_wire(end).map(|reply| Part::End(Box::new(reply))))]
 }
 
 /// An answer's stream ended before its end was told.

@@ -1,6 +1,7 @@
 //! Http functions through a whole edge: components from three languages' own toolchains, their bodies on the way in both
 //! directions, their own requests, and what happens to those that misbehave.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -143,6 +144,31 @@ async fn bodies_travel_both_ways_before_they_are_whole() {
     edge.stop().await;
 }
 
+/// Streams that either end leaves before the other has ended them are resets, and a connection bears only so many.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_calls_at_once_wear_out_no_connection() {
+    let edge = Arc::new(edge_with(Limits { concurrency: 64, ..Limits::default() }, &[]).await);
+    let callers = (0..64).map(|_| {
+        let edge = edge.clone();
+        tokio::spawn(async move {
+            let connection = TcpStream::connect(edge.http().as_str()).await.unwrap();
+            let (mut sender, driver) = http1::handshake(TokioIo::new(connection)).await.unwrap();
+            tokio::spawn(driver);
+            for _ in 0..100 {
+                let request =
+                    Request::get("/function/web/hello").header("host", "edge").body(Full::<Bytes>::default()).unwrap();
+                let response = sender.send_request(request).await.unwrap();
+                let (status, body) = text(response).await;
+                assert_eq!(status, 200, "{body}");
+            }
+        })
+    });
+    for caller in callers.collect::<Vec<_>>() {
+        caller.await.unwrap();
+    }
+    Arc::into_inner(edge).unwrap().stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn plain_calls_reach_an_http_function_too() {
     let edge = edge().await;
@@ -223,7 +249,7 @@ async fn what_a_function_prints_becomes_log_lines() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_function_that_fails_before_it_answers_is_told_of_by_kind() {
-    let limits = Limits { timeout: Duration::from_millis(300), memory_bytes: 32 << 20, ..Limits::default() };
+    let limits = Limits { timeout: Duration::from_secs(2), memory_bytes: 32 << 20, ..Limits::default() };
     let edge = edge_with(limits, &[]).await;
     for (path, kind) in [
         ("trap", "trap"),
