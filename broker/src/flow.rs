@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use futures_util::future::try_join_all;
-use nigh_flow::{Failure, Finished, Input, Segment};
+use nigh_flow::{Failure, Input, Segment};
 use nigh_proto::{Call, Flow, Outcome, PlatformError, Reason, Reply};
 
 use crate::call::Broker;
@@ -22,7 +22,7 @@ impl Broker {
         };
         let ended = nigh_flow::run(flow, input, self.limits().payload_bytes_max, step).await;
         let mut reply = match ended {
-            Ok(finished) => whole(finished),
+            Ok(finished) => finished.into_reply(),
             Err(Failure::Function { way, kind, message, reply }) => {
                 Reply { outcome: Outcome::Error { kind, message: format!("{way}: {message}") }, ..*reply }
             }
@@ -65,11 +65,6 @@ fn of_step(call: &Call, flow: &Flow, segment: Segment) -> Call {
         flow: None,
         ..call.clone()
     }
-}
-
-fn whole(finished: Finished) -> Reply {
-    let Finished { answer: Input { payload, headers }, steps, last, hops, timing } = finished;
-    Reply { outcome: Outcome::Answer { payload, headers }, hops, timing, steps, ..last }
 }
 
 /// What a failed step means for the flow: where steps have run before, the whole must not look as if nothing had.

@@ -46,6 +46,15 @@ pub struct Finished {
     pub timing: Timing,
 }
 
+impl Finished {
+    /// The one reply for all its steps.
+    #[must_use]
+    pub fn into_reply(self) -> Reply {
+        let Self { answer: Input { payload, headers }, steps, last, hops, timing } = self;
+        Reply { outcome: Outcome::Answer { payload, headers }, hops, timing, steps, ..last }
+    }
+}
+
 /// A flow that failed, once: its other steps are given up.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Failure {

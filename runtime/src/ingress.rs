@@ -10,7 +10,7 @@ use futures_util::{Stream, StreamExt as _, stream};
 use http::StatusCode;
 use nigh_proto::channel::{self, Door};
 use nigh_proto::ingress::http::HttpHandler;
-use nigh_proto::ingress::{Handler as _, Ingress};
+use nigh_proto::ingress::{Handler, Ingress};
 use nigh_proto::older::EdgeIngress;
 use nigh_proto::older::rpc;
 use nigh_proto::older::rpc::edge_computer_server::{EdgeComputer, EdgeComputerServer};
@@ -33,24 +33,38 @@ use crate::probe;
 /// Time between two samples of the utilisation.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Serves the doors until `shutdown`, and then until all calls under way have been answered.
+/// Serves the computer's doors until `shutdown`, and then until all calls under way have been answered.
 pub(crate) async fn serve(
     computer: Arc<Computer>,
     doors: Doors,
     limits: CallLimits,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
+    let inside = Inside { computer: computer.clone(), shutdown: shutdown.clone() };
+    serve_with(computer, inside, doors, limits, shutdown).await
+}
+
+/// The same for whatever answers as a computer does; `inside` is the look into it.
+pub(crate) async fn serve_with<C, I>(
+    computer: Arc<C>,
+    inside: I,
+    doors: Doors,
+    limits: CallLimits,
+    shutdown: CancellationToken,
+) -> Result<(), Error>
+where
+    C: Handler + HttpHandler,
+    I: ComputerService + EdgeComputer + Clone,
+{
     let Doors { calls: door, http, http_clients } = doors;
     let over_http = async {
         let Some(door) = http else { return };
         nigh_proto::ingress::http::serve(door, http_clients, computer.clone(), limits.clone(), shutdown.clone()).await;
     };
-    let inside = Inside { computer: computer.clone(), shutdown: shutdown.clone() };
-    let calls = Ingress::service_within(computer.clone(), limits.clone(), door.limits());
     let services = channel::server_within(door.limits())
-        .add_service(calls)
+        .add_service(Ingress::service_within(computer.clone(), limits.clone(), door.limits()))
         .add_service(EdgeIngress::service(computer.clone(), limits.clone()))
-        .add_service(EdgeComputerServer::new(OlderInside { computer: computer.clone(), shutdown: shutdown.clone() }))
+        .add_service(EdgeComputerServer::new(inside.clone()))
         .add_service(ComputerServer::new(inside));
     let (served, ()) = tokio::join!(channel::serve(services, door, shutdown.clone()), over_http);
     served.map_err(|error| Error::Server(error.to_string()))
@@ -100,7 +114,8 @@ impl HttpHandler for Computer {
     }
 }
 
-/// A look inside the computer.
+/// A look inside the computer; for clients of the older system, at its utilisation alone.
+#[derive(Clone)]
 struct Inside {
     computer: Arc<Computer>,
     shutdown: CancellationToken,
@@ -138,14 +153,8 @@ impl ComputerService for Inside {
     }
 }
 
-/// The same for clients of the older system: its utilisation alone.
-struct OlderInside {
-    computer: Arc<Computer>,
-    shutdown: CancellationToken,
-}
-
 #[tonic::async_trait]
-impl EdgeComputer for OlderInside {
+impl EdgeComputer for Inside {
     type StreamUtilStream = Outgoing<rpc::Utilization>;
 
     async fn stream_util(&self, _: Request<rpc::Void>) -> Result<Response<Self::StreamUtilStream>, Status> {

@@ -13,10 +13,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nigh_model::{ContainerId, Hardware, Model, Output, Requirement};
-use nigh_proto::{CallLimits, Endpoint, FunctionName, Load, NodeName, Remote};
+use nigh_proto::{CallLimits, Endpoint, FunctionName, Load, NodeName};
 use nigh_telemetry::{HttpResponses, PerFunction};
 use parking_lot::Mutex;
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
@@ -172,17 +171,8 @@ impl Computing for Modelled {
         ingress::serve(self, doors, limits, shutdown).await
     }
 
-    fn relate(
-        self: &Arc<Self>,
-        relations: &mut JoinSet<()>,
-        endpoint: &Endpoint,
-        controllers: (Option<Remote>, Option<Endpoint>),
-        shutdown: &CancellationToken,
-    ) {
-        let at = controllers.0.map(At::Current).into_iter().chain(controllers.1.map(At::Older));
-        for at in at {
-            relations.spawn(discovery::announce(self.clone(), endpoint.clone(), at, shutdown.clone()));
-        }
+    async fn announce(self: Arc<Self>, endpoint: Endpoint, at: At, shutdown: CancellationToken) {
+        discovery::announce(self, endpoint, at, shutdown).await;
     }
 }
 

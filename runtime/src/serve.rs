@@ -64,14 +64,22 @@ pub(crate) trait Computing: Send + Sync + 'static {
         shutdown: CancellationToken,
     ) -> impl Future<Output = Result<(), Error>> + Send;
 
-    /// Follows its controllers, the current and the older one, and announces itself there.
-    fn relate(
-        self: &Arc<Self>,
-        relations: &mut JoinSet<()>,
-        endpoint: &Endpoint,
-        controllers: (Option<Remote>, Option<Endpoint>),
-        shutdown: &CancellationToken,
-    );
+    /// What it is told to run, until `shutdown`; what brings its functions itself is told nothing.
+    fn follow(
+        self: Arc<Self>,
+        _controller: Remote,
+        _shutdown: CancellationToken,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        std::future::ready(())
+    }
+
+    /// Announces itself until `shutdown`, then withdraws.
+    fn announce(
+        self: Arc<Self>,
+        endpoint: Endpoint,
+        at: At,
+        shutdown: CancellationToken,
+    ) -> impl Future<Output = ()> + Send + 'static;
 }
 
 /// Serves calls on `listeners` until `shutdown`. Then the computer withdraws, goes on serving for a short time so that
@@ -119,7 +127,12 @@ async fn run_as<C: Computing>(
     let close_port = CancellationToken::new();
     let mut port = tokio::spawn(computer.clone().serve(doors, config.limits, close_port.clone()));
     let mut relations = JoinSet::new();
-    computer.relate(&mut relations, &endpoint, (controller, config.older_controller), &shutdown);
+    if let Some(controller) = &controller {
+        relations.spawn(computer.clone().follow(controller.clone(), shutdown.clone()));
+    }
+    for at in controller.map(At::Current).into_iter().chain(config.older_controller.map(At::Older)) {
+        relations.spawn(computer.clone().announce(endpoint.clone(), at, shutdown.clone()));
+    }
     tokio::select! {
         () = shutdown.cancelled() => {}
         ended = &mut port => {
@@ -173,20 +186,12 @@ impl Computing for Computer {
         ingress::serve(self, doors, limits, shutdown).await
     }
 
-    fn relate(
-        self: &Arc<Self>,
-        relations: &mut JoinSet<()>,
-        endpoint: &Endpoint,
-        (controller, older): (Option<Remote>, Option<Endpoint>),
-        shutdown: &CancellationToken,
-    ) {
-        if let Some(controller) = &controller {
-            relations.spawn(discovery::follow(self.clone(), controller.clone(), shutdown.clone()));
-        }
-        let at = controller.map(At::Current).into_iter().chain(older.map(At::Older));
-        for at in at {
-            relations.spawn(discovery::announce(self.clone(), endpoint.clone(), at, shutdown.clone()));
-        }
+    async fn follow(self: Arc<Self>, controller: Remote, shutdown: CancellationToken) {
+        discovery::follow(self, controller, shutdown).await;
+    }
+
+    async fn announce(self: Arc<Self>, endpoint: Endpoint, at: At, shutdown: CancellationToken) {
+        discovery::announce(self, endpoint, at, shutdown).await;
     }
 }
 

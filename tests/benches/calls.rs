@@ -7,7 +7,6 @@
 #![expect(clippy::print_stdout, reason = "a bench prints its table")]
 #![expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "shares and counts of a bench are small")]
 
-use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -15,18 +14,16 @@ use std::time::{Duration, Instant};
 use nigh_proto::channel::{self, Door};
 use nigh_proto::ingress::Ingress;
 use nigh_proto::v1::functions_client::FunctionsClient;
-use nigh_proto::v1::functions_server::{Functions, FunctionsServer};
+use nigh_proto::v1::functions_server::Functions;
 use nigh_proto::{Endpoint, Remote, Role, Tls, v1};
+use nigh_tests::bench::{BareEcho, NoFrames, NoParts, argument, bare, median, runtime, start};
 use nigh_tests::edge::certificate;
 use nigh_tests::guests;
-use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status, Streaming};
 
-/// Threads of each server's and of the client's runtime.
-const THREADS: usize = 2;
 const PAYLOAD_BYTES: usize = 64;
 const IN_FLIGHT: [usize; 2] = [1, 64];
 const FUNCTION: &str = "echo";
@@ -34,35 +31,8 @@ const FUNCTION: &str = "echo";
 /// Callers who together make half of the load that a path bears.
 const CALLERS_AT_HALF: usize = 64;
 
-/// Answers with the payload and does nothing else.
-struct BareEcho;
-
 /// Passes a request on and its response back and does nothing else.
 struct BareHop(FunctionsClient<Channel>);
-
-type Frames = tokio_stream::Empty<Result<v1::InvokeFrame, Status>>;
-type Parts = tokio_stream::Empty<Result<v1::ExchangeResponse, Status>>;
-
-#[tonic::async_trait]
-impl Functions for BareEcho {
-    async fn invoke(&self, request: Request<v1::InvokeRequest>) -> Result<Response<v1::InvokeResponse>, Status> {
-        let answer = v1::Answer { payload: request.into_inner().payload, headers: Vec::new() };
-        let outcome = Some(v1::invoke_response::Outcome::Answer(answer));
-        Ok(Response::new(v1::InvokeResponse { outcome, ..Default::default() }))
-    }
-
-    type InvokeStreamStream = Frames;
-
-    async fn invoke_stream(&self, _: Request<Streaming<v1::InvokeFrame>>) -> Result<Response<Frames>, Status> {
-        Err(Status::unimplemented("not measured"))
-    }
-
-    type ExchangeStream = Parts;
-
-    async fn exchange(&self, _: Request<Streaming<v1::ExchangeRequest>>) -> Result<Response<Parts>, Status> {
-        Err(Status::unimplemented("not measured"))
-    }
-}
 
 #[tonic::async_trait]
 impl Functions for BareHop {
@@ -70,47 +40,17 @@ impl Functions for BareHop {
         self.0.clone().invoke(request.into_inner()).await
     }
 
-    type InvokeStreamStream = Frames;
+    type InvokeStreamStream = NoFrames;
 
-    async fn invoke_stream(&self, _: Request<Streaming<v1::InvokeFrame>>) -> Result<Response<Frames>, Status> {
+    async fn invoke_stream(&self, _: Request<Streaming<v1::InvokeFrame>>) -> Result<Response<NoFrames>, Status> {
         Err(Status::unimplemented("not measured"))
     }
 
-    type ExchangeStream = Parts;
+    type ExchangeStream = NoParts;
 
-    async fn exchange(&self, _: Request<Streaming<v1::ExchangeRequest>>) -> Result<Response<Parts>, Status> {
+    async fn exchange(&self, _: Request<Streaming<v1::ExchangeRequest>>) -> Result<Response<NoParts>, Status> {
         Err(Status::unimplemented("not measured"))
     }
-}
-
-/// A runtime of its own for each role, as if each were a process.
-fn runtime(name: &str) -> Runtime {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(THREADS)
-        .thread_name(name)
-        .enable_all()
-        .build()
-        .expect("a runtime")
-}
-
-/// Starts a role on a runtime that lives as long as the process, and tells where it listens.
-fn start<F, Fut>(name: &str, role: F) -> Endpoint
-where
-    F: FnOnce(TcpListener) -> Fut + Send + 'static,
-    Fut: Future<Output = ()> + Send,
-{
-    let runtime = Box::leak(Box::new(runtime(name)));
-    let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a port");
-    let endpoint = listener.local_addr().expect("an address").into();
-    runtime.spawn(async move { role(listener).await });
-    endpoint
-}
-
-fn bare<S: Functions>(name: &str, service: S) -> Endpoint {
-    start(name, |listener| async move {
-        let server = channel::server().add_service(FunctionsServer::new(service));
-        server.serve_with_incoming(channel::incoming(listener)).await.expect("serves until the bench ends");
-    })
 }
 
 /// A computer with the function on it; no controller is needed.
@@ -148,8 +88,7 @@ fn broker(computer: Endpoint, tls: Option<Tls>) -> Endpoint {
 }
 
 fn hop(to: &Endpoint) -> Endpoint {
-    let runtime = Box::leak(Box::new(runtime("hop-client")));
-    let _entered = runtime.enter();
+    let _entered = runtime("hop-client").enter();
     bare("hop", BareHop(FunctionsClient::new(channel::connect_lazy(to))))
 }
 
@@ -212,18 +151,8 @@ impl Dice {
     }
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_unstable_by(f64::total_cmp);
-    values[values.len() / 2]
-}
-
-fn argument(name: &str, default: f64) -> f64 {
-    let mut arguments = std::env::args().skip_while(|argument| argument != name);
-    arguments.nth(1).and_then(|value| value.parse().ok()).unwrap_or(default)
-}
-
 fn main() {
-    let rounds = argument("--rounds", 7.0) as usize;
+    let rounds = argument("--rounds", 7);
     let time = Duration::from_secs_f64(argument("--seconds", 2.0));
     if std::env::args().any(|argument| argument == "--tls") {
         return compare_tls(rounds, time);
@@ -242,10 +171,10 @@ fn main() {
         report(in_flight, &paths, &figures);
         if in_flight == CALLERS_AT_HALF {
             // Each caller comes round half as often as when it does not wait.
-            let half = |rounds: &Vec<Figures>| median(rounds.iter().map(|round| round.calls_per_s).collect()) / 2.0;
+            let half = |rounds: &Vec<Figures>| median(rounds.iter().map(|round| round.calls_per_s)) / 2.0;
             let think = |rounds| Duration::from_secs_f64(in_flight as f64 / half(rounds));
             let thinks: Vec<_> = figures.iter().map(think).collect();
-            report_half(&paths, &interleave(&runtime("client"), &to, &thinks, in_flight, rounds, time));
+            report_half(&paths, &interleave(runtime("client"), &to, &thinks, in_flight, rounds, time));
         }
     }
 }
@@ -254,7 +183,7 @@ fn report_half(paths: &[(&str, Endpoint)], figures: &[Vec<Figures>]) {
     println!("\nat half the load that each path bears, {PAYLOAD_BYTES} B, median of {} rounds", figures[0].len());
     println!("| path | calls/s | p50 µs | p99 µs | p99 / p50 |\n|---|---|---|---|---|");
     for ((name, _), rounds) in paths.iter().zip(figures) {
-        let of = |pick: fn(&Figures) -> f64| median(rounds.iter().map(pick).collect());
+        let of = |pick: fn(&Figures) -> f64| median(rounds.iter().map(pick));
         let (rate, p50, p99) = (of(|f| f.calls_per_s), of(|f| f.p50_us), of(|f| f.p99_us));
         println!("| {name} | {rate:.0} | {p50:.0} | {p99:.0} | {:.1} |", p99 / p50);
     }
@@ -264,7 +193,7 @@ fn report_half(paths: &[(&str, Endpoint)], figures: &[Vec<Figures>]) {
 fn measure(to: &[Remote], rounds: usize, time: Duration) -> Vec<(usize, Vec<Vec<Figures>>)> {
     let client = runtime("client");
     let thinks = vec![Duration::ZERO; to.len()];
-    IN_FLIGHT.map(|in_flight| (in_flight, interleave(&client, to, &thinks, in_flight, rounds, time))).into()
+    IN_FLIGHT.map(|in_flight| (in_flight, interleave(client, to, &thinks, in_flight, rounds, time))).into()
 }
 
 /// Interleaved rounds over all paths, each with callers that think for so long between calls.
@@ -330,7 +259,7 @@ fn table(in_flight: usize, names: &[&str], figures: &[Vec<Figures>]) -> Vec<f64>
     println!("\n{in_flight} in flight, {PAYLOAD_BYTES} B, median of {} rounds", figures[0].len());
     println!("| path | calls/s (min..max) | p50 µs | p99 µs |\n|---|---|---|---|");
     let of_path = |(name, rounds): (&&str, &Vec<Figures>)| {
-        let of = |pick: fn(&Figures) -> f64| median(rounds.iter().map(pick).collect());
+        let of = |pick: fn(&Figures) -> f64| median(rounds.iter().map(pick));
         let rates = rounds.iter().map(|round| round.calls_per_s);
         let (least, most) = (rates.clone().fold(f64::MAX, f64::min), rates.fold(0.0, f64::max));
         let (rate, p50, p99) = (of(|f| f.calls_per_s), of(|f| f.p50_us), of(|f| f.p99_us));

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use nigh_proto::ingress::Handler as _;
 use nigh_proto::{Call, Headers, Outcome};
 use nigh_runtime::Computer;
+use nigh_tests::bench::median;
 use nigh_tests::guests;
 
 const ROUNDS: usize = 3;
@@ -80,11 +81,6 @@ fn in_opencv(python: &str, image: &PathBuf, cascade: &str) -> (f64, usize) {
     )
 }
 
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_unstable_by(f64::total_cmp);
-    values[values.len() / 2]
-}
-
 fn main() {
     let Ok(python) = std::env::var("NIGH_BENCH_PYTHON") else {
         println!("face_detect: left out, NIGH_BENCH_PYTHON names no Python with OpenCV; run scripts/bench");
@@ -106,7 +102,7 @@ fn main() {
                 objects = (found, reference);
             }
             assert_eq!(objects.0, objects.1, "the same objects in {}", image.display());
-            let (wasm, opencv) = (median(&mut wasm), median(&mut opencv));
+            let (wasm, opencv) = (median(wasm), median(opencv));
             let name = image.file_stem().unwrap_or_default().to_string_lossy().into_owned();
             println!("| {cascade} | {name} | {} | {opencv:.1} | {wasm:.1} | {:.2} |", objects.0, wasm / opencv);
         }

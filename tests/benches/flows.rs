@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use nigh_flow::{Definition, Finished, Input, Segment};
 use nigh_proto::{Call, Flow, Reply};
+use nigh_tests::bench::argument;
 use nigh_tests::edge::Edge;
 use nigh_tests::guests;
 
@@ -40,12 +41,6 @@ impl Measured {
         let p99 = self.whole[self.whole.len() * 99 / 100].as_secs_f64() * 1e6;
         println!("| {} | {whole:.0} µs | {p99:.0} µs | {around:.0} µs |", self.name);
     }
-}
-
-fn option(name: &str, default: usize) -> usize {
-    let arguments: Vec<String> = std::env::args().collect();
-    let at = arguments.iter().position(|argument| argument == name);
-    at.and_then(|at| arguments.get(at + 1)?.parse().ok()).unwrap_or(default)
 }
 
 fn call(flow: Option<&Flow>) -> Call {
@@ -105,5 +100,5 @@ async fn measure(rounds: usize, calls: usize) {
 fn main() {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
-    runtime.block_on(measure(option("--rounds", 5), option("--calls", 1000)));
+    runtime.block_on(measure(argument("--rounds", 5), argument("--calls", 1000)));
 }

@@ -16,6 +16,7 @@ use bytes::Bytes;
 use nigh_proto::ingress::Handler as _;
 use nigh_proto::{Call, Deployment, Digest, Kind, Limits, Outcome};
 use nigh_runtime::{Computer, Config};
+use nigh_tests::bench::{argument, median};
 use nigh_tests::hostile;
 use tokio::task::JoinHandle;
 
@@ -131,19 +132,9 @@ impl Others {
     }
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_unstable_by(f64::total_cmp);
-    values[values.len() / 2]
-}
-
 fn medians(rounds: &[Figures]) -> Figures {
-    let of = |pick: fn(&Figures) -> f64| median(rounds.iter().map(pick).collect());
+    let of = |pick: fn(&Figures) -> f64| median(rounds.iter().map(pick));
     Figures { p50_ms: of(|f| f.p50_ms), p99_ms: of(|f| f.p99_ms), others_per_s: of(|f| f.others_per_s) }
-}
-
-fn argument(name: &str, default: f64) -> f64 {
-    let mut arguments = std::env::args().skip_while(|argument| argument != name);
-    arguments.nth(1).and_then(|value| value.parse().ok()).unwrap_or(default)
 }
 
 /// Bytes that this process holds.
@@ -247,7 +238,7 @@ async fn harm(bench: &Arc<Bench>) {
 
 async fn run() {
     let computer = Computer::new(Config::new("computer-1".parse().expect("a name"))).expect("a computer");
-    let (rounds, seconds) = (argument("--rounds", 5.0) as usize, argument("--seconds", 1.0));
+    let (rounds, seconds) = (argument("--rounds", 5), argument("--seconds", 1.0));
     let mut bench = Bench { computer, per_ms: 0.0, time: Duration::from_secs_f64(seconds), rounds };
     let patient = Limits { timeout: PATIENCE, concurrency: 64, memory_bytes: 16 << 20, ..Limits::default() };
     bench.deploy("works", hostile::works(), patient.clone()).await;

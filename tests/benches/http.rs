@@ -5,7 +5,6 @@
 //! `cargo bench -p nigh-tests --bench http [-- --rounds 5 --seconds 2 --path /hello]`; `NIGH_BENCH_WASMTIME` names the
 //! wasmtime program.
 #![expect(clippy::print_stdout, reason = "a bench prints its table")]
-#![expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counts of a bench are small")]
 
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
@@ -17,24 +16,17 @@ use nigh_proto::ingress::http;
 use nigh_proto::tls::HttpClients;
 use nigh_proto::{CallLimits, Deployment, Digest, Kind, Limits};
 use nigh_runtime::Computer;
+use nigh_tests::bench::{argument, median, runtime};
 use nigh_tests::edge::Edge;
 use nigh_tests::guests;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
-/// Threads of each server's runtime.
-const THREADS: usize = 2;
 const IN_FLIGHT: [u32; 2] = [1, 64];
 const FUNCTION: &str = "web";
 const REUSING: &str = "web-reused";
 /// Calls that one instance of `wasmtime serve` serves where it reuses them.
 const REUSE: u32 = 1000;
-
-fn runtime(name: &str) -> &'static Runtime {
-    let mut builder = tokio::runtime::Builder::new_multi_thread();
-    Box::leak(Box::new(builder.worker_threads(THREADS).thread_name(name).enable_all().build().expect("a runtime")))
-}
 
 /// `wasmtime serve`, ended with the bench.
 struct Served(Child);
@@ -129,18 +121,8 @@ async fn until_answers(address: &str) {
     panic!("nobody listens at {address}");
 }
 
-fn argument<T: std::str::FromStr>(name: &str, default: T) -> T {
-    let mut arguments = std::env::args().skip_while(|argument| argument != name);
-    arguments.nth(1).and_then(|value| value.parse().ok()).unwrap_or(default)
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_unstable_by(f64::total_cmp);
-    values[values.len() / 2]
-}
-
 fn main() {
-    let rounds = argument("--rounds", 5.0_f64) as usize;
+    let rounds = argument("--rounds", 5);
     let time = Duration::from_secs_f64(argument("--seconds", 2.0));
     let path = argument("--path", "/hello".to_owned());
     let module = guests::built("rust");
@@ -185,10 +167,10 @@ fn report(in_flight: u32, paths: &[(&str, String)], figures: &[Vec<Figures>]) {
     println!(
         "| server | requests/s | p50 µs | p99 µs | of wasmtime serve, fresh | of reuse 1000 |\n|---|---|---|---|---|---|"
     );
-    let per_s: Vec<f64> = figures.iter().map(|rounds| median(rounds.iter().map(|f| f.per_s).collect())).collect();
+    let per_s: Vec<f64> = figures.iter().map(|rounds| median(rounds.iter().map(|f| f.per_s))).collect();
     for ((name, _), (rounds, own)) in paths.iter().zip(figures.iter().zip(&per_s)) {
-        let p50 = median(rounds.iter().map(|f| f.p50_us).collect());
-        let p99 = median(rounds.iter().map(|f| f.p99_us).collect());
+        let p50 = median(rounds.iter().map(|f| f.p50_us));
+        let p99 = median(rounds.iter().map(|f| f.p99_us));
         println!("| {name} | {own:.0} | {p50:.0} | {p99:.0} | {:.2} | {:.2} |", own / per_s[0], own / per_s[1]);
     }
 }

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use clap::{Args, Subcommand, ValueEnum};
 use nigh_client::{CallQueue, Caller};
-use nigh_flow::{Definition, DefinitionError, Failure, Finished, Input, Segment, draw};
-use nigh_proto::{Call, Limits, Outcome, Reply};
+use nigh_flow::{Definition, DefinitionError, Failure, Input, Segment, draw};
+use nigh_proto::{Call, Limits, Reply};
 use serde_json::{Value, json};
 
 use super::call::CallOptions;
@@ -190,9 +190,7 @@ async fn drive(caller: &Caller, mut call: Call, definition: &Definition) -> anyh
     };
     let room = usize::try_from(Limits::MAX.payload_bytes).unwrap_or(usize::MAX);
     match nigh_flow::run(flow, input, room, step).await {
-        Ok(Finished { answer: Input { payload, headers }, steps, last, hops, timing }) => {
-            Ok(Reply { outcome: Outcome::Answer { payload, headers }, steps, hops, timing, ..last })
-        }
+        Ok(finished) => Ok(finished.into_reply()),
         Err(Failure::Function { way, kind, message, .. }) => {
             Err(FunctionFailed { kind, message: format!("{way}: {message}") }.into())
         }

@@ -5,20 +5,18 @@ use std::time::Instant;
 
 use futures_util::{Stream, StreamExt as _, stream};
 use http::StatusCode;
-use nigh_proto::channel;
+use nigh_proto::ingress::Handler as _;
 use nigh_proto::ingress::http::HttpHandler;
-use nigh_proto::ingress::{Handler as _, Ingress};
-use nigh_proto::older::EdgeIngress;
 use nigh_proto::older::rpc;
-use nigh_proto::older::rpc::edge_computer_server::{EdgeComputer, EdgeComputerServer};
-use nigh_proto::v1::computer_server::{Computer as ComputerService, ComputerServer};
+use nigh_proto::older::rpc::edge_computer_server::EdgeComputer;
+use nigh_proto::v1::computer_server::Computer as ComputerService;
 use nigh_proto::{Call, CallLimits, Exchange, Exchanged, FunctionName, Kind, PlatformError, Priority, Reply, v1};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use super::Modelled;
 use crate::error::Error;
-use crate::ingress::{Doors, Outgoing, function_status, processor_shares, samples};
+use crate::ingress::{Doors, Outgoing, function_status, processor_shares, samples, serve_with};
 use crate::probe;
 use crate::serve::Computing;
 
@@ -29,19 +27,8 @@ pub(super) async fn serve(
     limits: CallLimits,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
-    let Doors { calls: door, http, http_clients } = doors;
-    let over_http = async {
-        let Some(door) = http else { return };
-        nigh_proto::ingress::http::serve(door, http_clients, computer.clone(), limits.clone(), shutdown.clone()).await;
-    };
-    let inside = || Inside { computer: computer.clone(), shutdown: shutdown.clone() };
-    let services = channel::server_within(door.limits())
-        .add_service(Ingress::service(computer.clone(), limits.clone()))
-        .add_service(EdgeIngress::service(computer.clone(), limits.clone()))
-        .add_service(EdgeComputerServer::new(inside()))
-        .add_service(ComputerServer::new(inside()));
-    let (served, ()) = tokio::join!(channel::serve(services, door, shutdown.clone()), over_http);
-    served.map_err(|error| Error::Server(error.to_string()))
+    let inside = Inside { computer: computer.clone(), shutdown: shutdown.clone() };
+    serve_with(computer, inside, doors, limits, shutdown).await
 }
 
 /// What the door for HTTP leads to.
@@ -74,6 +61,7 @@ impl HttpHandler for Modelled {
 }
 
 /// A look inside the computer.
+#[derive(Clone)]
 struct Inside {
     computer: Arc<Modelled>,
     shutdown: CancellationToken,

@@ -1,9 +1,8 @@
 //! How many calls per second one client process makes, and how exactly in time: against a target in memory, so that the client
 //! itself is measured, and over gRPC against a server that answers with the payload and does nothing else.
 //!
-//! `cargo bench -p nigh-load --bench drive [-- --seconds 2 --rounds 3]`
+//! `cargo bench -p nigh-tests --bench load [-- --seconds 2 --rounds 3]`
 #![expect(clippy::print_stdout, reason = "a bench prints its table")]
-#![expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counts of a bench are small")]
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,10 +11,9 @@ use nigh_client::{Caller, CallerLimits};
 use nigh_load::drive::InTurn;
 use nigh_load::workload::{Arrivals, Entry, Fill, Gaps, Mix, Payloads, Sizes, Timetable, Workload};
 use nigh_load::{Bounds, Brokers, Pacing, Plan, Recorder, Report, Tally, Target, Template, Timer};
-use nigh_proto::v1::functions_server::{Functions, FunctionsServer};
-use nigh_proto::{Call, Endpoint, Headers, Load, NodeName, Outcome, PlatformError, Reply, Timing, channel, v1};
+use nigh_proto::{Call, Endpoint, Headers, Load, NodeName, Outcome, PlatformError, Reply, Timing};
+use nigh_tests::bench::{BareEcho, argument, bare};
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Response, Status, Streaming};
 
 /// Answers at once.
 struct Memory(NodeName);
@@ -33,35 +31,6 @@ impl Target for Memory {
             timing: Timing::default(),
             steps: Vec::new(),
         })
-    }
-}
-
-/// Answers over gRPC with the payload.
-struct BareEcho;
-
-type Frames = tokio_stream::Empty<Result<v1::InvokeFrame, Status>>;
-type Parts = tokio_stream::Empty<Result<v1::ExchangeResponse, Status>>;
-
-#[tonic::async_trait]
-impl Functions for BareEcho {
-    async fn invoke(&self, request: Request<v1::InvokeRequest>) -> Result<Response<v1::InvokeResponse>, Status> {
-        let request = request.into_inner();
-        let answer = v1::Answer { payload: request.payload, headers: Vec::new() };
-        let outcome = Some(v1::invoke_response::Outcome::Answer(answer));
-        let (computer, call_id) = ("computer-1".to_owned(), request.call_id);
-        Ok(Response::new(v1::InvokeResponse { outcome, computer, call_id, ..Default::default() }))
-    }
-
-    type InvokeStreamStream = Frames;
-
-    async fn invoke_stream(&self, _: Request<Streaming<v1::InvokeFrame>>) -> Result<Response<Frames>, Status> {
-        Err(Status::unimplemented("not measured"))
-    }
-
-    type ExchangeStream = Parts;
-
-    async fn exchange(&self, _: Request<Streaming<v1::ExchangeRequest>>) -> Result<Response<Parts>, Status> {
-        Err(Status::unimplemented("not measured"))
     }
 }
 
@@ -98,11 +67,6 @@ fn steady(rate: u32) -> Arrivals {
     Arrivals::Steady { gaps: Gaps::Poisson, every: Duration::from_secs(1) / rate }
 }
 
-fn argument(name: &str, default: f64) -> f64 {
-    let mut arguments = std::env::args().skip_while(|argument| argument != name);
-    arguments.nth(1).and_then(|value| value.parse().ok()).unwrap_or(default)
-}
-
 fn row(name: &str, report: &Report) {
     let delay = &report.start_delay;
     println!(
@@ -110,18 +74,6 @@ fn row(name: &str, report: &Report) {
         report.offered_per_s, report.answered_per_s, delay.p50, delay.p99, delay.max
     );
     assert_eq!(report.calls.failed, 0, "{:?}", report.errors);
-}
-
-fn server() -> Endpoint {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    let runtime = Box::leak(Box::new(runtime.expect("a runtime")));
-    let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).expect("a port");
-    let endpoint = listener.local_addr().expect("an address").into();
-    runtime.spawn(async move {
-        let server = channel::server().add_service(FunctionsServer::new(BareEcho));
-        server.serve_with_incoming(channel::incoming(listener)).await.expect("serves until the bench ends");
-    });
-    endpoint
 }
 
 /// Invocations at random instants, a hundred per second.
@@ -135,11 +87,11 @@ fn trace(duration: Duration) -> Arrivals {
 
 fn main() {
     let duration = Duration::from_secs_f64(argument("--seconds", 2.0));
-    let rounds = argument("--rounds", 3.0) as usize;
+    let rounds = argument("--rounds", 3);
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     let memory = || Memory("computer-1".parse().expect("a name"));
-    let endpoint = server();
+    let endpoint = bare("bare", BareEcho);
     let grpc = |connections: usize| {
         let caller = || Caller::new(endpoint.clone(), CallerLimits::default());
         InTurn::new((0..connections).map(|_| caller()).collect()).expect("one connection")
