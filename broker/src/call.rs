@@ -24,6 +24,7 @@ use tracing::Instrument as _;
 use crate::asynchronous::Asynchronous;
 use crate::attempt::{Answered, Attempt, Failed};
 use crate::config::Config;
+use crate::exchange::cut_off;
 use crate::forward::Destination;
 use crate::metrics::{Counted, Counts};
 use crate::routes::Routes;
@@ -137,10 +138,7 @@ impl Broker {
             // The drain's end comes once; the call is looked at first.
             biased;
             outcome = passing_on => outcome,
-            () = self.cut.cancelled() => Err(PlatformError::new(
-                Reason::Disconnected,
-                "the broker stopped before the call ended; it may have run, so retry where that does no harm",
-            )),
+            () = self.cut.cancelled() => Err(cut_off()),
         };
         let ended = outcome.as_ref().map(|reply| &reply.outcome);
         span.in_scope(|| tracing::debug!(outcome = outcome_word(ended), after = ?arrived.elapsed(), "ended"));
@@ -155,26 +153,21 @@ impl Broker {
         }
         self.count_call();
         let best = self.ask_around(&call, scope).await;
-        let first = Attempt::first(&self.routes, &call, scope, best.as_ref()).inspect_err(|_| {
+        let demand = Demand { scope, exclude: None, payload_bytes: call.payload.len() as u64 };
+        let first = Attempt::first(&self.routes, &call, demand, best.as_ref()).inspect_err(|_| {
             counted.belongs_to(&self.routes.meters().find(call.function.as_str()));
         })?;
         counted.belongs_to(first.destination().meters());
         let outcome = match self.hedge_after(&call) {
-            None => first.make().await,
-            Some(after) => Box::pin(self.hedged(first, &call, scope, after)).await,
+            None => first.make(&call).await,
+            Some(after) => Box::pin(self.hedged(first, &call, demand, after)).await,
         };
         let outcome = match outcome {
-            Err(failed) if failed.allow_another(&call) && self.may_make_another() => {
-                match Attempt::another(&self.routes, &call, scope, &failed.destination) {
-                    Ok(second) => {
-                        self.counts.count_retry();
-                        second.make().await.map_err(|failed| failed.error)
-                    }
-                    // Nobody else is there, so the first failure is the one to tell.
-                    Err(_) => Err(failed.error),
-                }
+            Err(failed) => {
+                let second = self.another_after(&call, demand, failed)?;
+                second.make(&call).await.map_err(|failed| failed.error)
             }
-            outcome => outcome.map_err(|failed| failed.error),
+            Ok(answered) => Ok(answered),
         };
         outcome.map(|Answered { reply, sent }| {
             counted.spent(sent.saturating_duration_since(arrived));
@@ -224,25 +217,25 @@ impl Broker {
 
     /// Makes a call a second time elsewhere where the first is slow; whichever is answered first counts, and the other is
     /// given up.
-    async fn hedged<'a>(
-        &'a self,
-        first: Attempt<'a>,
-        call: &'a Call,
-        scope: Scope,
+    async fn hedged(
+        &self,
+        first: Attempt,
+        call: &Call,
+        demand: Demand<'_, Destination>,
         after: Duration,
     ) -> Result<Answered, Failed> {
         let slow = first.destination().clone();
-        let first = first.make();
+        let first = first.make(call);
         tokio::pin!(first);
         if let Ok(outcome) = tokio::time::timeout(after, &mut first).await {
             return outcome;
         }
-        let second = match Attempt::another(&self.routes, call, scope, &slow) {
+        let second = match Attempt::another(&self.routes, call, demand, &slow) {
             Ok(second) if self.may_make_another() => second,
             Ok(_) | Err(_) => return first.await,
         };
         self.counts.count_hedge();
-        let second = second.make();
+        let second = second.make(call);
         tokio::pin!(second);
         tokio::select! {
             outcome = &mut first => match outcome {
@@ -254,6 +247,24 @@ impl Broker {
                 Err(_) => first.await,
             },
         }
+    }
+
+    /// One more try elsewhere after one that failed.
+    ///
+    /// # Errors
+    /// The failure's own, where there may be no other try, or nobody else is there.
+    pub(crate) fn another_after(
+        &self,
+        call: &Call,
+        demand: Demand<'_, Destination>,
+        failed: Failed,
+    ) -> Result<Attempt, PlatformError> {
+        if !failed.allow_another(call) || !self.may_make_another() {
+            return Err(failed.error);
+        }
+        let second = Attempt::another(&self.routes, call, demand, &failed.destination).map_err(|_| failed.error)?;
+        self.counts.count_retry();
+        Ok(second)
     }
 
     /// A call begins, of which a share may be made twice.

@@ -14,8 +14,8 @@ use nigh_proto::{
 };
 use tonic::transport::Channel;
 
-use crate::exchange::Rewound;
 use crate::metrics::Meters;
+use crate::rewind::Rewound;
 
 /// What a destination must prove to be, over TLS.
 const CALLEES: &[Role] = &[Role::Computer, Role::Broker];

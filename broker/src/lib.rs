@@ -19,6 +19,7 @@ mod ingress;
 mod metrics;
 mod probe;
 mod returns;
+mod rewind;
 mod routes;
 mod verdict;
 
