@@ -170,4 +170,31 @@ mod tests {
         let error = video(Path::new("-no-such-video"), 1).unwrap_err().to_string();
         assert!(error.contains("ffmpeg"), "{error}");
     }
+
+    #[test]
+    fn the_first_frames_of_a_video_are_pictures() {
+        let at = tempfile::tempdir().unwrap();
+        let path = at.path().join("colours.mkv");
+        let mut ffmpeg = Command::new("ffmpeg");
+        ffmpeg.args([
+            "-loglevel",
+            "error",
+            "-f",
+            "lavfi",
+            "-i",
+            "testsrc=size=64x48:rate=10:duration=1",
+            "-c:v",
+            "mjpeg",
+        ]);
+        let Ok(made) = ffmpeg.arg(&path).status() else {
+            eprintln!("left out: no ffmpeg here; scripts/setup installs it");
+            return;
+        };
+        assert!(made.success());
+        let pictures = video(&path, 4).unwrap();
+        assert_eq!(pictures.len(), 4);
+        assert!(pictures.iter().all(|picture| picture.starts_with(&JPEG_BEGINS) && picture.ends_with(&JPEG_ENDS)));
+        assert_ne!(pictures[0], pictures[3], "time goes on in it");
+        assert_eq!(video(&path, 1000).unwrap().len(), 10, "all that there are");
+    }
 }

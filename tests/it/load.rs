@@ -129,6 +129,23 @@ fn commands() -> Vec<String> {
     rows.flat_map(|row| row.split('`').filter(|span| span.starts_with("nigh load"))).map(str::to_owned).collect()
 }
 
+/// Stands for a camera.
+const VIDEO: &str = "colours.mkv";
+
+/// A video of one second, where there is something to make it with.
+#[expect(clippy::print_stderr, reason = "a notice that something is left out")]
+fn make_video(folder: &Path) -> bool {
+    let mut ffmpeg = Command::new("ffmpeg");
+    ffmpeg.args(["-loglevel", "error", "-f", "lavfi", "-i", "testsrc=size=64x48:rate=10:duration=1", "-c:v", "mjpeg"]);
+    match ffmpeg.arg(folder.join(VIDEO)).status() {
+        Ok(made) => made.success(),
+        Err(_) => {
+            eprintln!("left out: --video, for want of ffmpeg; scripts/setup installs it");
+            false
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_option_of_the_older_clients_has_a_command_that_runs() {
     let edge = Edge::start(1).await;
@@ -140,6 +157,7 @@ async fn every_option_of_the_older_clients_has_a_command_that_runs() {
     for name in ["a.jpg", "b.jpg"] {
         std::fs::write(at.join("photos").join(name), "stands for a picture").unwrap();
     }
+    let has_video = make_video(at);
     let draw = "load timetable echo --rate 100 --clients 2 --duration 200ms --out day.txt";
     let drawn = run(nigh(&edge, at, &draw.split(' ').collect::<Vec<_>>())).await;
     assert!(drawn.status.success(), "{}", text(&drawn.stderr));
@@ -152,9 +170,9 @@ async fn every_option_of_the_older_clients_has_a_command_that_runs() {
         let started: Vec<_> = command
             .iter()
             // These need what a plain edge does not have.
-            .filter(|command| !command.contains("--tls-dir") && !command.contains("--video"))
+            .filter(|command| !command.contains("--tls-dir") && (has_video || !command.contains("--video")))
             .map(|command| {
-                let line = command.replace("127.0.0.1:6473", edge.broker().as_str());
+                let line = command.replace("127.0.0.1:6473", edge.broker().as_str()).replace("/dev/video0", VIDEO);
                 let arguments: Vec<&str> = line.split(' ').skip(1).collect();
                 (command.clone(), tokio::spawn(run(nigh(&edge, at, &arguments))))
             })
