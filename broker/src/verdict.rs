@@ -59,8 +59,12 @@ pub(crate) fn judge(failure: &Failure, elapsed: Duration) -> Verdict {
             | Reason::Unreachable,
             _,
         ) => (refused, Elsewhere::Always),
+        // The state is elsewhere, whichever computer asks for it; another may reach it, and this one is none the worse.
+        (Reason::StateUnavailable, _) => (Observation::Unmeasured, Elsewhere::Always),
         // A broker further on lost its computer; it will find another by itself.
-        (Reason::Disconnected, _) => (Observation::Unmeasured, Elsewhere::IfRetrySafe),
+        (Reason::Disconnected | Reason::StateConflict | Reason::StateUnsaved, _) => {
+            (Observation::Unmeasured, Elsewhere::IfRetrySafe)
+        }
         (Reason::Late | Reason::Cancelled, _) => (unfinished, Elsewhere::Never),
         // Trying a circle's other ways would multiply the call at each of its brokers.
         (Reason::LoopDetected | Reason::Internal, _) => (Observation::Unmeasured, Elsewhere::Never),

@@ -7,7 +7,7 @@ use nigh_proto::v1::controller_client::ControllerClient;
 use nigh_proto::v1::deploy_request::Part;
 use nigh_proto::{
     AllowedHost, Broker, Computer, Deployment, Digest, DirectoryGrant, Endpoint, FunctionName, Limits, Placement,
-    PlatformError, Reason, Remote, Role, channel, v1,
+    PlatformError, Reason, Remote, Role, StateName, channel, v1,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -41,6 +41,8 @@ pub struct DeployRequest {
     pub hosts: Vec<AllowedHost>,
     /// On which computers it is to run.
     pub placement: Placement,
+    /// The application's states that it may read and write.
+    pub states: Vec<StateName>,
 }
 
 /// What a deployment came to.
@@ -198,5 +200,6 @@ fn head(request: DeployRequest) -> v1::DeployHead {
         directories: request.directories.into_iter().map(grant).collect(),
         hosts: request.hosts.iter().map(ToString::to_string).collect(),
         placement: request.placement.to_wire(),
+        states: request.states.iter().map(ToString::to_string).collect(),
     }
 }

@@ -37,6 +37,8 @@ pub struct Config {
     pub modules_bytes_max: u64,
     /// Computers and brokers alive, at most.
     pub nodes_max: usize,
+    /// States of applications that computers hold, at most.
+    pub states_max: usize,
     /// Bytes of one announcement, at most.
     pub announcement_bytes_max: usize,
     /// Watch streams open at once.
@@ -82,6 +84,7 @@ impl Config {
             functions_max: 10_000,
             modules_bytes_max: 4 << 30,
             nodes_max: 10_000,
+            states_max: 100_000,
             announcement_bytes_max: 16 << 20,
             watchers_max: 4096,
             watcher_queue_max: 1024,
@@ -114,6 +117,7 @@ impl Config {
         let limits = [
             ("functions_max", self.functions_max),
             ("nodes_max", self.nodes_max),
+            ("states_max", self.states_max),
             ("announcement_bytes_max", self.announcement_bytes_max),
             ("watchers_max", self.watchers_max),
             ("watcher_queue_max", self.watcher_queue_max),

@@ -184,9 +184,12 @@ fn judge(head: Wanted, module: &[u8], limits: &ModuleLimits) -> Result<Deploymen
     if found.kind != Kind::Http && !head.hosts.is_empty() {
         return Err(DeployError::HostsWithoutHttp(found.kind));
     }
+    if found.kind == Kind::Command && !head.states.is_empty() {
+        return Err(DeployError::StatesOfCommand);
+    }
     let (digest, bytes) = (Digest::of(module), module.len() as u64);
     let deployment = Deployment::new(head.name, digest, bytes, found.kind, head.limits, head.directories);
-    Ok(deployment.allowing(head.hosts).placed(head.placement))
+    Ok(deployment.allowing(head.hosts).placed(head.placement).depending_on(head.states))
 }
 
 /// The next part, if it comes before the upload has been silent or under way for too long.

@@ -128,6 +128,8 @@ pub(crate) enum DeployError {
     Module(#[from] ModuleError),
     #[error("hosts are allowed to http functions only, and this module is of kind {0}; deploy it without --allow-host")]
     HostsWithoutHttp(Kind),
+    #[error("a program with `main` cannot reach states; deploy it without --state, or build it with nigh-sdk")]
+    StatesOfCommand,
     #[error("{0} functions are deployed, which is the limit; remove one that is no longer used (`nigh ls`, `nigh rm`)")]
     FunctionsFull(usize),
     #[error(
@@ -156,7 +158,8 @@ impl From<DeployError> for PlatformError {
             | DeployError::TwoHeads
             | DeployError::Empty
             | DeployError::EmptyPart
-            | DeployError::HostsWithoutHttp(_) => Reason::Malformed,
+            | DeployError::HostsWithoutHttp(_)
+            | DeployError::StatesOfCommand => Reason::Malformed,
             DeployError::PartTooLarge { .. } | DeployError::TooLarge { .. } => Reason::TooLarge,
             DeployError::BrokenOff(_) => Reason::Disconnected,
             DeployError::Stalled(_) | DeployError::TimedOut(_) => Reason::Late,

@@ -1,4 +1,6 @@
-//! The door: `nigh.v1.Controller`, messages to checked values and back.
+//! The door: `nigh.v1.Controller`, messages to checked values and back; [`states`] is the one to the directory of states.
+
+mod states;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -24,6 +26,7 @@ use crate::older::{EdgeIngress, Nodes};
 use crate::presence::Attendance;
 use crate::publish::Subscription;
 use crate::registry::{EVERYTHING, Registry};
+use crate::states::States;
 
 /// Bytes of a listing, at most; clients accept no more either.
 const LISTING_BYTES_MAX: usize = 64 << 20;
@@ -43,6 +46,7 @@ impl Ingress {
     /// Serves until `shutdown`, and then until every request under way is answered.
     pub(crate) async fn serve(
         self,
+        states: States,
         listener: TcpListener,
         config: &Config,
         shutdown: CancellationToken,
@@ -52,7 +56,10 @@ impl Ingress {
         let service = ControllerServer::new(self)
             .max_decoding_message_size(channel::message_bytes_max(message_bytes_max))
             .max_encoding_message_size(channel::message_bytes_max(LISTING_BYTES_MAX));
-        let services = channel::server_within(&config.server).add_service(service).add_service(older);
+        let services = channel::server_within(&config.server)
+            .add_service(service)
+            .add_service(states::Door::service(states))
+            .add_service(older);
         channel::serve(services, Door::new(listener, config.tls.clone()).within(&config.server), shutdown)
             .await
             .map_err(|error| Error::Server(error.into()))

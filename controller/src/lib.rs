@@ -2,7 +2,7 @@
 //!
 //! A request enters at `ingress`, which turns messages into checked values. `deploy` receives and judges modules and puts
 //! them into the `store`; `fetch` hands them out; `registry` knows functions, computers and brokers, and `publish` tells
-//! watchers; `presence` hears from nodes. Nothing here is on the way of a call: an edge goes on running while its controller is away.
+//! watchers; `presence` hears from nodes; `states` knows which computer holds which state. Nothing here is on the way of a call: an edge goes on running while its controller is away.
 
 mod config;
 mod deploy;
@@ -15,6 +15,7 @@ mod older;
 mod presence;
 mod publish;
 mod registry;
+mod states;
 mod store;
 
 use std::sync::Arc;
@@ -28,6 +29,7 @@ use crate::deploy::Deployments;
 use crate::fetch::Fetches;
 use crate::ingress::Ingress;
 use crate::registry::Registry;
+use crate::states::States;
 use crate::store::{Store, blocking};
 
 pub use config::Config;
@@ -63,10 +65,11 @@ pub async fn run(listener: TcpListener, config: Config, shutdown: CancellationTo
         older: older.clone(),
         beat: config.beat,
     };
+    let states = States::new(store.clone(), registry.clone(), config.states_max);
     let stop = CancellationToken::new();
     let serve = async {
         let served = tokio::select! {
-            served = ingress.serve(listener, &config, shutdown.clone()) => served,
+            served = ingress.serve(states, listener, &config, shutdown.clone()) => served,
             () = overstayed(&registry, &config, &shutdown) => Ok(()),
             never = registry.keep_expiring() => match never {},
             never = older.look_after() => match never {},

@@ -224,6 +224,11 @@ impl Registry {
         self.state.lock().snapshot(topics)
     }
 
+    /// A computer or broker that is alive.
+    pub(crate) fn node(&self, name: &NodeName) -> Option<Node> {
+        self.state.lock().nodes.get(name).map(|lease| lease.node.clone())
+    }
+
     /// How much is known.
     pub(crate) fn census(&self) -> Census {
         let state = self.state.lock();

@@ -15,6 +15,7 @@ use redb::{
 };
 
 use crate::error::{DeployError, StoreError};
+use crate::states::{Claimed, Holder};
 
 /// The version of the tables below; raised with every change that older releases could not read.
 const SCHEMA: u64 = 1;
@@ -34,6 +35,8 @@ const MODULES: TableDefinition<'_, &str, (u64, u64)> = TableDefinition::new("mod
 const PARTS: TableDefinition<'_, (&str, u32), &[u8]> = TableDefinition::new("parts");
 /// Node's name → `v1.AnnounceRequest`, as announced last.
 const NODES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("nodes");
+/// `application/state` → `v1.StateHolder`.
+const STATES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("states");
 
 /// Runs blocking work off the async workers. The work goes on to its end even where nobody waits for it any more.
 pub(crate) async fn blocking<T: Send + 'static, E: From<StoreError> + Send + 'static>(
@@ -175,6 +178,63 @@ impl Store {
         Ok(Some(ModuleReader { parts: transaction.open_table(PARTS)?, digest, next: 0 }))
     }
 
+    /// Who holds a state.
+    pub(crate) fn holder(&self, id: &str) -> Result<Option<Holder>, StoreError> {
+        let transaction = self.database()?.begin_read()?;
+        let found = transaction.open_table(STATES)?.get(id)?;
+        found.map(|record| self.holder_of(id, record.value())).transpose()
+    }
+
+    /// Writes who holds a state, where it is held as of the epoch before (before the first: by nobody), or by just this one.
+    pub(crate) fn claim(&self, id: &str, holder: &Holder, states_max: usize) -> Result<Claimed, StoreError> {
+        let database = self.database()?;
+        let transaction = database.begin_write()?;
+        {
+            let mut states = transaction.open_table(STATES)?;
+            let found = match states.get(id)? {
+                Some(record) => Some(self.holder_of(id, record.value())?),
+                None => None,
+            };
+            let (epoch, is_new) = (found.as_ref().map_or(0, |found| found.epoch), found.is_none());
+            if found.as_ref().is_some_and(|found| found.epoch == holder.epoch && found.name == holder.name) {
+                return Ok(Claimed::Yes);
+            }
+            if epoch.checked_add(1) != Some(holder.epoch) {
+                return Ok(Claimed::No(found));
+            }
+            if is_new && states.len()? >= states_max as u64 {
+                return Ok(Claimed::Full);
+            }
+            states.insert(id, holder.to_wire().encode_to_vec().as_slice())?;
+        }
+        transaction.commit()?;
+        Ok(Claimed::Yes)
+    }
+
+    /// Takes out who holds a state, if it is this one.
+    pub(crate) fn forget(&self, id: &str, name: &NodeName) -> Result<(), StoreError> {
+        let database = self.database()?;
+        let transaction = database.begin_write()?;
+        {
+            let mut states = transaction.open_table(STATES)?;
+            let is_meant = match states.get(id)? {
+                Some(record) => self.holder_of(id, record.value())?.name == *name,
+                None => false,
+            };
+            if is_meant {
+                states.remove(id)?;
+            }
+        }
+        Ok(transaction.commit()?)
+    }
+
+    fn holder_of(&self, id: &str, record: &[u8]) -> Result<Holder, StoreError> {
+        let holder = v1::StateHolder::decode(record)
+            .map_err(|error| error.to_string())
+            .and_then(|wire| Holder::from_wire(&wire).map_err(|error| error.to_string()));
+        holder.map_err(|error| self.damaged(format!("state {id}: {error}")))
+    }
+
     /// Waits for what is under way and frees the file.
     pub(crate) fn close(&self) -> Result<(), StoreError> {
         match self.database.write().take().map(Database::close) {
@@ -206,6 +266,7 @@ impl Store {
         transaction.open_table(MODULES).map_err(|error| self.damaged(error))?;
         transaction.open_table(PARTS).map_err(|error| self.damaged(error))?;
         transaction.open_table(NODES).map_err(|error| self.damaged(error))?;
+        transaction.open_table(STATES).map_err(|error| self.damaged(error))?;
         Ok(transaction.commit()?)
     }
 

@@ -22,6 +22,7 @@ fn reply(outcome: Outcome) -> Reply {
         load: Load::default(),
         timing: Timing::default(),
         steps: Vec::new(),
+        states: Vec::new(),
     }
 }
 

@@ -62,8 +62,22 @@ const RULES: &[Rule] = &[
     rule("/nigh.v1.Broker/SetRoute", "edit routes", EDITORS),
     rule("/nigh.v1.Broker/RemoveRoute", "edit routes", EDITORS),
     rule("/nigh.v1.Broker/FlushRoutes", "edit routes", EDITORS),
+    rule("/nigh.v1.State/Take", "take over states", COMPUTERS),
+    rule("/nigh.v1.State/Taken", "take over states", COMPUTERS),
+    rule("/nigh.v1.State/ListStates", "list states", OPERATORS),
+    // What a function keeps may be of any of its callers.
+    rule("/nigh.v1.State/GetState", "read states", OPERATORS),
+    rule("/nigh.v1.State/PutState", "write states", OPERATORS),
+    rule("/nigh.v1.State/RemoveState", "remove states", OPERATORS),
+    rule("/nigh.v1.StateDirectory/Locate", "find states", COMPUTERS),
+    rule("/nigh.v1.StateDirectory/Claim", "claim states", COMPUTERS),
+    rule("/nigh.v1.StateDirectory/Forget", "forget states", COMPUTERS),
     // The older system's. Its nodes have no names that a certificate could prove, so over TLS an operator speaks for them.
     rule("/uiiit.rpc.EdgeServer/RunLambda", "call functions", CALLERS),
+    // Its callers say themselves where states are, and fetch them there.
+    rule("/uiiit.rpc.StateServer/Get", "read states of callers", CALLERS),
+    rule("/uiiit.rpc.StateServer/Put", "write states of callers", CALLERS),
+    rule("/uiiit.rpc.StateServer/Del", "remove states of callers", CALLERS),
     rule("/uiiit.rpc.EdgeComputer/StreamUtil", "see how busy a computer is", LOOKERS),
     rule("/uiiit.rpc.EdgeController/AnnounceComputer", "announce nodes of the older system", OPERATORS),
     rule("/uiiit.rpc.EdgeController/AnnounceRouter", "announce nodes of the older system", OPERATORS),
@@ -74,6 +88,7 @@ const RULES: &[Rule] = &[
 ];
 
 const NODES: &[Role] = &[Role::Computer, Role::Broker];
+const COMPUTERS: &[Role] = &[Role::Computer];
 const OPERATORS: &[Role] = &[Role::Operator];
 const READERS: &[Role] = &[Role::Operator, Role::Client, Role::Broker, Role::Controller];
 const EDITORS: &[Role] = &[Role::Operator, Role::Controller];
@@ -276,7 +291,12 @@ mod tests {
                 "Attend",
                 "Withdraw",
                 "Watch",
-                "FetchModule"
+                "FetchModule",
+                "Take",
+                "Taken",
+                "Locate",
+                "Claim",
+                "Forget"
             ]
         );
         assert!(!allowed(Role::Broker).contains(&"Deploy") && !allowed(Role::Broker).contains(&"SetRoute"));

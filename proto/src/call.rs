@@ -9,6 +9,7 @@ use bytes::Bytes;
 use tonic::Request;
 
 use crate::flow::{FLOW_STEPS_MAX, Flow};
+use crate::state::{ApplicationName, CarriedState, carried_from_wire};
 use crate::status::{PlatformError, Reason};
 use crate::{FunctionName, NodeName, v1};
 
@@ -220,6 +221,10 @@ pub struct Call {
     pub then: Vec<FunctionName>,
     /// The steps to run in place of the function, which then only names the whole.
     pub flow: Option<Flow>,
+    /// The application whose states it reads and writes; without one, the default.
+    pub application: Option<ApplicationName>,
+    /// States that its caller has, or knows where they are.
+    pub states: Vec<CarriedState>,
 }
 
 impl Call {
@@ -238,6 +243,8 @@ impl Call {
             deadline: Instant::now() + timeout,
             then: Vec::new(),
             flow: None,
+            application: None,
+            states: Vec::new(),
         }
     }
 
@@ -262,7 +269,8 @@ impl Call {
                 "the deadline had passed when the call arrived; give it more time",
             ));
         }
-        check_payload(request.payload.len(), limits)?;
+        let carried: usize = request.states.iter().map(bytes_of).sum();
+        check_payload(request.payload.len().saturating_add(carried), limits)?;
         let hops = request.hops.max(u32::try_from(request.via.len()).unwrap_or(u32::MAX));
         if hops > limits.hops_max {
             let message = format!("passed on {hops} times; do brokers forward to each other?");
@@ -283,6 +291,11 @@ impl Call {
             deadline: now + timeout.unwrap_or(limits.timeout_default).min(limits.timeout_max),
             then: request.then.iter().map(|name| name.parse()).collect::<Result<_, _>>()?,
             flow: request.flow.as_ref().map(Flow::from_wire).transpose()?,
+            application: match request.application.as_str() {
+                "" => None,
+                name => Some(name.parse()?),
+            },
+            states: carried_from_wire(request.states)?,
         })
     }
 
@@ -300,6 +313,8 @@ impl Call {
             priority: self.priority.to_wire().into(),
             then: self.then.iter().map(ToString::to_string).collect(),
             flow: self.flow.as_ref().map(Flow::to_wire),
+            application: self.application.as_ref().map(ToString::to_string).unwrap_or_default(),
+            states: self.states.iter().map(CarriedState::to_wire).collect(),
         }
     }
 
@@ -308,6 +323,14 @@ impl Call {
         let mut request = Request::new(self.to_wire());
         request.set_timeout(self.time_left(now));
         request
+    }
+}
+
+/// Bytes of a state that travels with a call.
+fn bytes_of(state: &v1::CarriedState) -> usize {
+    match &state.place {
+        Some(v1::carried_state::Place::Content(content)) => content.len(),
+        Some(v1::carried_state::Place::Location(_)) | None => 0,
     }
 }
 

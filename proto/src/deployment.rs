@@ -8,6 +8,7 @@ use prost::Message as _;
 
 use crate::name::{Digest, FunctionName};
 use crate::placement::Placement;
+use crate::state::{STATE_BYTES_MAX, StateName, states_from_wire};
 use crate::status::PlatformError;
 use crate::v1;
 
@@ -60,6 +61,8 @@ pub struct Limits {
     pub open_files: u32,
     /// Bytes of log text of all calls for each second; more is dropped, with a note.
     pub log_bytes_per_second: u64,
+    /// Bytes that the function may write to each of its states.
+    pub state_bytes: u64,
 }
 
 impl Default for Limits {
@@ -77,6 +80,7 @@ impl Default for Limits {
             table_elements: 20_000,
             open_files: 64,
             log_bytes_per_second: 256 << 10,
+            state_bytes: 64 << 10,
         }
     }
 }
@@ -96,6 +100,7 @@ impl Limits {
         table_elements: 100_000,
         open_files: 1024,
         log_bytes_per_second: 64 << 20,
+        state_bytes: STATE_BYTES_MAX as u64,
     };
     /// One page of Wasm memory: no instance has less.
     const MEMORY_BYTES_MIN: u64 = 64 << 10;
@@ -139,6 +144,7 @@ impl Limits {
                 "log rate (bytes per second)",
             )?,
             idle: time(wire.idle_ms, d.idle, max.idle, "idle (ms)")?,
+            state_bytes: bytes(wire.state_bytes, d.state_bytes, max.state_bytes, "state (bytes)")?,
         })
     }
 
@@ -162,6 +168,7 @@ impl Limits {
             table_elements: unless(default.table_elements, self.table_elements),
             open_files: unless(default.open_files, self.open_files),
             log_bytes_per_second: unless(default.log_bytes_per_second, self.log_bytes_per_second),
+            state_bytes: unless(default.state_bytes, self.state_bytes),
         }
     }
 }
@@ -276,6 +283,8 @@ pub struct Deployment {
     pub hosts: Vec<AllowedHost>,
     /// On which computers it runs.
     pub placement: Placement,
+    /// The application's states that it may read and write, sorted.
+    pub states: Vec<StateName>,
 }
 
 /// What a deployer asks for, beside the module.
@@ -291,6 +300,8 @@ pub struct Wanted {
     pub hosts: Vec<AllowedHost>,
     /// On which computers it is to run.
     pub placement: Placement,
+    /// The application's states that it depends on.
+    pub states: Vec<StateName>,
 }
 
 impl Deployment {
@@ -303,8 +314,19 @@ impl Deployment {
         limits: Limits,
         directories: Vec<DirectoryGrant>,
     ) -> Self {
-        let (hosts, placement) = (Vec::new(), Placement::default());
-        Self { name, version: module, module, module_bytes, kind, limits, directories, hosts, placement }.with_version()
+        Self {
+            name,
+            version: module,
+            module,
+            module_bytes,
+            kind,
+            limits,
+            directories,
+            hosts: Vec::new(),
+            placement: Placement::default(),
+            states: Vec::new(),
+        }
+        .with_version()
     }
 
     /// The same with these hosts allowed, which makes it another version.
@@ -320,6 +342,15 @@ impl Deployment {
     #[must_use]
     pub fn placed(mut self, placement: Placement) -> Self {
         self.placement = placement;
+        self.with_version()
+    }
+
+    /// The same depending on these states, which makes it another version.
+    #[must_use]
+    pub fn depending_on(mut self, mut states: Vec<StateName>) -> Self {
+        states.sort();
+        states.dedup();
+        self.states = states;
         self.with_version()
     }
 
@@ -342,6 +373,7 @@ impl Deployment {
             directories: grants(head.directories)?,
             hosts: hosts(&head.hosts)?,
             placement: Placement::from_wire(&head.placement)?,
+            states: states_from_wire(&head.states)?,
         })
     }
 
@@ -366,10 +398,11 @@ impl Deployment {
             grants(wire.directories)?,
         )
         .allowing(hosts(&wire.hosts)?)
-        .placed(Placement::from_wire(&wire.placement)?);
+        .placed(Placement::from_wire(&wire.placement)?)
+        .depending_on(states_from_wire(&wire.states)?);
         if deployment.version != wire.version.parse()? {
             return Err(PlatformError::malformed(format!(
-                "the version of {} does not follow from its module, limits, grants and placement",
+                "the version of {} does not follow from its module, limits, grants, placement and states",
                 deployment.name
             )));
         }
@@ -393,6 +426,7 @@ impl Deployment {
             directories: self.directories.iter().map(DirectoryGrant::to_wire).collect(),
             hosts: self.hosts.iter().map(ToString::to_string).collect(),
             placement: self.placement.to_wire(),
+            states: self.states.iter().map(ToString::to_string).collect(),
         }
     }
 }
@@ -472,6 +506,20 @@ mod tests {
         assert_eq!(allowing, one.clone().allowing(hosts(&["A.example", "b.example:81"])));
         assert_eq!(Deployment::from_wire(allowing.to_wire()).unwrap(), allowing);
         assert_eq!(one.clone().allowing(Vec::new()), one);
+    }
+
+    #[test]
+    fn states_are_part_of_the_version_whatever_their_order() {
+        let one = deployment(Limits::default());
+        let states = |states: &[&str]| states.iter().map(|state| state.parse().unwrap()).collect::<Vec<StateName>>();
+        let depending = one.clone().depending_on(states(&["visits", "cart", "cart"]));
+        assert_ne!(depending.version, one.version);
+        assert_eq!(depending, one.clone().depending_on(states(&["cart", "visits"])));
+        assert_eq!(Deployment::from_wire(depending.to_wire()).unwrap(), depending);
+        assert_eq!(one.clone().depending_on(Vec::new()), one);
+        let many = (0..=crate::state::STATES_MAX).map(|at| format!("s{at}")).collect();
+        let head = v1::DeployHead { name: "echo".into(), states: many, ..v1::DeployHead::default() };
+        assert!(Deployment::check_head(head).unwrap_err().message.contains("17 states"));
     }
 
     #[test]

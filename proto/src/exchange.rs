@@ -185,6 +185,7 @@ impl Exchange {
             headers: headers_to_wire(&head.headers),
             via: call.via.iter().map(ToString::to_string).collect(),
             priority: call.priority.to_wire().into(),
+            application: call.application.as_ref().map(ToString::to_string).unwrap_or_default(),
         }
     }
 
@@ -222,6 +223,7 @@ impl Exchange {
             retry_safe: wire.retry_safe,
             via: wire.via,
             priority: wire.priority,
+            application: wire.application,
             ..Default::default()
         };
         let call = Call::from_wire(request, timeout, limits, arrived)?;

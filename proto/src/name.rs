@@ -12,7 +12,7 @@ pub enum NameError {
     /// Not a function's or node's name.
     #[error("{what} name {given:?}: use 1 to {NAME_BYTES_MAX} of a-z 0-9 - _ ., beginning with a letter or digit")]
     Name {
-        /// `function` or `node`.
+        /// `function`, `node` or `application`.
         what: &'static str,
         /// What was given, shortened.
         given: String,
@@ -32,7 +32,7 @@ fn shortened(given: &str) -> String {
     given.chars().take(NAME_BYTES_MAX + 1).collect()
 }
 
-fn checked_name(what: &'static str, given: &str) -> Result<Arc<str>, NameError> {
+pub(crate) fn checked_name(what: &'static str, given: &str) -> Result<Arc<str>, NameError> {
     let first_is_alphanumeric = given.as_bytes().first().is_some_and(u8::is_ascii_alphanumeric);
     let all_allowed = given.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.'));
     if given.len() <= NAME_BYTES_MAX && first_is_alphanumeric && all_allowed {
@@ -42,11 +42,12 @@ fn checked_name(what: &'static str, given: &str) -> Result<Arc<str>, NameError> 
     }
 }
 
+/// A name of the form of a function's.
 macro_rules! name {
     ($(#[$doc:meta])* $name:ident, $what:literal) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name(Arc<str>);
+        pub struct $name(std::sync::Arc<str>);
 
         impl $name {
             /// The name as text.
@@ -55,22 +56,22 @@ macro_rules! name {
             }
         }
 
-        impl FromStr for $name {
-            type Err = NameError;
+        impl std::str::FromStr for $name {
+            type Err = $crate::name::NameError;
 
-            fn from_str(given: &str) -> Result<Self, NameError> {
-                checked_name($what, given).map(Self)
+            fn from_str(given: &str) -> Result<Self, $crate::name::NameError> {
+                $crate::name::checked_name($what, given).map(Self)
             }
         }
 
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str(&self.0)
             }
         }
 
-        impl fmt::Debug for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        impl std::fmt::Debug for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str(&self.0)
             }
         }
@@ -83,6 +84,8 @@ macro_rules! name {
         }
     };
 }
+
+pub(crate) use name;
 
 name! {
     /// The name by which a function is deployed and called: 1 to 63 of `a-z 0-9 - _ .`, beginning with a letter or

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use crate::call::{CallId, Headers};
 use crate::name::{Digest, Endpoint, FunctionName, NameError, NodeName};
+use crate::state::{CarriedState, carried_from_wire};
 use crate::status::{PlatformError, Reason};
 use crate::v1;
 
@@ -32,6 +33,8 @@ pub struct Reply {
     pub timing: Timing,
     /// What ran, where more than one function was asked for.
     pub steps: Vec<StepRan>,
+    /// The states that came with the call and were of use to what ran, as they are now.
+    pub states: Vec<CarriedState>,
 }
 
 /// One function of a call that asks for several.
@@ -258,6 +261,7 @@ impl Reply {
             load: Some(self.load.to_wire()),
             timing: Some(self.timing.to_wire()),
             steps: self.steps.into_iter().map(StepRan::into_wire).collect(),
+            states: self.states.iter().map(CarriedState::to_wire).collect(),
         }
     }
 
@@ -301,6 +305,7 @@ impl Reply {
             load: response.load.as_ref().map(Load::from_wire).unwrap_or_default(),
             timing: response.timing.as_ref().map(Timing::from_wire).unwrap_or_default(),
             steps: steps.map_err(|_| foreign("steps"))?,
+            states: carried_from_wire(response.states).map_err(|_| foreign("states"))?,
         })
     }
 }
@@ -335,6 +340,11 @@ mod tests {
                 function: "echo".parse().unwrap(),
                 computer: "computer-1".parse().unwrap(),
                 timing: Timing { queue: Duration::from_micros(3), ..Timing::default() },
+            }],
+            states: vec![CarriedState {
+                name: "s0".parse().unwrap(),
+                place: crate::StatePlace::Content(Bytes::from_static(b"0")),
+                needed_by: vec!["echo".parse().unwrap()],
             }],
         }
     }

@@ -98,6 +98,12 @@ reasons! {
     NotServing = "not-serving", Unavailable, Platform, true, true;
     /// The computer does not have this function ready (any more).
     NotReady = "not-ready", Unavailable, Platform, true, true;
+    /// A state that the function depends on cannot be brought to the computer: whoever holds it is away, or it is in use.
+    StateUnavailable = "state-unavailable", Unavailable, Platform, true, true;
+    /// Somebody else has written a state that the call was about to write. Nothing of the call was written.
+    StateConflict = "state-conflict", Aborted, Load, true, false;
+    /// The states that the call was about to write could not be; nothing of them was.
+    StateUnsaved = "state-unsaved", Unavailable, Platform, true, false;
     /// What was asked for is not allowed here.
     NotAllowed = "not-allowed", PermissionDenied, Caller, false, true;
     /// The caller did not prove who it is.

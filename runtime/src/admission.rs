@@ -384,5 +384,6 @@ pub(crate) fn estimated(
         load,
         timing: Timing::default(),
         steps: Vec::new(),
+        states: Vec::new(),
     }
 }

@@ -72,6 +72,7 @@ pub(crate) async fn call(mut turn: Turn, job: Job) {
         load,
         timing,
         steps: Vec::new(),
+        states: Vec::new(),
     });
     let Some(Service { answer, turn, .. }) = service else { return };
     if let Some(idle) = instance.take_if(|instance| instance.life() == Life::Idle) {

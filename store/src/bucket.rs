@@ -61,6 +61,10 @@ pub trait Bucket: Send + Sync + fmt::Debug {
     /// Writes a value in place of the one of this revision; where it has another, [`StoreError::Conflict`].
     async fn update(&self, key: &Key, value: Bytes, was: Revision) -> Result<Revision, StoreError>;
 
+    /// Writes several values, each as [`update`](Self::update) where a revision is given, else as [`create`](Self::create): in one
+    /// file all or none of them; in NATS one after the other, up to the first that fails.
+    async fn write_all(&self, writes: Vec<(Key, Bytes, Option<Revision>)>) -> Result<Vec<Revision>, StoreError>;
+
     /// Deletes a value; where a revision is given, only that one, else [`StoreError::Conflict`]. One that is not there is
     /// deleted already.
     async fn delete(&self, key: &Key, was: Option<Revision>) -> Result<(), StoreError>;

@@ -30,6 +30,7 @@ impl Target for Memory {
             load: Load::default(),
             timing: Timing::default(),
             steps: Vec::new(),
+            states: Vec::new(),
         })
     }
 }

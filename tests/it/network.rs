@@ -91,6 +91,7 @@ impl Edge {
             directories: Vec::new(),
             hosts: Vec::new(),
             placement: nigh_proto::Placement::default(),
+            states: Vec::new(),
         };
         self.admin.deploy(request, guests::echo(), |_| {}).await.map(drop).map_err(|error| error.to_string())
     }

@@ -237,6 +237,7 @@ async fn a_function_runs_only_on_computers_with_the_labels_that_it_asks_for() {
             directories: Vec::new(),
             hosts: Vec::new(),
             placement,
+            states: Vec::new(),
         };
         let deployed = edge.admin().deploy(request, guests::echo(), |_| {}).await.unwrap().deployment;
         edge.admin().await_ready(&deployed.name, deployed.version, Duration::from_secs(30), |_| {}).await

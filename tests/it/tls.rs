@@ -72,6 +72,7 @@ async fn a_role_may_do_its_part_and_is_told_what_the_rest_needs() {
         directories: Vec::new(),
         hosts: Vec::new(),
         placement: nigh_proto::Placement::default(),
+        states: Vec::new(),
     };
     needs_operator(admin.deploy(request(), guests::echo(), |_| {}).await.unwrap_err(), "deploy functions");
     needs_operator(admin.remove(&"echo".parse().unwrap()).await.unwrap_err(), "remove functions");

@@ -143,6 +143,7 @@ impl Edge {
             directories: Vec::new(),
             hosts,
             placement: nigh_proto::Placement::default(),
+            states: Vec::new(),
         };
         // A language's whole engine takes a while to compile.
         let patience = if module.len() > LARGE_MODULE_BYTES { LARGE_PATIENCE } else { 4 * PATIENCE };

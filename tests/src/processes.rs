@@ -237,6 +237,7 @@ impl Processes {
             directories: Vec::new(),
             hosts: Vec::new(),
             placement: nigh_proto::Placement::default(),
+            states: Vec::new(),
         };
         Ok(self.admin().deploy(request, module, |_| {}).await?.deployment)
     }

@@ -127,6 +127,7 @@ pub(crate) fn reply(call: &Call, outcome: Outcome) -> Reply {
         load: Load { workers: 4, ..Load::default() },
         timing: Timing { run: 100 * Duration::from_nanos(1000), ..Timing::default() },
         steps: Vec::new(),
+        states: Vec::new(),
     }
 }
 

@@ -39,7 +39,7 @@ impl Controller for Scripted {
         if head.name == "refused" {
             return Err(PlatformError::new(Reason::OutOfBudget, "no room; `nigh rm` something").into());
         }
-        let Wanted { name, limits, directories, hosts, placement } = Deployment::check_head(head)?;
+        let Wanted { name, limits, directories, hosts, placement, states } = Deployment::check_head(head)?;
         let mut module = Vec::new();
         while let Some(part) = parts.message().await? {
             let Some(Part::Module(bytes)) = part.part else { panic!("parts after the head") };
@@ -49,7 +49,8 @@ impl Controller for Scripted {
         let digest = Digest::of(&module);
         let deployment = Deployment::new(name, digest, module.len() as u64, Kind::Native, limits, directories)
             .allowing(hosts)
-            .placed(placement);
+            .placed(placement)
+            .depending_on(states);
         self.deployed.lock().push(deployment.to_wire());
         Ok(Response::new(v1::DeployResponse { deployment: Some(deployment.to_wire()), changed: true }))
     }
@@ -115,6 +116,7 @@ fn request(name: &str) -> DeployRequest {
         directories,
         hosts: vec!["api.example:81".parse().unwrap()],
         placement: nigh_proto::Placement::default(),
+        states: Vec::new(),
     }
 }
 

@@ -56,6 +56,7 @@ impl Handler for Peer {
             load: Load::default(),
             timing: Timing { run: Duration::from_micros(5), ..Timing::default() },
             steps: Vec::new(),
+            states: Vec::new(),
         })
     }
 }

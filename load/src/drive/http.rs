@@ -109,6 +109,7 @@ fn reply(call: Call, response: &Response<Bytes>, elapsed: Duration) -> Result<Re
         load: Load::default(),
         timing,
         steps: Vec::new(),
+        states: Vec::new(),
     })
 }
 

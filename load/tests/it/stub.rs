@@ -43,6 +43,7 @@ where
             load: Load::default(),
             timing: Timing::default(),
             steps: Vec::new(),
+            states: Vec::new(),
         })
     }
 }

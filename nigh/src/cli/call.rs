@@ -234,6 +234,7 @@ mod tests {
             load: Load::default(),
             timing: Timing::default(),
             steps: Vec::new(),
+            states: Vec::new(),
         };
         assert_eq!(as_json(&reply(b"text"), true)["payload"], "text");
         assert_eq!(as_json(&reply(b"\xff\x00"), true)["payload_base64"], "/wA=");

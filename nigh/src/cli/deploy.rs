@@ -8,7 +8,7 @@ use bytes::Bytes;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use nigh_client::{Admin, DeployRequest, Deployed, Inspect, Readiness, ReadyError};
-use nigh_proto::{AllowedHost, Constraint, Deployment, DirectoryGrant, FunctionName, Placement, Reason};
+use nigh_proto::{AllowedHost, Constraint, Deployment, DirectoryGrant, FunctionName, Placement, Reason, StateName};
 use serde_json::json;
 
 use super::limits::{LimitOptions, parse_grant};
@@ -29,6 +29,7 @@ const BROKERS_INTERVAL: Duration = Duration::from_millis(10);
   nigh deploy gallery.wasm --dir pictures=/data              may read a directory that computers offer
   nigh deploy counter.wasm --reuse 1000 --idle 5m            instances serve many calls
   nigh deploy shop.wasm --allow-host api.example.com         an http function that may ask that host
+  nigh deploy counter.wasm --state visits                    may read and write that state of the application
   nigh deploy till.wasm --where zone=shop --where gpu!=no    only on computers with these labels
 
 Deploying under a name that is taken replaces that version without failing a call.")]
@@ -49,6 +50,9 @@ pub(super) struct DeployCommand {
     /// Run it only on computers with such a label; may be given several times, for several labels
     #[arg(long = "where", value_name = "KEY=VALUE|KEY!=VALUE|\"KEY in VALUE,VALUE\"")]
     placement: Vec<Constraint>,
+    /// A state of the application that it may read and write; may be given several times, or separated by commas
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    state: Vec<StateName>,
     /// Do not wait until it can be called
     #[arg(long)]
     no_wait: bool,
@@ -71,6 +75,7 @@ impl DeployCommand {
             directories: self.dir.clone(),
             hosts: self.allow_host.clone(),
             placement: Placement::new(self.placement.clone())?,
+            states: self.state.clone(),
         };
         let module = read_module(&self.file)?;
         let Deployed { deployment, changed } = upload(admin, request, module).await?;
@@ -166,6 +171,7 @@ fn tell(output: Output, deployment: &Deployment, changed: bool, readiness: Optio
         "bytes": deployment.module_bytes,
         "kind": deployment.kind.to_string(),
         "changed": changed,
+        "states": deployment.states.iter().map(StateName::as_str).collect::<Vec<_>>(),
     });
     if let Some(readiness) = readiness {
         let problem = |(computer, message): &(nigh_proto::NodeName, String)| json!({ "computer": computer.as_str(), "message": message });

@@ -5,7 +5,7 @@ use std::fmt;
 
 use clap::Args;
 use nigh_client::{Admin, Listing};
-use nigh_proto::{Broker, Computer, Deployment, FunctionName, Limits};
+use nigh_proto::{Broker, Computer, Deployment, FunctionName, Limits, StateName};
 use serde_json::{Value, json};
 
 use crate::output::{Column, Output, Table};
@@ -141,17 +141,26 @@ fn allowed(listing: &Listing, function: &Deployment) -> usize {
     listing.computers.iter().filter(|computer| function.placement.allows(&computer.labels)).count()
 }
 
-/// Functions that do not run everywhere, and where; below them the computers' labels. Nothing where every function does.
+/// Functions that do not run everywhere, and where; those with states, and which; below them the computers' labels. Nothing
+/// where there is nothing of the kind.
 fn placed(listing: &Listing) -> String {
     use std::fmt::Write as _;
     let mut text = String::new();
     for function in listing.functions.iter().filter(|function| !function.placement.is_anywhere()) {
         let _ = writeln!(text, "{} runs only where {}", function.name, function.placement);
     }
+    for function in listing.functions.iter().filter(|function| !function.states.is_empty()) {
+        let states: Vec<_> = function.states.iter().map(StateName::as_str).collect();
+        let _ = writeln!(text, "{} depends on {} {}", function.name, plural(&states), states.join(", "));
+    }
     for computer in listing.computers.iter().filter(|computer| !computer.labels.is_empty()) {
         let _ = writeln!(text, "{} is labelled {}", computer.name, computer.labels);
     }
     text
+}
+
+fn plural(states: &[&str]) -> &'static str {
+    if states.len() == 1 { "state" } else { "states" }
 }
 
 fn named(computers: &[&str]) -> String {
@@ -175,6 +184,7 @@ fn as_json(listing: &Listing) -> Value {
             "limits": limits_as_json(&function.limits),
             "directories": function.directories.iter().map(grant).collect::<Value>(),
             "where": function.placement.to_wire(),
+            "states": function.states.iter().map(StateName::as_str).collect::<Value>(),
             "ready": ready(listing, function),
             "problems": problems(listing, function).into_iter().map(problem).collect::<Value>(),
         })
@@ -214,6 +224,7 @@ fn limits_as_json(limits: &Limits) -> Value {
         "reuse": limits.reuse,
         "log_bytes": limits.log_bytes,
         "idle_ms": u64::try_from(limits.idle.as_millis()).unwrap_or(u64::MAX),
+        "state_bytes": limits.state_bytes,
     })
 }
 
@@ -288,6 +299,16 @@ mod tests {
             (&json["functions"][1]["where"][0], &json["computers"][2]["labels"]["zone"]),
             (&json!("zone=shop"), &json!("shop"))
         );
+    }
+
+    #[test]
+    fn states_are_told() {
+        let mut listing = listing();
+        let states = ["cart", "visits"].map(|state| state.parse().unwrap()).to_vec();
+        listing.functions[1] = listing.functions[1].clone().depending_on(states);
+        let text = ForPeople(&listing).to_string();
+        assert!(text.contains("heavy depends on states cart, visits\n"), "{text}");
+        assert_eq!(as_json(&listing)["functions"][1]["states"], json!(["cart", "visits"]));
     }
 
     #[test]

@@ -45,6 +45,9 @@ pub(super) struct LimitOptions {
     /// Files and directories that an instance has open at once, up to 1024 [default: 64]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     open_files: Option<u32>,
+    /// Content of each of its states, up to 511KiB [default: 64KiB]
+    #[arg(long, value_name = "SIZE")]
+    state_bytes: Option<Size>,
 }
 
 impl LimitOptions {
@@ -65,6 +68,7 @@ impl LimitOptions {
             queue_wait: self.queue_wait.map_or(default.queue_wait, Time::duration),
             table_elements: self.table_elements.unwrap_or(default.table_elements),
             open_files: self.open_files.unwrap_or(default.open_files),
+            state_bytes: bytes(self.state_bytes, default.state_bytes),
         };
         // The controller's own check, made before anything is uploaded.
         Limits::from_wire(&limits.to_wire())

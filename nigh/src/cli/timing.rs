@@ -184,6 +184,7 @@ mod tests {
             load: Load::default(),
             timing,
             steps: Vec::new(),
+            states: Vec::new(),
         }
     }
 

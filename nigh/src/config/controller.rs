@@ -83,6 +83,7 @@ keys! {
             functions_max: NonZeroUsize,
             modules_bytes_max: Size,
             nodes_max: NonZeroUsize,
+            states_max: NonZeroUsize,
             announcement_bytes_max: Size,
             watchers_max: NonZeroUsize,
             watcher_queue_max: NonZeroUsize,

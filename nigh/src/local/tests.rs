@@ -34,6 +34,7 @@ async fn deploy_and_call(edge: &Edge) {
         directories: Vec::new(),
         hosts: Vec::new(),
         placement: nigh_proto::Placement::default(),
+        states: Vec::new(),
     };
     let deployed = admin.deploy(request, echo(), |_| {}).await.unwrap().deployment;
     let readiness = admin.await_ready(&deployed.name, deployed.version, PATIENCE, |_| {}).await.unwrap();

@@ -67,6 +67,8 @@ pub fn call(
         deadline: now + timeout.unwrap_or(limits.timeout_default).min(limits.timeout_max),
         then: Vec::new(),
         flow,
+        application: None,
+        states: Vec::new(),
     })
 }
 
@@ -165,6 +167,7 @@ pub fn reply(response: LambdaResponse, call: &Call, from: &Endpoint) -> Result<R
         load: Load { utilisation: loads.map(share), ..Load::default() },
         timing: Timing { run: took, ..Timing::default() },
         steps: Vec::new(),
+        states: Vec::new(),
     })
 }
 

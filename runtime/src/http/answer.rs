@@ -234,6 +234,7 @@ impl About {
             load: Load::default(),
             timing: Timing::default(),
             steps: Vec::new(),
+            states: Vec::new(),
         }
     }
 }

@@ -122,6 +122,7 @@ impl Modelled {
             load,
             timing,
             steps: Vec::new(),
+            states: Vec::new(),
         }
     }
 

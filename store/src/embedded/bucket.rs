@@ -107,6 +107,21 @@ impl Bucket for EmbeddedBucket {
         self.write(key, value, Expected::Exactly(was)).await
     }
 
+    async fn write_all(&self, writes: Vec<(Key, Bytes, Option<Revision>)>) -> Result<Vec<Revision>, StoreError> {
+        let mut bytes = 0;
+        for (_, value, _) in &writes {
+            check_size(value.len(), VALUE_BYTES_MAX)?;
+            bytes += value.len();
+        }
+        let (shared, settled) = (self.shared.clone(), self.shared.clone());
+        let work = move |transaction: &WriteTransaction| shared.write_all(transaction, writes);
+        let settle = move |written: &Vec<(Key, Entry)>| {
+            written.iter().for_each(|(key, entry)| settled.tell_put(key, entry));
+        };
+        let written = self.file.writer.run(bytes, work, settle).await?;
+        Ok(written.into_iter().map(|(_, entry)| entry.revision).collect())
+    }
+
     async fn delete(&self, key: &Key, was: Option<Revision>) -> Result<(), StoreError> {
         let (shared, settled, key) = (self.shared.clone(), self.shared.clone(), key.clone());
         let work = move |transaction: &WriteTransaction| shared.delete(transaction, key, was);
@@ -166,36 +181,75 @@ impl Shared {
         value: Bytes,
         expected: Expected,
     ) -> Result<Result<(Key, Entry), StoreError>, redb::Error> {
-        let (now, at) = (now_ms(), (self.settings.name.as_str(), key.as_str()));
-        let mut values = transaction.open_table(VALUES)?;
-        let (found, before) = match values.get(at)? {
-            Some(found) => {
-                (entry_of(found.value(), now).map(|entry| entry.revision.0), Some(size_and_expiry(&key, found.value())))
+        let written = self.write_each(transaction, vec![(key, value, expected)])?;
+        Ok(written.map(|mut written| written.remove(0)))
+    }
+
+    fn write_all(
+        &self,
+        transaction: &WriteTransaction,
+        writes: Vec<(Key, Bytes, Option<Revision>)>,
+    ) -> Result<Result<Vec<(Key, Entry)>, StoreError>, redb::Error> {
+        let expected = |was: Option<Revision>| was.map_or(Expected::Nothing, Expected::Exactly);
+        let writes = writes.into_iter().map(|(key, value, was)| (key, value, expected(was)));
+        self.write_each(transaction, writes.collect())
+    }
+
+    /// All of them, or none where one may not be.
+    fn write_each(
+        &self,
+        transaction: &WriteTransaction,
+        writes: Vec<(Key, Bytes, Expected)>,
+    ) -> Result<Result<Vec<(Key, Entry)>, StoreError>, redb::Error> {
+        let now = now_ms();
+        let (mut bytes_before, mut bytes_now) = (0, 0);
+        let values = transaction.open_table(VALUES)?;
+        for (key, value, expected) in &writes {
+            let found = values.get((self.settings.name.as_str(), key.as_str()))?;
+            let revision = found.as_ref().and_then(|found| entry_of(found.value(), now)).map(|entry| entry.revision.0);
+            if !expected.is_met(revision) {
+                return Ok(Err(StoreError::Conflict));
             }
-            None => (None, None),
-        };
-        if !expected.is_met(found) {
-            return Ok(Err(StoreError::Conflict));
+            bytes_before += found.as_ref().map_or(0, |found| size_and_expiry(key, found.value()).0);
+            bytes_now += (key.as_str().len() + value.len()) as u64;
         }
-        let bytes_before = before.map_or(0, |(bytes, _)| bytes);
-        let bytes_now = (key.as_str().len() + value.len()) as u64;
+        drop(values);
         let all = self.bytes.load(Ordering::Relaxed).saturating_sub(bytes_before).saturating_add(bytes_now);
         if all > self.settings.bytes_max && bytes_now > bytes_before {
             let what = format!("the bucket {}", self.settings.name);
             return Ok(Err(StoreError::Full { what, limit: format!("{} bytes", self.settings.bytes_max) }));
         }
+        let mut written = Vec::with_capacity(writes.len());
+        for (key, value, _) in writes {
+            let revision = self.put_in(transaction, &key, &value, now)?;
+            written.push((key, Entry { value, revision }));
+        }
+        self.bytes.store(all, Ordering::Relaxed);
+        Ok(Ok(written))
+    }
+
+    /// Puts a value in the place of whatever is there.
+    fn put_in(
+        &self,
+        transaction: &WriteTransaction,
+        key: &Key,
+        value: &Bytes,
+        now: u64,
+    ) -> Result<Revision, redb::Error> {
+        let at = (self.settings.name.as_str(), key.as_str());
+        let mut values = transaction.open_table(VALUES)?;
+        let expired = values.get(at)?.map_or(0, |found| size_and_expiry(key, found.value()).1);
         let revision = next_revision(transaction)?;
         let expires = self.settings.expire_after.map_or(0, |after| now.saturating_add(ms(after)));
         values.insert(at, (revision.0, expires, value.as_ref()))?;
         let mut expiries = transaction.open_table(EXPIRIES)?;
-        if let Some((_, expired)) = before.filter(|(_, expired)| *expired > 0) {
+        if expired > 0 {
             expiries.remove((expired, at.0, at.1))?;
         }
         if expires > 0 {
             expiries.insert((expires, at.0, at.1), ())?;
         }
-        self.bytes.store(all, Ordering::Relaxed);
-        Ok(Ok((key, Entry { value, revision })))
+        Ok(revision)
     }
 
     fn delete(

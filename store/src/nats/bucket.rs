@@ -117,6 +117,17 @@ impl Bucket for NatsBucket {
         self.write(key, value, Some(was)).await
     }
 
+    async fn write_all(&self, writes: Vec<(Key, Bytes, Option<Revision>)>) -> Result<Vec<Revision>, StoreError> {
+        let mut revisions = Vec::with_capacity(writes.len());
+        for (key, value, was) in writes {
+            revisions.push(match was {
+                Some(was) => self.update(&key, value, was).await?,
+                None => self.create(&key, value).await?,
+            });
+        }
+        Ok(revisions)
+    }
+
     async fn delete(&self, key: &Key, was: Option<Revision>) -> Result<(), StoreError> {
         let Some(found) = self.last(key).await?.and_then(entry_of) else { return Ok(()) };
         if was.is_some_and(|was| was != found.revision) {

@@ -50,6 +50,8 @@ where
         deadline: wishes.deadline(&door.limits, arrived),
         then: Vec::new(),
         flow: None,
+        application: wishes.application,
+        states: Vec::new(),
     };
     let handler = &*door.handler;
     let outcome = async {

@@ -6,7 +6,7 @@
 //!   have one name.
 //! * `nigh-*` headers are for the platform: `nigh-timeout` (`5s`, `250ms`), `nigh-retry-safe` and `nigh-dry-run` (`true`,
 //!   `false`), `nigh-call-id`, `nigh-priority` (`low`, `normal`,
-//!   `high`), `nigh-callback` (where the outcome of a call that runs later is posted to). An unknown one is refused: a
+//!   `high`), `nigh-application` (whose states it reads and writes), `nigh-callback` (where the outcome of a call that runs later is posted to). An unknown one is refused: a
 //!   misspelt wish must not be lost silently.
 
 use std::pin::pin;
@@ -22,6 +22,7 @@ use crate::asynchronous::CallbackUrl;
 use crate::call::{Call, CallId, CallLimits, Headers, Priority};
 use crate::intake::Share;
 use crate::name::FunctionName;
+use crate::state::ApplicationName;
 use crate::status::{PlatformError, Reason};
 
 /// Headers about a connection rather than what travels on it (RFC 9110, section 7.6.1), and `content-length`, which
@@ -53,6 +54,7 @@ pub(super) struct Head {
     dry_run: bool,
     retry_safe: bool,
     pub(super) priority: Priority,
+    application: Option<ApplicationName>,
     /// Who is told of the outcome, where the call runs later.
     pub(super) callback: Option<CallbackUrl>,
 }
@@ -85,6 +87,7 @@ impl Head {
             dry_run: wishes.dry_run,
             retry_safe: wishes.retry_safe.unwrap_or(false),
             priority: wishes.priority,
+            application: wishes.application,
             callback: wishes.callback,
         })
     }
@@ -103,6 +106,8 @@ impl Head {
             deadline: self.deadline,
             then: Vec::new(),
             flow: None,
+            application: self.application,
+            states: Vec::new(),
         }
     }
 }
@@ -114,6 +119,7 @@ pub(super) struct Wishes {
     pub(super) dry_run: bool,
     pub(super) retry_safe: Option<bool>,
     pub(super) priority: Priority,
+    pub(super) application: Option<ApplicationName>,
     callback: Option<CallbackUrl>,
     timeout: Option<Duration>,
 }
@@ -129,6 +135,7 @@ impl Wishes {
                 "nigh-retry-safe" => wishes.retry_safe = Some(flag("nigh-retry-safe", value)?),
                 "nigh-call-id" => wishes.id = Some(text("nigh-call-id", value)?.parse()?),
                 "nigh-callback" => wishes.callback = Some(text("nigh-callback", value)?.parse()?),
+                "nigh-application" => wishes.application = Some(text("nigh-application", value)?.parse()?),
                 "nigh-priority" => wishes.priority = text("nigh-priority", value)?.parse()?,
                 other => return Err(unknown_wish(other)),
             }
@@ -244,7 +251,7 @@ fn duration(value: &HeaderValue) -> Result<Duration, PlatformError> {
 fn unknown_wish(name: &str) -> PlatformError {
     PlatformError::malformed(format!(
         "unknown header {name}; the platform takes nigh-timeout, nigh-retry-safe, nigh-dry-run, nigh-call-id, \
-         nigh-priority and nigh-callback"
+         nigh-priority, nigh-application and nigh-callback"
     ))
 }
 
