@@ -33,7 +33,7 @@ pub(crate) struct Job {
     pub(crate) arrived: Instant,
     pub(crate) callee: Arc<Callee>,
     /// The request, for an http function.
-    pub(crate) incoming: Option<Incoming>,
+    pub(crate) incoming: Option<Box<Incoming>>,
     pub(crate) answer: oneshot::Sender<Answer>,
 }
 
@@ -121,7 +121,7 @@ fn submit(callee: &Arc<Callee>, mut call: Call, brought: Brought, arrived: Insta
     let patience = if is_known { left.min(queue_wait) } else { Duration::MAX };
     let (sender, mut answer) = oneshot::channel();
     let (incoming, answering) = match take_in(version, &mut call, brought, crew)? {
-        Some((incoming, answered, about)) => (Some(incoming), Some((answered, about))),
+        Some((incoming, answered, about)) => (Some(Box::new(incoming)), Some((answered, about))),
         None => (None, None),
     };
     let job = Job { call, arrived, callee: callee.clone(), incoming, answer: sender };

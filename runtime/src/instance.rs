@@ -14,6 +14,7 @@
 //! By default a function is deployed for one call, so every call finds an instance that is as new: one newly made, or one
 //! that was worn and then reset. Nothing leads out of spent.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -58,7 +59,7 @@ enum Entry {
 }
 
 /// How a call's time in an instance ended.
-pub(crate) struct Ended<I = Instance> {
+pub(crate) struct Ended<I = Box<Instance>> {
     pub(crate) outcome: Result<Outcome, PlatformError>,
     /// The call's own, handed back for the answer.
     pub(crate) service: Option<Service>,
@@ -122,7 +123,7 @@ pub(crate) async fn run_fresh(
         match entry {
             Ok(entry) => {
                 let instance = Instance { store, entry, life: Life::Busy, calls: 0, reset: Duration::ZERO };
-                return instance.run(call).await;
+                return Box::new(instance).run(call).await;
             }
             Err(failure) if outcome::is_want_of_room(&failure) && make_place() => {}
             Err(failure) => {
@@ -136,12 +137,12 @@ pub(crate) async fn run_fresh(
 
 impl Instance {
     /// Runs another call in an idle instance.
-    pub(crate) async fn run_again(mut self, call: &Call, service: Service) -> Ended {
+    pub(crate) fn run_again(mut self: Box<Self>, call: &Call, service: Service) -> impl Future<Output = Ended> {
         debug_assert_eq!(self.life, Life::Idle, "only idle instances are kept");
         self.life = Life::Busy;
         self.store.set_epoch_deadline(first_look_in(service.turn.crew.is_limited));
         self.store.data_mut().begin(service);
-        self.run(call).await
+        self.run(call)
     }
 
     /// What it is at.
@@ -176,15 +177,17 @@ impl Instance {
         }
     }
 
-    async fn run(mut self, call: &Call) -> Ended {
+    async fn run(mut self: Box<Self>, call: &Call) -> Ended {
         let limits = self.store.data().waiting_limits();
         let mut entered = None;
-        let result = wait::within(limits, async {
-            self.initialize().await?;
-            entered = Some(Instant::now());
-            self.enter(call).await
-        });
-        let result = result.await;
+        let result = {
+            let guest = pin!(async {
+                self.initialize().await?;
+                entered = Some(Instant::now());
+                self.enter(call).await
+            });
+            wait::within(limits, guest).await
+        };
         let is_sound = result.is_ok();
         let outcome = result.or_else(|failure| outcome::of_failure(&failure, self.store.data()));
         let service = self.store.data_mut().end();

@@ -7,6 +7,7 @@ use std::io;
 use std::ops::Range;
 
 use rustix::ioctl::{Ioctl, IoctlOutput, Opcode, ioctl, opcode};
+use rustix::mm::{Advice, madvise};
 
 /// Ranges that one request to the kernel can tell of; where there are more, it is asked again from there on.
 const RANGES: usize = 32;
@@ -117,6 +118,14 @@ impl Pages {
     }
 }
 
+/// Gives a memory's pages back to the kernel: it is as it was when it was mapped, and nothing of it is there until it is touched.
+/// A memory that was only looked at has a page of zeros for every page of it, which the kernel would look at in each scan.
+#[expect(unsafe_code, reason = "the kernel is handed a memory to drop the pages of")]
+pub(crate) fn give_back(memory: &mut [u8]) -> io::Result<()> {
+    // SAFETY: the range is borrowed for writing, and only its bytes change: any are valid.
+    unsafe { madvise(memory.as_mut_ptr().cast(), memory.len(), Advice::LinuxDontNeed) }.map_err(io::Error::from)
+}
+
 /// `struct pm_scan_arg`.
 #[derive(Debug, Default)]
 #[repr(C)]
@@ -197,6 +206,19 @@ mod tests {
             written.iter().filter_map(|at| at.checked_sub(50 * PAGES_BYTES)).filter(|at| *at < 10 * PAGES_BYTES);
         assert_eq!(written.filter(|at| part.iter().any(|range| range.contains(at))).count(), 5);
         assert_eq!(told(&mut [], 0), (vec![], true));
+    }
+
+    #[test]
+    fn what_was_only_read_is_not_told_and_can_be_given_back() {
+        let Some(pages) = Pages::open() else { return };
+        let mut memory = vec![0u8; 21 * PAGES_BYTES];
+        let skipped = memory.as_ptr().align_offset(PAGES_BYTES);
+        let memory = &mut memory[skipped..][..20 * PAGES_BYTES];
+        memory[5 * PAGES_BYTES] = 1;
+        assert_eq!(memory.iter().map(|byte| usize::from(*byte)).sum::<usize>(), 1);
+        give_back(memory).unwrap();
+        assert!(memory.iter().all(|byte| *byte == 0), "as it was mapped");
+        assert!(pages.written(memory, 0, |_, _| {}).unwrap(), "nothing of it is there");
     }
 
     #[test]

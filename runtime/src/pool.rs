@@ -19,10 +19,9 @@ const LOOK_INTERVAL: std::ops::RangeInclusive<Duration> = Duration::from_millis(
 
 /// An instance of either form that may serve another call.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "a box would cost the calls of most functions an allocation")]
 pub(crate) enum Reusable {
-    /// Of a module.
-    Module(Instance),
+    /// Of a module. It moves from hand to hand in each of its calls, and is made in few of them.
+    Module(Box<Instance>),
     /// Of a component.
     Component(http::Instance),
 }

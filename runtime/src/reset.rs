@@ -10,7 +10,7 @@ use std::sync::LazyLock;
 use wasmtime::{AsContextMut, Global, Instance, Linker, Memory, Module, ModuleExport, Store, Val};
 
 use crate::expose;
-use crate::pages::Pages;
+use crate::pages::{self, Pages};
 
 /// Bytes that a memory may begin with for its instances to be reset.
 const MEMORY_BYTES_MAX: usize = 64 << 20;
@@ -73,6 +73,10 @@ impl Pristine {
             return None;
         }
         let contents = Contents::of(state.memory.data(&store));
+        // The next instance will most likely have this one's memory.
+        if let Err(error) = pages::give_back(state.memory.data_mut(&mut store)) {
+            tracing::debug!(%error, "the memory that was looked at keeps its pages");
+        }
         let globals = exports.into_iter().zip(&state.globals).map(|(export, global)| (export, global.get(&mut store)));
         let globals = globals.collect();
         Some(Self { memory, memory_bytes, globals, contents })

@@ -100,7 +100,7 @@ async fn enter(
     version: &Arc<Version>,
     call: &Call,
     kept: Option<Reusable>,
-    incoming: Option<Incoming>,
+    incoming: Option<Box<Incoming>>,
     service: Service,
 ) -> Ended<Reusable> {
     match (&version.code, incoming, kept) {
@@ -109,13 +109,14 @@ async fn enter(
                 Reusable::Component(kept) => Some(kept),
                 Reusable::Module(_) => None,
             });
-            let run = http::run(code, version, crew, kept, incoming, service);
+            let run = http::run(code, version, crew, kept, *incoming, service);
             Box::pin(run).await.map(Reusable::Component)
         }
         (_, _, Some(Reusable::Module(kept))) => kept.run_again(call, service).await.map(Reusable::Module),
+        // Most calls find an instance, so only those that do not have room made for what it takes to make one.
         _ => {
             let run = instance::run_fresh(&crew.engine, version, call, service, || crew.evict());
-            run.await.map(Reusable::Module)
+            Box::pin(run).await.map(Reusable::Module)
         }
     }
 }

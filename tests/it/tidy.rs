@@ -57,7 +57,7 @@ const UNSAFE: &[(&str, &str)] = &[
     ),
     ("runtime/src/crew/priority.rs", "has the kernel let other threads go before guests"),
     ("runtime/src/module.rs", "loads compiled code"),
-    ("runtime/src/pages.rs", "asks the kernel which pages were written to"),
+    ("runtime/src/pages.rs", "asks the kernel which pages were written to, and gives pages back to it"),
 ];
 
 fn root() -> PathBuf {

@@ -1,7 +1,7 @@
 //! Bounds for a guest that waits for its host: a timer, a file. While a guest computes, ticks bound it.
 
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::Pin;
 use std::task::Poll;
 use std::time::Instant;
 
@@ -21,13 +21,13 @@ pub(crate) struct Limits {
     pub(crate) stopping: CancellationToken,
 }
 
-/// Runs a guest to its end, or to the end of its limits if it waits then.
+/// Runs a guest to its end, or to the end of its limits if it waits then. The guest is pinned already, because one that was moved
+/// in would take its room twice, in every call.
 pub(crate) async fn within<T>(
     limits: Option<Limits>,
-    guest: impl Future<Output = wasmtime::Result<T>>,
+    mut guest: Pin<&mut impl Future<Output = wasmtime::Result<T>>>,
 ) -> wasmtime::Result<T> {
     let Some(limits) = limits else { return guest.await };
-    let mut guest = pin!(guest);
     // Made only for a guest that does wait.
     let mut end = None;
     poll_fn(|context| {

@@ -1,5 +1,6 @@
 //! The life of a component's instance: made for a call, and kept for the next one where the function was deployed so.
 
+use std::pin::pin;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -54,15 +55,17 @@ pub(crate) async fn run(
     store.epoch_deadline_callback(|mut context| host::on_tick(&mut context.data_mut().base));
     store.set_epoch_deadline(1);
     let limits = store.data().base.waiting_limits();
-    let instantiating = async {
-        loop {
-            match http.pre.instantiate_async(&mut store).await {
-                Err(failure) if outcome::is_want_of_room(&failure) && crew.evict() => {}
-                made => return made,
+    let made = {
+        let instantiating = pin!(async {
+            loop {
+                match http.pre.instantiate_async(&mut store).await {
+                    Err(failure) if outcome::is_want_of_room(&failure) && crew.evict() => {}
+                    made => return made,
+                }
             }
-        }
+        });
+        wait::within(limits, instantiating).await
     };
-    let made = wait::within(limits, instantiating).await;
     match made {
         Ok(proxy) => Instance { store, proxy, life: Life::Busy, calls: 0 }.run(incoming).await,
         Err(failure) => {
@@ -102,7 +105,7 @@ impl Instance {
     async fn run(mut self, incoming: Incoming) -> Ended<Self> {
         let entered = Instant::now();
         let limits = self.store.data().base.waiting_limits();
-        let result = wait::within(limits, self.enter(incoming)).await;
+        let result = wait::within(limits, pin!(self.enter(incoming))).await;
         let is_sound = result.is_ok();
         let outcome = result.or_else(|failure| outcome::of_failure(&failure, &self.store.data().base));
         let service = self.store.data_mut().base.end();
