@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::StatusCode;
+use nigh_doors::Backend;
 use nigh_proto::asynchronous::{Accepted, Settled};
 use nigh_proto::ingress::Handler;
 use nigh_proto::ingress::http::HttpHandler;
@@ -376,6 +377,12 @@ impl HttpHandler for Broker {
 
     fn answered(&self, status: StatusCode) {
         self.counts.http.count(status.as_u16());
+    }
+}
+
+impl Backend for Broker {
+    async fn check_known(&self, function: &FunctionName) -> Result<(), PlatformError> {
+        self.routes.check_known(function)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use nigh_doors::{ActivationLimits, Callers};
 use nigh_proto::tls::HttpClients;
 use nigh_proto::{CallLimits, Endpoint, FunctionName, NodeName, Remote, ServerLimits, Tls};
 use nigh_routing::forwarding::Optimizer;
@@ -52,6 +53,10 @@ pub struct Config {
     pub forward: Vec<(FunctionName, Endpoint)>,
     /// Where calls that run later are kept, and how; without it they are refused.
     pub asynchronous: Option<AsynchronousConfig>,
+    /// Who may come in by the doors for other systems' clients.
+    pub callers: Callers,
+    /// What is kept of activations, for clients of OpenWhisk.
+    pub activations: ActivationLimits,
 }
 
 impl Config {
@@ -86,6 +91,8 @@ impl Config {
             telemetry: Telemetry::new(),
             forward: Vec::new(),
             asynchronous: None,
+            callers: Callers::everybody(),
+            activations: ActivationLimits::default(),
         }
     }
 

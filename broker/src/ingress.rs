@@ -1,4 +1,4 @@
-//! The doors: calls over gRPC, calls over HTTP, and the forwarding table. What passes them is a checked value.
+//! The doors: calls over gRPC, calls over HTTP, those of other systems' clients, and the forwarding table. What passes them is a checked value.
 
 mod asynchronous;
 mod older;
@@ -7,6 +7,7 @@ mod table;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use nigh_doors::Settings;
 use nigh_proto::channel::{self, Door};
 use nigh_proto::ingress::{Ingress, http};
 use nigh_proto::older::EdgeIngress;
@@ -78,14 +79,29 @@ pub(crate) async fn serve(
         let limits = broker.limits().clone();
         http::serve(door(listener), config.http_clients, broker.clone(), limits, stop.clone()).await;
     };
+    let doors = listeners.doors.into_iter().map(|(system, listener)| {
+        nigh_doors::serve(system, door(listener), settings(config), broker.clone(), stop.clone())
+    });
+    let doors = futures_util::future::join_all(doors);
     let failed = |door| move |source| Error::Serve { door, source };
     tokio::try_join!(
         async { calls.await.map_err(|error| failed("calls")(error.into())) },
         async { table.await.map_err(|error| failed("table")(error.into())) },
         async {
-            http.await;
+            tokio::join!(http, doors);
             Ok(())
         },
     )?;
     Ok(())
+}
+
+/// What the doors for other systems' clients are told.
+fn settings(config: &Config) -> Settings {
+    Settings {
+        clients: config.http_clients,
+        limits: config.limits.clone(),
+        callers: config.callers.clone(),
+        controller: config.controller_remote(),
+        activations: config.activations,
+    }
 }

@@ -26,6 +26,7 @@ mod verdict;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nigh_doors::System;
 use nigh_proto::membership::{self, Node};
 use nigh_proto::older;
 use tokio::net::TcpListener;
@@ -51,6 +52,8 @@ pub struct Listeners {
     pub table: Option<TcpListener>,
     /// Calls over HTTP.
     pub http: Option<TcpListener>,
+    /// Calls of other systems' clients.
+    pub doors: Vec<(System, TcpListener)>,
 }
 
 /// Serves until `shutdown`; then withdraws from the controller, takes no more calls, and lets those under way end for at

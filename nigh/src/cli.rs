@@ -12,6 +12,7 @@ mod limits;
 mod load;
 mod logs;
 mod project;
+mod proxy;
 mod queue;
 mod report;
 mod role;
@@ -29,6 +30,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use nigh_client::{Admin, CallQueue, Caller, CallerLimits, Inspect};
+use nigh_doors::RemoteBroker;
 use nigh_proto::{Endpoint, Remote};
 
 use crate::config::{TlsFiles, default_controller, ports};
@@ -95,6 +97,9 @@ enum Command {
     /// Be a computer: run functions
     #[command(display_order = 22)]
     Computer(role::ComputerCommand),
+    /// Be a door for clients of another system, in front of a broker
+    #[command(display_order = 22)]
+    Proxy(proxy::ProxyCommand),
     /// Make certificates for TLS between machines
     #[command(display_order = 23)]
     Ca(ca::CaCommand),
@@ -172,6 +177,12 @@ impl Cli {
             Command::Controller(command) => in_runtime(command.run(tls_dir, output)),
             Command::Broker(command) => in_runtime(command.run(controller, tls_dir, output)),
             Command::Computer(command) => in_runtime(command.run(controller, tls_dir, output)),
+            Command::Proxy(command) => in_runtime(async {
+                let broker = RemoteBroker::new(global.caller()?, global.queue()?, global.admin()?);
+                let controller = global.controller()?;
+                let tls = controller.tls.clone();
+                command.run(broker, controller, tls, output).await
+            }),
             Command::Ca(command) => command.run(output),
             Command::New(command) => command.run(output),
             Command::Build(command) => command.run(output),
@@ -198,13 +209,17 @@ impl Cli {
 impl Command {
     /// Whether the process stays to serve.
     fn is_role(&self) -> bool {
-        matches!(self, Self::Up(_) | Self::Controller(_) | Self::Broker(_) | Self::Computer(_))
+        matches!(self, Self::Up(_) | Self::Controller(_) | Self::Broker(_) | Self::Computer(_) | Self::Proxy(_))
     }
 }
 
 impl Global {
     fn admin(&self) -> anyhow::Result<Admin> {
-        Ok(Admin::new(self.remote(self.controller.clone().unwrap_or_else(default_controller))?))
+        Ok(Admin::new(self.controller()?))
+    }
+
+    fn controller(&self) -> anyhow::Result<Remote> {
+        self.remote(self.controller.clone().unwrap_or_else(default_controller))
     }
 
     fn caller(&self) -> anyhow::Result<Caller> {

@@ -4,6 +4,7 @@
 mod broker;
 mod computer;
 mod controller;
+mod doors;
 mod hardware;
 mod keys;
 mod node;
@@ -24,9 +25,10 @@ pub(crate) use computer::COMPILED;
 pub use computer::{ComputerOptions, ComputerSettings, parse_offer};
 pub(crate) use controller::STORE;
 pub use controller::{ControllerOptions, ControllerSettings};
+pub use doors::{DoorOptions, VisitorOptions};
 pub use hardware::{BackendName, backend};
 pub use node::{Listen, default_name};
-pub(crate) use node::{default_controller, metrics_port};
+pub(crate) use node::{default_controller, metrics_port, or_none};
 pub(crate) use store::embedded;
 pub use tls::TlsFiles;
 
@@ -40,6 +42,8 @@ pub mod ports {
     pub const CONTROLLER: u16 = 6475;
     /// Brokers take calls over HTTP.
     pub const HTTP: u16 = 8080;
+    /// A door for clients of OpenWhisk.
+    pub const OPENWHISK: u16 = 3233;
     /// The first computer of a machine; further ones follow.
     pub const COMPUTERS: u16 = 10_000;
     /// A broker's metrics and health.

@@ -2,6 +2,7 @@
 //! tell it from one on several machines. Behind `nigh up` and the tests.
 
 mod certificates;
+mod sockets;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -9,6 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use nigh_broker::{AsynchronousConfig, Listeners};
+use nigh_doors::System;
 use nigh_proto::channel::Door;
 use nigh_proto::{Endpoint, NodeName, Role as Kind, ServerLimits, Tls};
 use nigh_telemetry::{Telemetry, serve_while};
@@ -18,9 +20,11 @@ use tokio_util::sync::CancellationToken;
 use crate::ca::Authority;
 use crate::config::{self, ports};
 use crate::local::certificates::Certificates;
-use crate::sockets::{Bound, bind};
+use crate::local::sockets::Sockets;
+use crate::sockets::Bound;
 
 pub use crate::local::certificates::CertificateError;
+pub use crate::local::sockets::EdgePorts;
 pub use crate::sockets::BindError;
 
 /// Computers in one process, at most: unless modelled, each reserves address space for its instances.
@@ -37,6 +41,8 @@ pub struct EdgeConfig {
     pub listen_metrics: Option<IpAddr>,
     /// On which ports.
     pub ports: EdgePorts,
+    /// Doors of the broker for other systems' clients, and their ports.
+    pub doors: Vec<(System, u16)>,
     /// The host by which others reach this machine, if not by `listen`.
     pub advertise: Option<String>,
     /// Computers, from 1 to [`COMPUTERS_MAX`].
@@ -49,27 +55,6 @@ pub struct EdgeConfig {
     pub broker: nigh_broker::Config,
     /// Each computer's settings. Name, addresses, controller and cache are put in, and the memory is shared among all.
     pub computer: nigh_runtime::Config,
-}
-
-/// The ports of an edge; 0 lets the system pick.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct EdgePorts {
-    /// The controller.
-    pub controller: u16,
-    /// The broker, calls over gRPC.
-    pub calls: u16,
-    /// The broker's forwarding table.
-    pub table: u16,
-    /// The broker, calls over HTTP.
-    pub http: u16,
-    /// The first computer; the others follow.
-    pub computers: u16,
-    /// The controller's metrics and health.
-    pub controller_metrics: u16,
-    /// The broker's metrics and health.
-    pub broker_metrics: u16,
-    /// The metrics and health of the first computer; those of the others follow.
-    pub computer_metrics: u16,
 }
 
 /// Why an edge cannot start or go on. Whoever runs it has to act.
@@ -125,6 +110,7 @@ pub struct Edge {
     broker: Endpoint,
     table: Endpoint,
     http: Endpoint,
+    doors: Vec<(System, Endpoint)>,
     computers: Vec<(NodeName, Endpoint)>,
     metrics: Vec<(String, Endpoint)>,
     certificates: Option<Certificates>,
@@ -161,12 +147,23 @@ impl Edge {
             broker: endpoint(&sockets.calls)?,
             table: endpoint(&sockets.table)?,
             http: endpoint(&sockets.http)?,
+            doors: sockets
+                .doors
+                .iter()
+                .map(|(system, door)| Ok((*system, endpoint(door)?)))
+                .collect::<Result<_, EdgeError>>()?,
             computers: Vec::with_capacity(config.computers),
             metrics: Vec::with_capacity(config.computers + 2),
             certificates: config.authority.clone().map(|authority| Certificates::new(authority, config.hosts())),
             roles: Vec::with_capacity(config.computers + 2),
         };
-        edge.start_broker(&config, sockets.calls, sockets.table, sockets.http, sockets.broker_metrics)?;
+        let listeners = Listeners {
+            calls: sockets.calls.listener,
+            table: Some(sockets.table.listener),
+            http: Some(sockets.http.listener),
+            doors: sockets.doors.into_iter().map(|(system, door)| (system, door.listener)).collect(),
+        };
+        edge.start_broker(&config, listeners, sockets.calls.address.port(), sockets.broker_metrics)?;
         for (bound, metrics) in sockets.computers {
             edge.start_computer(&config, bound, metrics)?;
         }
@@ -195,6 +192,11 @@ impl Edge {
     /// Where the broker takes calls over HTTP.
     pub fn http(&self) -> &Endpoint {
         &self.http
+    }
+
+    /// The broker's doors for other systems' clients.
+    pub fn doors(&self) -> &[(System, Endpoint)] {
+        &self.doors
     }
 
     /// The computers: their names and where they take calls.
@@ -272,21 +274,19 @@ impl Edge {
     fn start_broker(
         &mut self,
         config: &EdgeConfig,
-        calls: Bound,
-        table: Bound,
-        http: Bound,
+        listeners: Listeners,
+        port: u16,
         metrics: Option<Bound>,
     ) -> Result<(), CertificateError> {
         let mut broker = config.broker.clone();
         broker.telemetry = Telemetry::new();
-        broker.name = config::default_name("broker", calls.address.port());
+        broker.name = config::default_name("broker", port);
         broker.tls = self.certify(Kind::Broker, &broker.name)?;
         broker.advertise = Some(self.broker.clone());
         broker.controller = Some(self.controller.clone());
         let place = config::embedded(&config.data_dir, config::CALLS);
         let asynchronous = broker.asynchronous.take().unwrap_or_else(|| AsynchronousConfig::new(place.clone()));
         broker.asynchronous = Some(AsynchronousConfig { place, ..asynchronous });
-        let listeners = Listeners { calls: calls.listener, table: Some(table.listener), http: Some(http.listener) };
         let telling =
             self.telling(broker.name.as_str(), metrics, &broker.telemetry, broker.tls.as_ref(), &broker.server);
         self.spawn("broker", telling, async move |shutdown| Ok(nigh_broker::run(listeners, broker, shutdown).await?));
@@ -372,6 +372,7 @@ impl EdgeConfig {
             listen: IpAddr::V4(Ipv4Addr::LOCALHOST),
             listen_metrics: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
             ports: EdgePorts::CONVENTIONAL,
+            doors: Vec::new(),
             advertise: None,
             authority: None,
             computers: 1,
@@ -411,78 +412,6 @@ impl EdgeConfig {
         let Some(host) = &self.advertise else { return Ok(address.into()) };
         let bracketed = if host.parse::<std::net::Ipv6Addr>().is_ok() { format!("[{host}]") } else { host.clone() };
         format!("{bracketed}:{}", address.port()).parse().map_err(|_| EdgeError::Host(host.clone()))
-    }
-}
-
-impl EdgePorts {
-    /// Those by convention.
-    pub const CONVENTIONAL: Self = Self {
-        controller: ports::CONTROLLER,
-        calls: ports::CALLS,
-        table: ports::TABLE,
-        http: ports::HTTP,
-        computers: ports::COMPUTERS,
-        controller_metrics: ports::CONTROLLER_METRICS,
-        broker_metrics: ports::BROKER_METRICS,
-        computer_metrics: ports::COMPUTER_METRICS,
-    };
-    /// Those that the system picks.
-    pub const ANY: Self = Self {
-        controller: 0,
-        calls: 0,
-        table: 0,
-        http: 0,
-        computers: 0,
-        controller_metrics: 0,
-        broker_metrics: 0,
-        computer_metrics: 0,
-    };
-}
-
-/// The port of this number, of several that follow each other.
-fn port_of(first: u16, number: usize) -> u16 {
-    match first {
-        0 => 0,
-        first => first.saturating_add(u16::try_from(number).unwrap_or(u16::MAX)),
-    }
-}
-
-struct Sockets {
-    controller: Bound,
-    calls: Bound,
-    table: Bound,
-    http: Bound,
-    computers: Vec<(Bound, Option<Bound>)>,
-    controller_metrics: Option<Bound>,
-    broker_metrics: Option<Bound>,
-}
-
-impl Sockets {
-    async fn bind(config: &EdgeConfig) -> Result<Self, BindError> {
-        let at = |port| SocketAddr::new(config.listen, port);
-        let ports = config.ports;
-        let mut sockets = Self {
-            controller: bind(at(ports.controller), "the controller", "--controller-port or --any-ports").await?,
-            calls: bind(at(ports.calls), "calls over gRPC", "--calls-port or --any-ports").await?,
-            table: bind(at(ports.table), "the forwarding table", "--table-port or --any-ports").await?,
-            http: bind(at(ports.http), "calls over HTTP", "--http-port or --any-ports").await?,
-            computers: Vec::with_capacity(config.computers),
-            controller_metrics: Self::bind_metrics(config, ports.controller_metrics).await?,
-            broker_metrics: Self::bind_metrics(config, ports.broker_metrics).await?,
-        };
-        for number in 0..config.computers {
-            let address = at(port_of(ports.computers, number));
-            let bound = bind(address, "a computer", "--computer-port or --any-ports").await?;
-            let metrics = Self::bind_metrics(config, port_of(ports.computer_metrics, number)).await?;
-            sockets.computers.push((bound, metrics));
-        }
-        Ok(sockets)
-    }
-
-    async fn bind_metrics(config: &EdgeConfig, port: u16) -> Result<Option<Bound>, BindError> {
-        let Some(listen) = config.listen_metrics else { return Ok(None) };
-        let option = "--listen-metrics, or --any-ports";
-        bind(SocketAddr::new(listen, port), "metrics and health", option).await.map(Some)
     }
 }
 

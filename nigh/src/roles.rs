@@ -1,5 +1,6 @@
 //! One role as a process: open its sockets, say where, run until told to stop.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -51,6 +52,10 @@ pub(crate) async fn broker(settings: BrokerSettings, output: Output) -> anyhow::
         Some(address) => Some(bind(address, "calls over HTTP", "--listen-http").await?),
         None => None,
     };
+    let mut doors = Vec::with_capacity(settings.doors.len());
+    for &(system, address) in &settings.doors {
+        doors.push((system, bind(address, "other systems' clients", "--door").await?));
+    }
     let metrics = bind_metrics(settings.metrics).await?;
     if let Some(folder) = &settings.data_dir {
         make_folder(folder)?;
@@ -64,12 +69,14 @@ pub(crate) async fn broker(settings: BrokerSettings, output: Output) -> anyhow::
             calls: calls.endpoint().to_string(),
             table: told(table.as_ref()),
             http: told(http.as_ref()),
+            doors: doors.iter().map(|(system, bound)| (system.to_string(), bound.endpoint().to_string())).collect(),
             metrics: told(metrics.as_ref()),
             controller: config.controller.as_ref().map(ToString::to_string),
         },
     );
     let listener = |bound: Option<Bound>| bound.map(|bound| bound.listener);
-    let listeners = Listeners { calls: calls.listener, table: listener(table), http: listener(http) };
+    let doors = doors.into_iter().map(|(system, bound)| (system, bound.listener)).collect();
+    let listeners = Listeners { calls: calls.listener, table: listener(table), http: listener(http), doors };
     let shutdown = CancellationToken::new();
     let telemetry = config.telemetry.clone();
     let metrics = metrics.map(|bound| bound.into_metrics_door(config.tls.as_ref(), &config.server));
@@ -139,6 +146,9 @@ enum Started {
         calls: String,
         table: Option<String>,
         http: Option<String>,
+        /// By the systems whose clients they are for.
+        #[serde(flatten)]
+        doors: BTreeMap<String, String>,
         metrics: Option<String>,
         controller: Option<String>,
     },
@@ -158,14 +168,13 @@ impl fmt::Display for Started {
             Self::Controller { endpoint, metrics, data_dir } => {
                 write!(f, "controller at {endpoint}, metrics {}, data in {data_dir}", at(metrics))
             }
-            Self::Broker { name, calls, table, http, metrics, controller } => write!(
-                f,
-                "{name} takes calls at {calls}, http {}, table {}, metrics {}, controller {}",
-                at(http),
-                at(table),
-                at(metrics),
-                at(controller)
-            ),
+            Self::Broker { name, calls, table, http, doors, metrics, controller } => {
+                write!(f, "{name} takes calls at {calls}, http {}, ", at(http))?;
+                for (system, endpoint) in doors {
+                    write!(f, "{system} {endpoint}, ")?;
+                }
+                write!(f, "table {}, metrics {}, controller {}", at(table), at(metrics), at(controller))
+            }
             Self::Computer { name, endpoint, http, metrics, controller } => write!(
                 f,
                 "{name} takes calls at {endpoint}, http {}, metrics {}, controller {}",
@@ -193,15 +202,16 @@ mod tests {
             calls: "127.0.0.1:1".into(),
             table: None,
             http: Some("127.0.0.1:2".into()),
+            doors: [("openwhisk".into(), "127.0.0.1:4".into())].into(),
             metrics: Some("127.0.0.1:3".into()),
             controller: None,
         };
         assert_eq!(
             started.to_string(),
-            "broker-1 takes calls at 127.0.0.1:1, http 127.0.0.1:2, table none, metrics 127.0.0.1:3, controller none"
+            "broker-1 takes calls at 127.0.0.1:1, http 127.0.0.1:2, openwhisk 127.0.0.1:4, table none, metrics 127.0.0.1:3, controller none"
         );
         let json = serde_json::to_value(&started).unwrap();
         assert_eq!((&json["role"], &json["calls"]), (&"broker".into(), &"127.0.0.1:1".into()));
-        assert!(json["table"].is_null());
+        assert!(json["table"].is_null() && json["openwhisk"] == "127.0.0.1:4");
     }
 }

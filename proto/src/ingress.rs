@@ -1,5 +1,6 @@
 //! The door that brokers and computers share: `nigh.v1.Functions` in front of anything that handles calls, and [`http`].
 
+pub mod gate;
 pub mod http;
 
 use std::future::Future;

@@ -50,6 +50,10 @@ pub struct StepRan {
     pub timing: Timing,
 }
 
+/// What the platform says a function failed of; any other kind of error is the function's own word.
+pub const KINDS_OF_PLATFORM: [&str; 8] =
+    ["panic", "trap", "time-limit", "memory-limit", "stack-limit", "answer-too-large", "malformed-answer", "exit"];
+
 /// How a call ended, the platform having done its part.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {

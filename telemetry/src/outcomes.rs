@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use nigh_proto::reply::KINDS_OF_PLATFORM as KINDS;
 use nigh_proto::{Outcome, PlatformError, Reason};
 
 /// The function answered.
@@ -10,9 +11,6 @@ const ANSWER: &str = "answer";
 const ERROR: &str = "error";
 /// A dry run was answered.
 const ESTIMATE: &str = "estimate";
-/// What the platform says a function failed of; any other kind is the function's own word.
-const KINDS: [&str; 8] =
-    ["panic", "trap", "time-limit", "memory-limit", "stack-limit", "answer-too-large", "malformed-answer", "exit"];
 /// Words for calls that came to an outcome; reasons of the platform follow.
 const OUTCOMES: usize = 3 + KINDS.len();
 /// Reasons that there may be.

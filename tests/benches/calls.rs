@@ -82,7 +82,7 @@ fn broker(computer: Endpoint, tls: Option<Tls>) -> Endpoint {
         let mut config = nigh_broker::Config::new("broker-1".parse().expect("a name"));
         config.tls = tls;
         config.routes = vec![(FUNCTION.parse().expect("a name"), computer)];
-        let listeners = nigh_broker::Listeners { calls, table: None, http: None };
+        let listeners = nigh_broker::Listeners { calls, table: None, http: None, doors: Vec::new() };
         nigh_broker::run(listeners, config, CancellationToken::new()).await.expect("serves until the bench ends");
     })
 }

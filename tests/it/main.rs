@@ -15,6 +15,7 @@ mod http_door;
 mod load;
 mod modelled;
 mod network;
+mod openwhisk;
 mod processes;
 mod tidy;
 mod tls;

@@ -19,7 +19,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("sdk", &[]),
     ("client", &["nigh-proto"]),
     ("load", &["nigh-client", "nigh-proto"]),
-    ("broker", &["nigh-flow", "nigh-proto", "nigh-routing", "nigh-store", "nigh-telemetry"]),
+    ("doors", &["nigh-client", "nigh-proto", "nigh-telemetry"]),
+    ("broker", &["nigh-doors", "nigh-flow", "nigh-proto", "nigh-routing", "nigh-store", "nigh-telemetry"]),
     ("runtime", &["nigh-model", "nigh-proto", "nigh-routing", "nigh-state", "nigh-store", "nigh-telemetry"]),
     ("controller", &["nigh-proto", "nigh-routing", "nigh-telemetry"]),
     (
@@ -28,6 +29,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "nigh-broker",
             "nigh-client",
             "nigh-controller",
+            "nigh-doors",
             "nigh-flow",
             "nigh-model",
             "nigh-load",

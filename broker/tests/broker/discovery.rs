@@ -120,7 +120,7 @@ async fn it_announces_where_it_is_reached() {
 #[tokio::test]
 async fn an_address_that_nobody_could_reach_is_not_announced() {
     let unspecified = || async { TcpListener::bind("0.0.0.0:0").await.unwrap() };
-    let listeners = Listeners { calls: unspecified().await, table: None, http: None };
+    let listeners = Listeners { calls: unspecified().await, table: None, http: None, doors: Vec::new() };
     let config = Config { controller: Some(nobody().await), ..config() };
     let error = nigh_broker::run(listeners, config, CancellationToken::new()).await.unwrap_err();
     assert!(matches!(error, Error::Advertise(_)) && error.to_string().contains("advertise"), "{error}");
@@ -133,7 +133,7 @@ async fn an_address_that_nobody_could_reach_is_not_announced() {
         advertise: Some("edge-7.local:6473".parse().unwrap()),
         ..config_with_routes(&[])
     };
-    let listeners = Listeners { calls: unspecified().await, table: Some(table), http: None };
+    let listeners = Listeners { calls: unspecified().await, table: Some(table), http: None, doors: Vec::new() };
     let _broker = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(nigh_broker::run(
         listeners,
         config,

@@ -47,7 +47,7 @@ impl TestBroker {
         let [calls, table, http] = [listen().await, listen().await, listen().await];
         let [calls_at, table_at, http_at] = [&calls, &table, &http].map(|l| Endpoint::from(l.local_addr().unwrap()));
         let shutdown = CancellationToken::new();
-        let listeners = Listeners { calls, table: Some(table), http: Some(http) };
+        let listeners = Listeners { calls, table: Some(table), http: Some(http), doors: Vec::new() };
         let task = tokio::spawn(nigh_broker::run(listeners, config, shutdown.clone()));
         let client = FunctionsClient::new(channel::connect_lazy(&calls_at));
         Self { calls: calls_at, table: table_at, http: http_at, shutdown, task, client }

@@ -2,18 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
+use nigh_doors::System;
 use nigh_routing::Policy;
 use nigh_runtime::OfferedDirectory;
 use tokio_util::sync::CancellationToken;
 
 use super::compile::own_compiler;
 use crate::ca::{Authority, folder};
-use crate::config::{BackendName, backend, default_data_dir, metrics_port, parse_offer, ports};
+use crate::config::{BackendName, VisitorOptions, backend, default_data_dir, metrics_port, parse_offer, ports};
 use crate::local::{COMPUTERS_MAX, Edge, EdgeConfig, EdgePorts};
 use crate::output::Output;
 use crate::signals::StopSignals;
@@ -84,9 +85,20 @@ struct SocketOptions {
     /// Calls over HTTP
     #[arg(long, value_name = "PORT", default_value_t = EdgePorts::CONVENTIONAL.http)]
     http_port: u16,
+    /// A door for clients of another system (openwhisk); may be given several times
+    #[arg(long, value_name = "SYSTEM=PORT", value_parser = parse_door)]
+    door: Vec<(System, u16)>,
+    #[command(flatten)]
+    visitors: VisitorOptions,
     /// The first computer; the others follow
     #[arg(long, value_name = "PORT", default_value_t = EdgePorts::CONVENTIONAL.computers)]
     computer_port: u16,
+}
+
+/// `SYSTEM=PORT`.
+fn parse_door(given: &str) -> Result<(System, u16), String> {
+    let (system, port) = given.split_once('=').ok_or("write it as SYSTEM=PORT, as in openwhisk=3233")?;
+    Ok((system.parse()?, port.parse().map_err(|_| format!("{port:?} is no port"))?))
 }
 
 /// An address, or none.
@@ -130,6 +142,11 @@ impl UpOptions {
         config.authority = self.sockets.authority()?.map(Arc::new);
         config.advertise = self.sockets.advertise.clone();
         config.ports = self.sockets.ports();
+        if !self.sockets.door.is_empty() {
+            let at = SocketAddr::new(config.listen, 0);
+            config.broker.callers = self.sockets.visitors.callers(&[at], self.sockets.insecure_plaintext)?;
+            config.doors = self.sockets.door.clone();
+        }
         config.broker.policy = self.policy;
         config.computer.directories = self.dir.clone();
         config.computer.compiler = own_compiler();
@@ -181,6 +198,7 @@ struct Started {
     calls: String,
     table: String,
     http: String,
+    doors: BTreeMap<String, String>,
     computers: Vec<Computer>,
     metrics: BTreeMap<String, String>,
     data_dir: String,
@@ -204,6 +222,7 @@ impl Started {
             calls: edge.broker().to_string(),
             table: edge.table().to_string(),
             http: edge.http().to_string(),
+            doors: edge.doors().iter().map(|(system, door)| (system.to_string(), door.to_string())).collect(),
             computers: computers
                 .map(|(name, endpoint)| Computer { name: name.to_string(), endpoint: endpoint.to_string() })
                 .collect(),
@@ -220,6 +239,9 @@ impl fmt::Display for Started {
         writeln!(f, "An edge is up; Ctrl-C stops it.")?;
         writeln!(f, "  calls       {}", self.calls)?;
         writeln!(f, "  http        {}://{}/function/NAME", self.scheme, self.http)?;
+        for (system, door) in &self.doors {
+            writeln!(f, "  {system:<11} {}://{door}", self.scheme)?;
+        }
         writeln!(f, "  table       {}", self.table)?;
         writeln!(f, "  controller  {}", self.controller)?;
         for computer in &self.computers {

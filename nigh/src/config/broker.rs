@@ -6,11 +6,13 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 
 use nigh_broker::{AsynchronousConfig, Config};
+use nigh_doors::System;
 use nigh_proto::{AllowedHost, Endpoint, FunctionName, NodeName, Role};
 use nigh_routing::Policy;
 use nigh_routing::forwarding::Optimizer;
 use nigh_store::Given;
 
+use super::doors::{DoorKeys, DoorOptions, Doors};
 use super::keys::{CallLimitKeys, Fill as _, OrNone, ServerLimitKeys, Share, Text, keys};
 use super::node::{Listen, Visitors, check_advertise, default_controller, default_name, metrics_at, or_none};
 use super::store::{self, Wanted};
@@ -72,6 +74,9 @@ pub struct BrokerOptions {
     /// Where asynchronous calls are kept: embedded (a file in --data-dir), or NATS, which several brokers can share
     #[arg(long, value_name = "embedded|nats://HOST:PORT[,…]")]
     pub store: Option<Given>,
+    /// Doors for other systems' clients.
+    #[command(flatten)]
+    pub doors: DoorOptions,
     /// Join no controller; only --route and the file's routes are known
     #[arg(long)]
     pub no_controller: bool,
@@ -92,6 +97,8 @@ pub struct BrokerSettings {
     pub table: Option<SocketAddr>,
     /// Where it takes calls over HTTP.
     pub http: Option<SocketAddr>,
+    /// Where it takes calls of other systems' clients.
+    pub doors: Vec<(System, SocketAddr)>,
     /// Where it serves metrics and health.
     pub metrics: Option<SocketAddr>,
     /// The folder that it needs, to be made.
@@ -121,6 +128,7 @@ keys! {
             data_dir: PathBuf,
             store: Text<Given>,
             asynchronous: AsynchronousKeys,
+            doors: DoorKeys,
             tls: TlsKeys,
             http_clients: Visitors,
         }
@@ -194,6 +202,8 @@ impl BrokerSettings {
             Some(Text(OrNone(None))) if controller.is_none() => None,
             key => controller.cloned().or(key.and_then(|key| key.0.0)).or_else(|| Some(default_controller())),
         };
+        let doors = Doors::new(&options.doors, keys.doors.take().unwrap_or_default(), insecure)?;
+        config.callers = doors.callers.unwrap_or(config.callers);
         config.http_clients = keys.http_clients.take().map_or(config.http_clients, Into::into);
         config.tls = loaded;
         let place = store::place(Wanted {
@@ -220,9 +230,11 @@ impl BrokerSettings {
             return Err(ConfigError::Contradiction(message.into()));
         }
         check_advertise("broker", calls, config.advertise.as_ref())?;
-        let listens: Vec<SocketAddr> = [Some(calls), table, http, metrics].into_iter().flatten().collect();
+        let beside = doors.listen.iter().map(|(_, at)| *at);
+        let listens: Vec<SocketAddr> =
+            [Some(calls), table, http, metrics].into_iter().flatten().chain(beside).collect();
         tls::check_exposed(Role::Broker, &listens, config.tls.as_ref(), insecure)?;
-        Ok(Self { calls, table, http, metrics, data_dir, tls: files, name, config })
+        Ok(Self { calls, table, http, doors: doors.listen, metrics, data_dir, tls: files, name, config })
     }
 
     /// The configuration of a broker that takes calls on this port, from which the name follows where nobody has set it.

@@ -52,7 +52,7 @@ pub(super) fn check_advertise(
 }
 
 /// Reads an address, or `none`.
-pub(super) fn or_none(given: &str) -> Result<Listen, std::net::AddrParseError> {
+pub(crate) fn or_none(given: &str) -> Result<Listen, std::net::AddrParseError> {
     given.parse::<OrNone<SocketAddr>>().map(|listen| Listen(listen.0))
 }
 

@@ -11,7 +11,7 @@ pub(crate) mod body;
 pub(crate) mod later;
 mod pass;
 mod problem;
-mod request;
+pub(super) mod request;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -27,19 +27,18 @@ use self::body::AnswerBody;
 use self::later::Preferences;
 use self::problem::Problem;
 use self::request::Head;
+use super::gate::Gate;
 use super::not_offered;
-use crate::access;
 use crate::asynchronous::{Acceptance, Accepted, Callback, Settled};
 use crate::call::{Call, CallId, CallLimits, Priority};
 use crate::channel::{self, Door};
 use crate::deployment::Kind;
 use crate::exchange::{Exchange, Exchanged};
-use crate::intake::Intake;
 use crate::name::FunctionName;
 use crate::reply::Reply;
 use crate::status::{PlatformError, Reason};
 use crate::tls::HttpClients;
-use crate::tls::connection::{Peer, Proof};
+use crate::tls::connection::Peer;
 
 #[doc(hidden)]
 pub use self::request::call_for_fuzzing;
@@ -108,9 +107,7 @@ pub trait HttpHandler: Send + Sync + 'static {
 /// The door, as each of its connections sees it.
 struct HttpDoor<H> {
     handler: Arc<H>,
-    clients: HttpClients,
-    limits: CallLimits,
-    intake: Intake,
+    gate: Gate,
     stall_max: Duration,
     stop: CancellationToken,
 }
@@ -123,9 +120,9 @@ pub async fn serve<H: HttpHandler>(
     limits: CallLimits,
     stop: CancellationToken,
 ) {
-    let intake = Intake::new(door.limits());
+    let gate = Gate::new(clients, limits, door.limits());
     let stall_max = door.limits().stall_max;
-    let http = Arc::new(HttpDoor { handler, clients, limits, intake, stall_max, stop: stop.clone() });
+    let http = Arc::new(HttpDoor { handler, gate, stall_max, stop: stop.clone() });
     channel::http::serve(door, clients, stop, move |request, peer: Peer| {
         let http = http.clone();
         async move {
@@ -161,18 +158,10 @@ impl<H: HttpHandler> HttpDoor<H> {
         }
     }
 
-    /// Whether this peer may call.
-    fn check(&self, peer: &Peer) -> Result<(), PlatformError> {
-        match (self.clients, &*peer.proof) {
-            (HttpClients::Anybody, Proof::Nobody) => Ok(()),
-            _ => access::allow(peer, "call functions", access::CALLERS),
-        }
-    }
-
     /// Whatever is asked of a function.
     async fn function(&self, request: Request<Incoming>, peer: &Peer) -> Answer {
         let arrived = Instant::now();
-        if let Err(error) = self.check(peer) {
+        if let Err(error) = self.gate.check(peer) {
             return Problem::of_platform(&error).respond(None);
         }
         let (name, path) = request::name_and_path(request.uri().path());
@@ -202,7 +191,7 @@ impl<H: HttpHandler> HttpDoor<H> {
 
     async fn invoke(&self, function: FunctionName, request: Request<Incoming>, arrived: Instant) -> Answer {
         let (parts, body) = request.into_parts();
-        let head = match Head::new(function, &parts, &self.limits, arrived) {
+        let head = match Head::new(function, &parts, self.gate.limits(), arrived) {
             Ok(head) => head,
             Err(error) => return Problem::of_platform(&error).respond(None),
         };
@@ -210,10 +199,9 @@ impl<H: HttpHandler> HttpDoor<H> {
         let (timeout, is_for_later) = (head.deadline - arrived, Preferences::of(&parts.headers).respond_async);
         let outcome = async {
             let place = self.handler.admit(head.priority)?;
-            let share = self.intake.share();
-            let until = head.deadline.min(arrived + self.intake.timeout());
-            let payload = request::payload(&parts.headers, body, &self.limits, &share, until).await?;
-            let call = head.into_call(payload);
+            let bytes_max = self.gate.limits().payload_bytes_max;
+            let whole = self.gate.read(&parts.headers, body, bytes_max, head.deadline).await?;
+            let call = head.into_call(whole.bytes.clone());
             if is_for_later {
                 let acceptance = Acceptance { call, timeout, callback: callback.map(Callback::Http) }.checked()?;
                 return self.handler.accept_in(place, acceptance).await.map(|accepted| later::accepted(&accepted.id));
@@ -229,7 +217,7 @@ impl<H: HttpHandler> HttpDoor<H> {
     /// What came of a call that was accepted before.
     async fn result(&self, id: &str, headers: &HeaderMap, peer: &Peer) -> Answer {
         let outcome = async {
-            self.check(peer)?;
+            self.gate.check(peer)?;
             let id: CallId = percent_decode_str(id).decode_utf8_lossy().parse()?;
             let known = self.handler.result(&id, Preferences::of(headers).wait).await?;
             Ok(known.map_or_else(|| later::pending(&id), |settled| later::settled(settled, &id)))

@@ -47,7 +47,7 @@ where
         retry_safe: wishes.retry_safe.unwrap_or_else(|| request.method().is_safe()),
         priority: wishes.priority,
         via: Vec::new(),
-        deadline: wishes.deadline(&door.limits, arrived),
+        deadline: wishes.deadline(door.gate.limits(), arrived),
         then: Vec::new(),
         flow: None,
         application: wishes.application,

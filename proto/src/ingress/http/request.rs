@@ -177,14 +177,13 @@ pub fn call_for_fuzzing(
 }
 
 /// Reads the body, which has to be within its limit and to arrive in time; it counts as long as `share` is held.
-pub(super) async fn payload<B: Body<Data = Bytes, Error: std::fmt::Display>>(
+pub(in crate::ingress) async fn payload<B: Body<Data = Bytes, Error: std::fmt::Display>>(
     headers: &HeaderMap,
     body: B,
-    limits: &CallLimits,
+    bytes_max: usize,
     share: &Share,
     until: Instant,
 ) -> Result<Bytes, PlatformError> {
-    let bytes_max = limits.payload_bytes_max;
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     if announced.is_some_and(|length: usize| length > bytes_max) {
         return Err(too_large(bytes_max));
