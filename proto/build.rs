@@ -5,7 +5,8 @@ use std::error::Error;
 fn main() -> Result<(), Box<dyn Error>> {
     let files = ["functions", "asynchronous", "controller", "computer", "broker", "state"]
         .map(|name| format!("nigh/v1/{name}.proto"));
-    let files: Vec<String> = files.into_iter().chain(["uiiit/rpc.proto".to_owned()]).collect();
+    let older = ["rpc", "etsimec"].map(|name| format!("uiiit/{name}.proto"));
+    let files: Vec<String> = files.into_iter().chain(older).collect();
     for file in &files {
         println!("cargo::rerun-if-changed={file}");
     }

@@ -100,6 +100,9 @@ enum Command {
     /// Be a door for clients of another system, in front of a broker
     #[command(display_order = 22)]
     Proxy(proxy::ProxyCommand),
+    /// Tell device applications where to call, by ETSI MEC's interfaces
+    #[command(display_order = 23)]
+    Mec(Box<role::MecCommand>),
     /// Make certificates for TLS between machines
     #[command(display_order = 23)]
     Ca(ca::CaCommand),
@@ -183,6 +186,7 @@ impl Cli {
                 let tls = controller.tls.clone();
                 command.run(broker, controller, tls, output).await
             }),
+            Command::Mec(command) => in_runtime(command.run(controller, tls_dir, output)),
             Command::Ca(command) => command.run(output),
             Command::New(command) => command.run(output),
             Command::Build(command) => command.run(output),
@@ -209,7 +213,10 @@ impl Cli {
 impl Command {
     /// Whether the process stays to serve.
     fn is_role(&self) -> bool {
-        matches!(self, Self::Up(_) | Self::Controller(_) | Self::Broker(_) | Self::Computer(_) | Self::Proxy(_))
+        matches!(
+            self,
+            Self::Up(_) | Self::Controller(_) | Self::Broker(_) | Self::Computer(_) | Self::Proxy(_) | Self::Mec(_)
+        )
     }
 }
 

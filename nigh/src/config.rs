@@ -7,6 +7,7 @@ mod controller;
 mod doors;
 mod hardware;
 mod keys;
+mod mec;
 mod node;
 mod store;
 mod tls;
@@ -27,6 +28,7 @@ pub(crate) use controller::STORE;
 pub use controller::{ControllerOptions, ControllerSettings};
 pub use doors::{DoorOptions, VisitorOptions};
 pub use hardware::{BackendName, backend};
+pub use mec::{DeciderName, GiveName, MecOptions, MecSettings};
 pub use node::{Listen, default_name};
 pub(crate) use node::{default_controller, metrics_port, or_none};
 pub(crate) use store::embedded;
@@ -40,6 +42,8 @@ pub mod ports {
     pub const TABLE: u16 = 6474;
     /// The controller.
     pub const CONTROLLER: u16 = 6475;
+    /// Device applications of ETSI MEC.
+    pub const MEC: u16 = 6500;
     /// Brokers take calls over HTTP.
     pub const HTTP: u16 = 8080;
     /// A door for clients of OpenWhisk.
@@ -50,11 +54,14 @@ pub mod ports {
     pub const BROKER_METRICS: u16 = 9473;
     /// The controller's metrics and health.
     pub const CONTROLLER_METRICS: u16 = 9475;
+    /// The metrics and health of what tells devices where to call.
+    pub const MEC_METRICS: u16 = 9500;
     /// The metrics and health of the first computer of a machine; those of further ones follow.
     pub const COMPUTER_METRICS: u16 = 19_000;
     /// From a broker's port for calls to that for metrics; so for the other roles.
     pub(crate) const BROKER_OFFSET: u16 = BROKER_METRICS - CALLS;
     pub(crate) const CONTROLLER_OFFSET: u16 = CONTROLLER_METRICS - CONTROLLER;
+    pub(crate) const MEC_OFFSET: u16 = MEC_METRICS - MEC;
     pub(crate) const COMPUTER_OFFSET: u16 = COMPUTER_METRICS - COMPUTERS;
 }
 

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::certificates;
 use crate::cli::compile::own_compiler;
-use crate::config::{BrokerSettings, ComputerSettings, ControllerSettings};
+use crate::config::{BrokerSettings, ComputerSettings, ControllerSettings, MecSettings};
 use crate::output::Output;
 use crate::signals::StopSignals;
 use crate::sockets::{BindError, Bound, bind};
@@ -116,6 +116,38 @@ pub(crate) async fn computer(settings: ComputerSettings, output: Output) -> anyh
     signals.run(async { Ok(role.await?) }, shutdown).await
 }
 
+/// Tells device applications where to call.
+pub(crate) async fn mec(settings: MecSettings, output: Output) -> anyhow::Result<()> {
+    let signals = StopSignals::listen()?;
+    let MecSettings { devices, older, metrics, data_dir, tls, config } = settings;
+    let devices = bind(devices, "device applications", "--listen").await?;
+    let older = match older {
+        Some(address) => Some(bind(address, "associations", "--listen-older").await?),
+        None => None,
+    };
+    let metrics = bind_metrics(metrics).await?;
+    if let Some(folder) = &data_dir {
+        make_folder(folder)?;
+    }
+    let _certificate = certificates::keep(config.tls.as_ref(), tls)?;
+    started(
+        output,
+        &Started::Mec {
+            endpoint: devices.endpoint().to_string(),
+            older: told(older.as_ref()),
+            metrics: told(metrics.as_ref()),
+            controller: config.controller.as_ref().map(ToString::to_string),
+        },
+    );
+    let listeners = nigh_mec::Listeners { devices: devices.listener, older: older.map(|bound| bound.listener) };
+    let shutdown = CancellationToken::new();
+    let telemetry = config.telemetry.clone();
+    let metrics = metrics.map(|bound| bound.into_metrics_door(config.tls.as_ref(), &config.server));
+    let role = Box::pin(nigh_mec::run(listeners, config, shutdown.clone()));
+    let role = serve_while(metrics, telemetry, role);
+    signals.run(async { Ok(role.await?) }, shutdown).await
+}
+
 async fn bind_metrics(address: Option<SocketAddr>) -> Result<Option<Bound>, BindError> {
     match address {
         Some(address) => bind(address, "metrics and health", "--listen-metrics").await.map(Some),
@@ -159,6 +191,12 @@ enum Started {
         metrics: Option<String>,
         controller: Option<String>,
     },
+    Mec {
+        endpoint: String,
+        older: Option<String>,
+        metrics: Option<String>,
+        controller: Option<String>,
+    },
 }
 
 impl fmt::Display for Started {
@@ -175,6 +213,13 @@ impl fmt::Display for Started {
                 }
                 write!(f, "table {}, metrics {}, controller {}", at(table), at(metrics), at(controller))
             }
+            Self::Mec { endpoint, older, metrics, controller } => write!(
+                f,
+                "device applications at {endpoint}, associations {}, metrics {}, controller {}",
+                at(older),
+                at(metrics),
+                at(controller)
+            ),
             Self::Computer { name, endpoint, http, metrics, controller } => write!(
                 f,
                 "{name} takes calls at {endpoint}, http {}, metrics {}, controller {}",

@@ -49,7 +49,7 @@ const RULES: &[Rule] = &[
     rule("/nigh.v1.Controller/Announce", "announce itself", NODES),
     rule("/nigh.v1.Controller/Attend", "announce itself", NODES),
     rule("/nigh.v1.Controller/Withdraw", "withdraw itself", NODES),
-    rule("/nigh.v1.Controller/Watch", "watch the registry", &[Role::Computer, Role::Broker, Role::Operator]),
+    rule("/nigh.v1.Controller/Watch", "watch the registry", &[Role::Computer, Role::Broker, Role::Mec, Role::Operator]),
     rule("/nigh.v1.Controller/FetchModule", "fetch modules", &[Role::Computer, Role::Operator]),
     rule("/nigh.v1.Controller/Deploy", "deploy functions", OPERATORS),
     rule("/nigh.v1.Controller/Remove", "remove functions", OPERATORS),
@@ -85,6 +85,13 @@ const RULES: &[Rule] = &[
     rule("/uiiit.rpc.EdgeRouter/Configure", "edit routes", EDITORS),
     rule("/uiiit.rpc.EdgeRouter/GetTable", "read routes", READERS),
     rule("/uiiit.rpc.EdgeRouter/GetNumTables", "read routes", READERS),
+    rule("/uiiit.etsimec.rpc.UeAppLcmProxy/associateAddress", "send devices elsewhere", EDITORS),
+    rule("/uiiit.etsimec.rpc.UeAppLcmProxy/removeAddress", "send devices elsewhere", EDITORS),
+    rule("/uiiit.etsimec.rpc.UeAppLcmProxy/addLambda", "list applications", EDITORS),
+    rule("/uiiit.etsimec.rpc.UeAppLcmProxy/delLambda", "list applications", EDITORS),
+    rule("/uiiit.etsimec.rpc.UeAppLcmProxy/numContexts", "see where devices are", EDITORS),
+    rule("/uiiit.etsimec.rpc.UeAppLcmProxy/table", "see where devices are", EDITORS),
+    rule("/uiiit.etsimec.rpc.UeAppLcmProxy/contexts", "see where devices are", EDITORS),
 ];
 
 const NODES: &[Role] = &[Role::Computer, Role::Broker];

@@ -23,6 +23,8 @@ pub enum Role {
     Broker,
     /// Runs functions.
     Computer,
+    /// Tells device applications where to call.
+    Mec,
     /// Has functions run.
     Client,
     /// Deploys, removes, edits routes, reads logs; a person or a program that acts for one.
@@ -31,7 +33,8 @@ pub enum Role {
 
 impl Role {
     /// Every role.
-    pub const ALL: [Self; 5] = [Self::Controller, Self::Broker, Self::Computer, Self::Client, Self::Operator];
+    pub const ALL: [Self; 6] =
+        [Self::Controller, Self::Broker, Self::Computer, Self::Mec, Self::Client, Self::Operator];
 
     /// The word that stands for it in certificates, options and messages.
     pub const fn as_str(self) -> &'static str {
@@ -39,6 +42,7 @@ impl Role {
             Self::Controller => "controller",
             Self::Broker => "broker",
             Self::Computer => "computer",
+            Self::Mec => "mec",
             Self::Client => "client",
             Self::Operator => "operator",
         }
@@ -46,7 +50,7 @@ impl Role {
 
     /// Whether others connect to it, so that its certificate has to name a host.
     pub const fn listens(self) -> bool {
-        matches!(self, Self::Controller | Self::Broker | Self::Computer)
+        matches!(self, Self::Controller | Self::Broker | Self::Computer | Self::Mec)
     }
 }
 
@@ -108,7 +112,7 @@ pub enum IdentityError {
     #[error("{0:?} is not of the form nigh://ROLE/NAME")]
     Uri(String),
     /// There is no such role.
-    #[error("{0:?} is no role; there are controller, broker, computer, client and operator")]
+    #[error("{0:?} is no role; there are controller, broker, computer, mec, client and operator")]
     Role(String),
 }
 

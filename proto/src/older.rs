@@ -19,6 +19,18 @@ pub mod rpc {
     tonic::include_proto!("uiiit.rpc");
 }
 
+/// The generated messages, clients and servers of package `uiiit.etsimec.rpc`.
+#[expect(
+    missing_docs,
+    clippy::pedantic,
+    clippy::nursery,
+    clippy::allow_attributes_without_reason,
+    reason = "generated code; the .proto file is the documentation"
+)]
+pub mod etsimec {
+    tonic::include_proto!("uiiit.etsimec.rpc");
+}
+
 pub use callback::call_back;
 pub use ingress::EdgeIngress;
 pub use membership::{REPORTS_WAITING_MAX, keep_announced, keep_reporting};

@@ -23,6 +23,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("broker", &["nigh-doors", "nigh-flow", "nigh-proto", "nigh-routing", "nigh-store", "nigh-telemetry"]),
     ("runtime", &["nigh-model", "nigh-proto", "nigh-routing", "nigh-state", "nigh-store", "nigh-telemetry"]),
     ("controller", &["nigh-proto", "nigh-routing", "nigh-telemetry"]),
+    ("mec", &["nigh-proto", "nigh-store", "nigh-telemetry"]),
     (
         "nigh",
         &[
@@ -33,6 +34,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "nigh-flow",
             "nigh-model",
             "nigh-load",
+            "nigh-mec",
             "nigh-proto",
             "nigh-routing",
             "nigh-runtime",

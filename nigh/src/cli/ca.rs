@@ -68,7 +68,7 @@ struct AuthorityFolder {
 struct Issue {
     #[command(flatten)]
     authority: AuthorityFolder,
-    /// What its owner may be: controller, broker, computer, client (calls functions) or operator (deploys, too)
+    /// What its owner may be: controller, broker, computer, mec, client (calls functions) or operator (deploys, too)
     #[arg(long)]
     role: Role,
     /// Which one: of a computer or broker its name in the edge

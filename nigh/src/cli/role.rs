@@ -1,4 +1,4 @@
-//! `nigh controller`, `nigh broker`, `nigh computer`: one role as a process.
+//! `nigh controller`, `nigh broker`, `nigh computer`, `nigh mec`: one role as a process.
 
 use std::path::PathBuf;
 
@@ -7,6 +7,7 @@ use nigh_proto::Endpoint;
 
 use crate::config::{
     BrokerOptions, BrokerSettings, ComputerOptions, ComputerSettings, ControllerOptions, ControllerSettings,
+    MecOptions, MecSettings,
 };
 use crate::output::Output;
 use crate::roles;
@@ -52,6 +53,36 @@ pub(super) struct ComputerCommand {
     /// Print a configuration file with every key and its default, and end
     #[arg(long)]
     print_config: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  nigh mec                                           devices come to 127.0.0.1:6500/dev_app/v1
+  nigh mec --listen 10.0.0.1:6500 --tls-dir mec      for other machines, over TLS (see nigh ca)
+  nigh mec --decide file --associations devices.txt   a file says which device is sent where
+  nigh mec --mx2 --listen-older 127.0.0.1:6477 --decide associations   in place of an older LCM proxy
+  nigh mec --print-config > mec.toml                 every setting, with its default")]
+pub(super) struct MecCommand {
+    #[command(flatten)]
+    options: MecOptions,
+    /// Print a configuration file with every key and its default, and end
+    #[arg(long)]
+    print_config: bool,
+}
+
+impl MecCommand {
+    pub(super) async fn run(
+        mut self,
+        controller: Option<&Endpoint>,
+        tls_dir: Option<PathBuf>,
+        output: Output,
+    ) -> anyhow::Result<()> {
+        self.options.tls_dir = tls_dir;
+        if self.print_config {
+            return Ok(output.line(MecSettings::EXAMPLE)?);
+        }
+        roles::mec(MecSettings::new(&self.options, controller)?, output).await
+    }
 }
 
 impl ControllerCommand {

@@ -41,6 +41,12 @@ fn computer(text: &str) -> Result<ComputerSettings, ConfigError> {
     ComputerSettings::new(&ComputerOptions { config: Some(file.path), ..Default::default() }, None)
 }
 
+fn mec(text: &str) -> Result<MecSettings, ConfigError> {
+    let file = file(text);
+    let data_dir = Some("data".into());
+    MecSettings::new(&MecOptions { config: Some(file.path), data_dir, ..Default::default() }, None)
+}
+
 /// A file with everything that it shows in comments switched on.
 fn switched_on(example: &str) -> String {
     let is_shown = |line: &str| {
@@ -63,6 +69,7 @@ fn the_examples_show_the_defaults() {
     same(&controller(ControllerSettings::EXAMPLE).unwrap(), &controller("").unwrap());
     same(&broker(BrokerSettings::EXAMPLE).unwrap(), &broker("").unwrap());
     same(&computer(ComputerSettings::EXAMPLE).unwrap(), &computer("").unwrap());
+    same(&mec(MecSettings::EXAMPLE).unwrap(), &mec("").unwrap());
 }
 
 #[test]
@@ -86,6 +93,23 @@ fn what_the_examples_show_in_comments_is_valid_too() {
     assert_eq!(computer.config.directories[0].name, "pictures");
     assert_eq!(computer.config.memory_bytes_max, 2 << 30);
     assert_eq!(computer.name.unwrap().as_str(), "computer-10000");
+    let mec = mec(&with_certificate(MecSettings::EXAMPLE, Role::Mec, "mec")).unwrap();
+    assert_eq!(mec.config.locations["broker-6473"].country.as_deref(), Some("IT"));
+    assert_eq!(mec.config.elsewhere.as_deref(), Some("https://cloud.example/function/{name}"));
+}
+
+#[test]
+fn who_decides_where_devices_are_sent_has_what_that_needs() {
+    let told = |text: &str| mec(text).unwrap_err().to_string();
+    assert!(told("decide = \"file\"").contains("--associations"));
+    assert!(told("[locations.broker-1]\ncountry = \"Italy\"").contains("two capitals"));
+    assert!(told("[locations.broker-1]\npoint = [200.0, 0.0]").contains("longitude"));
+    assert!(told("proxies = [\"10.0.0.0/33\"]").contains("no network"));
+    assert!(told("elsewhere = \"nowhere\"").contains("absolute URI"));
+    assert!(told("listen_older = \"10.0.0.1:1\"").contains("--role mec"));
+    let settings = mec("decide = \"file\"\nassociations = \"rows\"\n[callbacks]\nnetworks = [\"10.0.0.7\"]").unwrap();
+    assert_eq!(settings.config.decider, nigh_mec::DeciderConfig::File { path: "rows".into() });
+    assert_eq!(settings.config.callbacks.networks[0].to_string(), "10.0.0.7/32");
 }
 
 #[test]
@@ -94,6 +118,8 @@ fn the_examples_name_every_key() {
         (ControllerSettings::EXAMPLE, controller("nonsense = 1").unwrap_err().to_string()),
         (BrokerSettings::EXAMPLE, broker("nonsense = 1").unwrap_err().to_string()),
         (BrokerSettings::EXAMPLE, broker("[limits]\nnonsense = 1").unwrap_err().to_string()),
+        (MecSettings::EXAMPLE, mec("nonsense = 1").unwrap_err().to_string()),
+        (MecSettings::EXAMPLE, mec("[callbacks]\nnonsense = 1").unwrap_err().to_string()),
         (ComputerSettings::EXAMPLE, computer("nonsense = 1").unwrap_err().to_string()),
         (ComputerSettings::EXAMPLE, computer("[module_limits]\nnonsense = 1").unwrap_err().to_string()),
     ] {

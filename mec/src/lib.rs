@@ -1,0 +1,81 @@
+//! ETSI MEC's interfaces for device applications: a device asks which applications there are, creates a context for one, is
+//! told the address at which to call it, and is notified when another one suits better.
+//!
+//! A request enters at [`ingress`], which turns it into checked values. [`mec`] holds the contexts ([`context`]) and what
+//! the controller tells ([`known`]); [`decide`] says which server a device gets; [`steer`] compares what devices were told
+//! with what is decided now, and [`notify`] tells them, within the rules of [`callback`]. Nothing here is on the way of a call.
+
+mod application;
+mod callback;
+mod config;
+mod context;
+mod decide;
+mod error;
+mod ingress;
+mod known;
+mod location;
+mod mec;
+mod metrics;
+mod notify;
+mod outgoing;
+mod server;
+mod state;
+mod steer;
+
+use std::sync::Arc;
+
+use nigh_proto::membership::{Topics, keep_watching};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::mec::Mec;
+
+pub use config::{CallbackConfig, Config, DeciderConfig, Give, Reference};
+pub use error::{AssociationsError, Error};
+pub use ipnet::IpNet;
+pub use location::Location;
+
+/// Changes that may wait to be taken in, all of which are then taken in at once.
+const CHANGES_WAITING_MAX: usize = 1024;
+
+/// The sockets that it serves; the caller has bound them.
+#[derive(Debug)]
+pub struct Listeners {
+    /// Device applications, over HTTP.
+    pub devices: TcpListener,
+    /// Controllers and operators of the older system, over gRPC.
+    pub older: Option<TcpListener>,
+}
+
+/// Serves the interfaces until `shutdown`, then answers what is under way for at most [`Config::drain`].
+///
+/// # Errors
+/// [`Error`]: the operator has to act.
+pub async fn run(listeners: Listeners, config: Config, shutdown: CancellationToken) -> Result<(), Error> {
+    config.check()?;
+    let (controller, telemetry, drain) = (config.controller_remote(), config.telemetry.clone(), config.drain);
+    let mec = Arc::new(Mec::open(config).await?);
+    metrics::describe(&telemetry, &mec);
+    let watched = Arc::downgrade(&mec);
+    telemetry.ready_when(move || watched.upgrade().map_or(Ok(()), |mec| mec.readiness()));
+    let (tell, learnt) = mpsc::channel(CHANGES_WAITING_MAX);
+    let topics = Topics { functions: true, computers: true, brokers: true };
+    let _watching = controller.map(|controller| spawn(keep_watching(controller, topics, tell, shutdown.clone())));
+    let _steering = spawn(steer::steer(mec.clone(), learnt));
+    let mut serving = Box::pin(ingress::serve(listeners, mec.clone(), shutdown.clone()));
+    tokio::select! {
+        ended = &mut serving => return ended,
+        () = shutdown.cancelled() => telemetry.not_ready("it is stopping"),
+    }
+    tokio::time::timeout(drain, serving).await.unwrap_or_else(|_| {
+        tracing::warn!(after = ?drain, "requests were still under way and are cut off");
+        Ok(())
+    })
+}
+
+/// A task that ends with whoever holds it.
+fn spawn<T: Send + 'static>(task: impl Future<Output = T> + Send + 'static) -> AbortOnDropHandle<T> {
+    AbortOnDropHandle::new(tokio::spawn(task))
+}

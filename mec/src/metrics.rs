@@ -1,0 +1,52 @@
+//! What is counted for those who watch it, and how that is written.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use nigh_telemetry::{HttpResponses, Telemetry};
+
+use crate::mec::Mec;
+use crate::notify::News;
+
+/// The words for what devices are told, and for how it went.
+const NEWS: [&str; 3] = ["address", "deleted", "locations"];
+const OUTCOMES: [&str; 2] = ["failed", "taken"];
+
+/// What is counted.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    pub(crate) responses: HttpResponses,
+    /// By what was told, then by whether it was taken.
+    notifications: [[AtomicU64; 2]; 3],
+}
+
+impl Tally {
+    /// Counts a try to tell a device something.
+    pub(crate) fn count_notification(&self, news: &News, is_taken: bool) {
+        if let Some(at) = NEWS.iter().position(|word| *word == news.word()) {
+            self.notifications[at][usize::from(is_taken)].fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Says what there is to tell of this role.
+pub(crate) fn describe(telemetry: &Telemetry, mec: &Arc<Mec>) {
+    let watched = Arc::downgrade(mec);
+    telemetry.describe("mec", "mec", move |out| {
+        let Some(mec) = watched.upgrade() else { return Ok(()) };
+        let (contexts, failing) = mec.counts();
+        out.gauges("nigh_mec_contexts", "Contexts of device applications", |samples| {
+            samples.gauge(&[("state", "all")], contexts as f64)?;
+            samples.gauge(&[("state", "failing")], failing as f64)
+        })?;
+        out.counters("nigh_mec_notifications_total", "Tries to tell a device what has changed", |samples| {
+            for (word, counts) in NEWS.iter().zip(&mec.tally.notifications) {
+                for (outcome, count) in OUTCOMES.iter().zip(counts) {
+                    samples.counter(&[("news", word), ("outcome", outcome)], count.load(Ordering::Relaxed))?;
+                }
+            }
+            Ok(())
+        })?;
+        mec.tally.responses.write("nigh_mec_http_responses_total", out)
+    });
+}
