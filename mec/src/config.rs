@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use http::Uri;
 use ipnet::IpNet;
 use nigh_proto::tls::HttpClients;
 use nigh_proto::{AllowedHost, Endpoint, NodeName, Remote, ServerLimits, Tls};
@@ -49,6 +50,8 @@ pub struct Config {
     pub proxies: Vec<IpNet>,
     /// How devices are notified.
     pub callbacks: CallbackConfig,
+    /// The MEC platform of which this is a service, if any.
+    pub platform: Option<PlatformConfig>,
     /// Contexts, at most.
     pub contexts_max: usize,
     /// Contexts of one device, at most.
@@ -122,6 +125,52 @@ pub struct CallbackConfig {
     pub pause: Duration,
 }
 
+/// A MEC platform, and as what this is known there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlatformConfig {
+    /// Where it is: `http://HOST:PORT`, perhaps with a path.
+    pub platform: Uri,
+    /// The application instance that this is there.
+    pub instance: String,
+    /// What the service for device applications is called there.
+    pub devices_service: String,
+    /// What the service by which functions are called is called there.
+    pub calls_service: String,
+    /// How often it is asked whether it still knows them.
+    pub check_every: Duration,
+    /// Time for one request.
+    pub timeout: Duration,
+}
+
+impl PlatformConfig {
+    /// The defaults, at this platform as this instance.
+    pub fn new(platform: Uri, instance: String) -> Self {
+        Self {
+            platform,
+            instance,
+            devices_service: "nigh-device-applications".to_owned(),
+            calls_service: "nigh-functions".to_owned(),
+            check_every: Duration::from_secs(60),
+            timeout: Duration::from_secs(5),
+        }
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+        let wrong = |message: String| Err(Error::Config(message));
+        if self.platform.scheme_str() != Some("http") || self.platform.host().is_none() {
+            return wrong(format!("platform {}: write http://HOST:PORT", self.platform));
+        }
+        if self.instance.is_empty() || !self.instance.bytes().all(is_plain) {
+            return wrong(format!("instance {:?}: give letters, digits, - _ .", self.instance));
+        }
+        if self.check_every.is_zero() || self.timeout.is_zero() {
+            return wrong("check_every or timeout of the platform is 0; leave it out for the default".to_owned());
+        }
+        Ok(())
+    }
+}
+
 impl Config {
     /// The defaults, with contexts kept there.
     pub fn new(place: Place) -> Self {
@@ -142,6 +191,7 @@ impl Config {
             locations: BTreeMap::new(),
             proxies: Vec::new(),
             callbacks: CallbackConfig::default(),
+            platform: None,
             contexts_max: 10_000,
             contexts_per_device_max: 256,
             contexts_bytes_max: 256 << 20,
@@ -187,6 +237,9 @@ impl Config {
         if self.provider.is_empty() || self.provider.chars().count() > 32 {
             return Err(Error::Config(format!("provider {:?}: give 1 to 32 characters", self.provider)));
         }
+        if let Some(platform) = &self.platform {
+            platform.check()?;
+        }
         if let Some(elsewhere) = &self.elsewhere {
             let example: Result<Server, _> = elsewhere.replace("{name}", "name").parse();
             if !example.is_ok_and(|server| server.is_uri()) {
@@ -230,6 +283,17 @@ mod tests {
         assert!(told(|config| config.callbacks.timeout = Duration::ZERO).contains("callbacks.timeout"));
         assert!(told(|config| config.provider = "p".repeat(33)).contains("32 characters"));
         assert!(told(|config| config.elsewhere = Some("cloud:80".into())).contains("absolute URI"));
+        let platform = |uri: &'static str, instance: &str| {
+            let mut config = Config::new(Place::Embedded { file: "contexts".into() });
+            config.platform = Some(PlatformConfig::new(Uri::from_static(uri), instance.to_owned()));
+            config.check()
+        };
+        assert!(platform("http://mep:8081/sandbox", "5abe4782-2c70-4e47-9a4e-0ee3a1a0fd1f").is_ok());
+        assert!(
+            platform("https://mep", "a").is_err()
+                && platform("mep", "a").is_err()
+                && platform("http://mep", "a/b").is_err()
+        );
         let period = Duration::ZERO;
         let mut config = Config::new(Place::Embedded { file: "contexts".into() });
         config.decider = DeciderConfig::Balanced { period };

@@ -3,6 +3,7 @@
 mod dev_app;
 mod lcm;
 mod mx2;
+mod platform;
 mod problem;
 mod read;
 
@@ -52,6 +53,9 @@ pub(crate) async fn serve(listeners: Listeners, mec: Arc<Mec>, stop: Cancellatio
 async fn devices(listener: TcpListener, mec: Arc<Mec>, stop: CancellationToken) {
     let config = mec.config.clone();
     let mut router = dev_app::routes(mec.clone());
+    if config.platform.is_some() {
+        router = router.merge(platform::routes());
+    }
     if config.mx2 {
         router = router.merge(mx2::routes(mec.clone()));
     }

@@ -8,6 +8,7 @@ use nigh_proto::membership::Knowledge;
 use nigh_proto::{Broker, Computer, Deployment, Endpoint, FunctionName, NodeName};
 
 use crate::config::Give;
+use crate::mp1::Calls;
 use crate::server::Server;
 
 /// Somebody that a device may be sent to.
@@ -134,6 +135,16 @@ impl Known {
     /// Whether the controller has said what there is.
     pub(crate) fn is_in_step(&self) -> bool {
         self.in_step
+    }
+
+    /// Where functions are called.
+    pub(crate) fn calls(&self, is_secured: bool) -> Calls {
+        let brokers = || self.brokers.values();
+        Calls {
+            http: brokers().filter_map(|broker| broker.http_endpoint.clone()).collect(),
+            grpc: brokers().map(|broker| Server::from(&broker.endpoint)).collect(),
+            is_secured,
+        }
     }
 
     /// A broker's door for HTTP.

@@ -3,7 +3,8 @@
 //!
 //! A request enters at [`ingress`], which turns it into checked values. [`mec`] holds the contexts ([`context`]) and what
 //! the controller tells ([`known`]); [`decide`] says which server a device gets; [`steer`] compares what devices were told
-//! with what is decided now, and [`notify`] tells them, within the rules of [`callback`]. Nothing here is on the way of a call.
+//! with what is decided now, and [`notify`] tells them, within the rules of [`callback`]. [`mp1`] is about being a service of
+//! a MEC platform. Nothing here is on the way of a call.
 
 mod application;
 mod callback;
@@ -16,6 +17,7 @@ mod known;
 mod location;
 mod mec;
 mod metrics;
+mod mp1;
 mod notify;
 mod outgoing;
 mod server;
@@ -31,8 +33,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::mec::Mec;
+use crate::mp1::Registration;
 
-pub use config::{CallbackConfig, Config, DeciderConfig, Give, Reference};
+pub use config::{CallbackConfig, Config, DeciderConfig, Give, PlatformConfig, Reference};
 pub use error::{AssociationsError, Error};
 pub use ipnet::IpNet;
 pub use location::Location;
@@ -49,30 +52,63 @@ pub struct Listeners {
     pub older: Option<TcpListener>,
 }
 
-/// Serves the interfaces until `shutdown`, then answers what is under way for at most [`Config::drain`].
+/// Serves the interfaces until `shutdown`, or until the MEC platform wants it to end; then takes itself back there, and
+/// answers what is under way for at most [`Config::drain`].
 ///
 /// # Errors
 /// [`Error`]: the operator has to act.
 pub async fn run(listeners: Listeners, config: Config, shutdown: CancellationToken) -> Result<(), Error> {
     config.check()?;
-    let (controller, telemetry, drain) = (config.controller_remote(), config.telemetry.clone(), config.drain);
-    let mec = Arc::new(Mec::open(config).await?);
+    let (controller, telemetry, mut drain) = (config.controller_remote(), config.telemetry.clone(), config.drain);
+    let own = listeners.devices.local_addr().map_err(Error::Listener)?;
+    let own = config.advertise.clone().unwrap_or_else(|| own.into());
+    let (mec, mut ends) = Mec::open(config).await?;
+    let mec = Arc::new(mec);
+    let platform = mec.config.platform.clone();
+    let mut registration =
+        platform.map(|platform| Registration::new(platform, own, mec.config.tls.is_some(), &mec.announcements));
     metrics::describe(&telemetry, &mec);
     let watched = Arc::downgrade(&mec);
     telemetry.ready_when(move || watched.upgrade().map_or(Ok(()), |mec| mec.readiness()));
     let (tell, learnt) = mpsc::channel(CHANGES_WAITING_MAX);
     let topics = Topics { functions: true, computers: true, brokers: true };
-    let _watching = controller.map(|controller| spawn(keep_watching(controller, topics, tell, shutdown.clone())));
+    let stop = CancellationToken::new();
+    let _watching = controller.map(|controller| spawn(keep_watching(controller, topics, tell, stop.clone())));
     let _steering = spawn(steer::steer(mec.clone(), learnt));
-    let mut serving = Box::pin(ingress::serve(listeners, mec.clone(), shutdown.clone()));
-    tokio::select! {
+    let mut serving = Box::pin(ingress::serve(listeners, mec.clone(), stop.clone()));
+    let end = tokio::select! {
         ended = &mut serving => return ended,
-        () = shutdown.cancelled() => telemetry.not_ready("it is stopping"),
+        () = shutdown.cancelled() => None,
+        Some(end) = ends.recv() => Some(end),
+        never = keep_registered(registration.as_mut(), &mec) => match never {},
+    };
+    telemetry.not_ready("it is stopping");
+    if let Some(end) = end {
+        drain = drain.min(end.grace());
     }
-    tokio::time::timeout(drain, serving).await.unwrap_or_else(|_| {
+    let leaving = async {
+        // First, so that nobody is sent here any more.
+        if let Some(registration) = &mut registration {
+            registration.end().await;
+        }
+        stop.cancel();
+    };
+    let drained = async { tokio::join!(leaving, &mut serving).1 };
+    let ended = tokio::time::timeout(drain, drained).await.unwrap_or_else(|_| {
         tracing::warn!(after = ?drain, "requests were still under way and are cut off");
         Ok(())
-    })
+    });
+    if let (Some(registration), Some(end)) = (&registration, end) {
+        registration.confirm(end.operation_action).await;
+    }
+    ended
+}
+
+async fn keep_registered(registration: Option<&mut Registration>, mec: &Arc<Mec>) -> std::convert::Infallible {
+    match registration {
+        Some(registration) => registration.keep(mec, mec.calls()).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// A task that ends with whoever holds it.

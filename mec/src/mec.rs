@@ -6,7 +6,7 @@ use bytes::Bytes;
 use nigh_proto::membership::Knowledge;
 use nigh_store::{Bucket, BucketSettings, Key, StoreError};
 use parking_lot::Mutex;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 
 use crate::application::{Application, Filter};
 use crate::callback::{self, Device};
@@ -17,6 +17,7 @@ use crate::decide::file::Rows;
 use crate::error::{Error, Refusal};
 use crate::location::Constraint;
 use crate::metrics::Tally;
+use crate::mp1::{Announcements, Calls, Termination};
 use crate::notify::News;
 use crate::state::{Amendment, Due, State, Turn};
 
@@ -46,11 +47,15 @@ pub(crate) struct Mec {
     /// Notifications under way.
     pub(crate) places: Semaphore,
     pub(crate) tally: Tally,
+    /// Where functions are called.
+    calls: watch::Sender<Calls>,
+    /// Where its MEC platform, if there is one, announces the end.
+    pub(crate) announcements: Announcements,
 }
 
 impl Mec {
-    /// Opens the store and reads what was kept.
-    pub(crate) async fn open(config: Config) -> Result<Self, Error> {
+    /// Opens the store and reads what was kept; where the end is heard of, too.
+    pub(crate) async fn open(config: Config) -> Result<(Self, mpsc::Receiver<Termination>), Error> {
         let rows = match &config.decider {
             DeciderConfig::File { path } => Rows::read(path)?,
             DeciderConfig::Balanced { .. } | DeciderConfig::Associations => Rows::default(),
@@ -71,7 +76,8 @@ impl Mec {
             state.restore(read(key.as_str(), &entry.value)?);
         }
         let places = Semaphore::new(config.callbacks.in_flight_max.min(Semaphore::MAX_PERMITS));
-        Ok(Self {
+        let (announcements, heard) = Announcements::new();
+        let mec = Self {
             config,
             bucket,
             state: Mutex::new(state),
@@ -80,7 +86,15 @@ impl Mec {
             changed: Notify::new(),
             places,
             tally: Tally::default(),
-        })
+            calls: watch::Sender::default(),
+            announcements,
+        };
+        Ok((mec, heard))
+    }
+
+    /// Where functions are called, and will be.
+    pub(crate) fn calls(&self) -> watch::Receiver<Calls> {
+        self.calls.subscribe()
     }
 
     /// Whether requests have a chance.
@@ -183,6 +197,12 @@ impl Mec {
         let mut state = self.state.lock();
         state.known.learn(news);
         state.edge_changed();
+        let calls = state.known.calls(self.config.tls.is_some());
+        self.calls.send_if_modified(|before| {
+            let is_other = *before != calls;
+            *before = calls;
+            is_other
+        });
     }
 
     /// The period of the balanced decider is over.

@@ -1,7 +1,7 @@
 //! What is counted for those who watch it, and how that is written.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use nigh_telemetry::{HttpResponses, Telemetry};
 
@@ -18,9 +18,15 @@ pub(crate) struct Tally {
     pub(crate) responses: HttpResponses,
     /// By what was told, then by whether it was taken.
     notifications: [[AtomicU64; 2]; 3],
+    is_registered: AtomicBool,
 }
 
 impl Tally {
+    /// Whether it is registered with its MEC platform.
+    pub(crate) fn set_registered(&self, is_registered: bool) {
+        self.is_registered.store(is_registered, Ordering::Relaxed);
+    }
+
     /// Counts a try to tell a device something.
     pub(crate) fn count_notification(&self, news: &News, is_taken: bool) {
         if let Some(at) = NEWS.iter().position(|word| *word == news.word()) {
@@ -47,6 +53,10 @@ pub(crate) fn describe(telemetry: &Telemetry, mec: &Arc<Mec>) {
             }
             Ok(())
         })?;
+        if mec.config.platform.is_some() {
+            let registered = f64::from(u8::from(mec.tally.is_registered.load(Ordering::Relaxed)));
+            out.gauge("nigh_mec_registered", "Whether the MEC platform knows this service", registered)?;
+        }
         mec.tally.responses.write("nigh_mec_http_responses_total", out)
     });
 }
