@@ -207,7 +207,7 @@ impl<T: Target> Run<T> {
         let now = self.now();
         let request_bytes = match due.body {
             Body::Size(bytes) => usize::try_from(bytes).unwrap_or(usize::MAX),
-            Body::Given(_) => 0,
+            Body::Given(_) | Body::Work(_) => 0,
         };
         self.tell(due, now, now, request_bytes, why).await;
     }

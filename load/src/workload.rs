@@ -184,7 +184,7 @@ impl Iterator for ClientCalls {
                 let entry = *timetable.entries.get(*next)?;
                 *next += 1;
                 let (_, drawn) = self.choices.draw();
-                let body = entry.bytes.map_or(drawn, Body::Size);
+                let body = entry.body.unwrap_or(drawn);
                 let client = u32::try_from(*next - 1).unwrap_or(u32::MAX) % self.clients;
                 Some(Due { at: entry.at, expires: None, client, function: entry.function, body, broker: entry.broker })
             }

@@ -184,7 +184,7 @@ impl Cli {
                 let broker = RemoteBroker::new(global.caller()?, global.queue()?, global.admin()?);
                 let controller = global.controller()?;
                 let tls = controller.tls.clone();
-                command.run(broker, controller, tls, output).await
+                Box::pin(command.run(broker, controller, tls, output)).await
             }),
             Command::Mec(command) => in_runtime(command.run(controller, tls_dir, output)),
             Command::Ca(command) => command.run(output),

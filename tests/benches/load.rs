@@ -82,7 +82,7 @@ fn trace(duration: Duration) -> Arrivals {
     let mix = Mix::new(&[1.0], Sizes::Constant(64)).expect("one share");
     let workload = Workload { seed: 2, clients: 1, arrivals: steady(100), mix };
     let dues = workload.merged().take_while(|due| due.at < duration * 2);
-    let entries = dues.map(|due| Entry { at: due.at, function: 0, broker: None, bytes: None }).collect();
+    let entries = dues.map(|due| Entry { at: due.at, function: 0, broker: None, body: None }).collect();
     Arrivals::Timetable(Arc::new(Timetable { functions: Vec::new(), brokers: Vec::new(), entries }))
 }
 

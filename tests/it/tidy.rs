@@ -45,6 +45,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     ("guest-functions/echo", &["nigh-sdk"]),
     ("guest-functions/sha256", &["nigh-sdk"]),
+    ("guest-functions/spin", &["nigh-sdk"]),
     ("guest-functions/thumbnail", &["nigh-sdk"]),
     ("guest-functions/face-detect", &["nigh-sdk"]),
     ("tests/guests/misbehaving", &["nigh-sdk"]),

@@ -11,7 +11,7 @@ use rand_distr::{Binomial, Distribution as _};
 
 use super::lines::{Lines, malformed};
 use super::timetable::{ENTRIES_MAX, Entry, Timetable, seconds};
-use super::{WorkloadError, dice};
+use super::{Body, WorkloadError, dice};
 use crate::dice::Purpose;
 
 /// What the first line of counts by minute begins with.
@@ -35,13 +35,15 @@ pub struct Scale {
     pub speed: f64,
     /// The share of invocations that are made, each left out or not by itself.
     pub sample: f64,
+    /// Whether calls send how long the invocation ran, which [`invocations`] know.
+    pub work: bool,
     /// What randomness starts from.
     pub seed: u64,
 }
 
 impl Default for Scale {
     fn default() -> Self {
-        Self { from: Duration::ZERO, length: None, speed: 1.0, sample: 1.0, seed: 0 }
+        Self { from: Duration::ZERO, length: None, speed: 1.0, sample: 1.0, work: false, seed: 0 }
     }
 }
 
@@ -78,10 +80,14 @@ impl Scale {
 /// [`WorkloadError`] with the line that is wrong, and what is wrong with it.
 pub fn replay(mut source: impl BufRead, onto: &[FunctionName], scale: &Scale) -> Result<Timetable, WorkloadError> {
     let head = source.fill_buf().map_err(|error| WorkloadError::new(format!("cannot be read: {error}")))?;
-    if head.starts_with(MINUTES_HEAD.as_bytes()) {
-        minutes(source, onto, scale)
-    } else if head.starts_with(INVOCATIONS_HEAD.as_bytes()) {
+    let has_durations = head.starts_with(INVOCATIONS_HEAD.as_bytes());
+    if scale.work && !has_durations {
+        return Err(WorkloadError::new("it does not say how long invocations ran; only traces of single ones do"));
+    }
+    if has_durations {
         invocations(source, onto, scale)
+    } else if head.starts_with(MINUTES_HEAD.as_bytes()) {
+        minutes(source, onto, scale)
     } else if onto.is_empty() {
         scale.check()?;
         let mut timetable = Timetable::read(source)?;
@@ -138,7 +144,7 @@ pub fn minutes(source: impl BufRead, onto: &[FunctionName], scale: &Scale) -> Re
                 return Err(too_many());
             }
             let instants = (0..count).filter_map(|_| scale.due(begins + MINUTE.mul_f64(dice.random::<f64>())));
-            entries.extend(instants.map(|at| Entry { at, function, broker: None, bytes: None }));
+            entries.extend(instants.map(|at| Entry { at, function, broker: None, body: None }));
         }
     }
     Ok(Timetable { functions: onto.to_vec(), brokers: Vec::new(), entries }.sorted())
@@ -176,7 +182,8 @@ pub fn invocations(source: impl BufRead, onto: &[FunctionName], scale: &Scale) -
         let is_made = scale.sample >= 1.0 || dice.random::<f64>() < scale.sample;
         // What ran already when the trace begins was due at its very beginning.
         if let Some(at) = scale.due(end.saturating_sub(duration)).filter(|_| is_made) {
-            entries.push(Entry { at, function, broker: None, bytes: None });
+            let us = u32::try_from(duration.as_micros()).unwrap_or(u32::MAX);
+            entries.push(Entry { at, function, broker: None, body: scale.work.then_some(Body::Work(us)) });
         }
         if entries.len() > ENTRIES_MAX {
             return Err(too_many());
@@ -257,6 +264,17 @@ mod tests {
         let table = invocations(text.as_bytes(), &onto(&["echo", "sha256"]), &Scale::default()).unwrap();
         let told: Vec<_> = table.entries.iter().map(|entry| (entry.at.as_millis(), entry.function)).collect();
         assert_eq!(told, [(0, 0), (2000, 1), (10_000, 0)]);
+    }
+
+    #[test]
+    fn invocations_send_how_long_they_ran_where_that_is_wanted() {
+        let text = "app,func,end_timestamp,duration\na,f,10.5,0.5\na,g,9000,8000\n";
+        let scale = Scale { work: true, ..Scale::default() };
+        let table = replay(text.as_bytes(), &onto(&["spin"]), &scale).unwrap();
+        let sent: Vec<_> = table.entries.iter().map(|entry| entry.body).collect();
+        assert_eq!(sent, [Some(Body::Work(500_000)), Some(Body::Work(u32::MAX))], "as long as can be told");
+        let error = replay(DAY.as_bytes(), &onto(&["spin"]), &scale).unwrap_err().to_string();
+        assert!(error.contains("how long"), "{error}");
     }
 
     #[test]

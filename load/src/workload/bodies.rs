@@ -23,6 +23,8 @@ pub enum Body {
     Size(u32),
     /// One of the payloads given, by place.
     Given(u32),
+    /// So many microseconds, as milliseconds in text: how long the function is to work.
+    Work(u32),
 }
 
 /// How sizes are drawn.
@@ -128,6 +130,7 @@ impl Payloads {
                 let place = usize::try_from(place).unwrap_or(usize::MAX);
                 self.given.get(place).cloned().unwrap_or_default()
             }
+            Body::Work(us) => format!("{:.3}", f64::from(us) / 1e3).into(),
             Body::Size(size) => {
                 let size = usize::try_from(size).unwrap_or(usize::MAX).min(self.filling.len());
                 match self.fill {
@@ -160,6 +163,13 @@ mod tests {
         assert_eq!(json.bytes(Body::Size(15)), br#"{"input":"AAA"}"#.as_slice());
         // Shorter ones have no room for their frame.
         assert_eq!(json.bytes(Body::Size(0)), br#"{"input":""}"#.as_slice());
+    }
+
+    #[test]
+    fn work_is_told_in_milliseconds() {
+        let payloads = Payloads::filled(Fill::Letters, 0, 0);
+        assert_eq!(payloads.bytes(Body::Work(12_500)), "12.500");
+        assert_eq!(payloads.bytes(Body::Work(0)), "0.000");
     }
 
     #[test]

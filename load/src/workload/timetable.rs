@@ -38,8 +38,8 @@ pub struct Entry {
     pub function: u32,
     /// Which broker, by place, where it says so.
     pub broker: Option<u32>,
-    /// Bytes sent, where it says so.
-    pub bytes: Option<u32>,
+    /// What is sent, where it says so.
+    pub body: Option<Body>,
 }
 
 impl Timetable {
@@ -66,7 +66,7 @@ impl Timetable {
             })?;
             let function = functions.place(function).map_err(|why| malformed(number, &why, line))?;
             let broker = brokers.place(broker).map_err(|why| malformed(number, &why, line))?;
-            entries.push(Entry { at, function, broker: Some(broker), bytes: Some(bytes) });
+            entries.push(Entry { at, function, broker: Some(broker), body: Some(Body::Size(bytes)) });
             if entries.len() > ENTRIES_MAX {
                 return Err(malformed(number, &format!("a timetable may have {ENTRIES_MAX} calls; split it"), line));
             }
@@ -92,10 +92,14 @@ impl fmt::Display for Timetable {
         fn name<T>(names: &[T], place: Option<u32>) -> Option<&T> {
             names.get(usize::try_from(place?).ok()?)
         }
-        for Entry { at, function, broker, bytes } in &self.entries {
+        for Entry { at, function, broker, body } in &self.entries {
+            let bytes = match body {
+                Some(Body::Size(bytes)) => *bytes,
+                Some(Body::Given(_) | Body::Work(_)) | None => 0,
+            };
             let function = name(&self.functions, Some(*function)).ok_or(fmt::Error)?;
             let broker = name(&self.brokers, *broker).ok_or(fmt::Error)?;
-            writeln!(f, "{:.6} {function} {broker} {}", at.as_secs_f64(), bytes.unwrap_or_default())?;
+            writeln!(f, "{:.6} {function} {broker} {bytes}", at.as_secs_f64())?;
         }
         Ok(())
     }
@@ -169,15 +173,8 @@ impl Generator {
             return Err(WorkloadError::new("a timetable may last a year at most"));
         }
         let due = workload.merged().take_while(|due| due.at < self.lasts).take(ENTRIES_MAX + 1);
-        let entry = |due: super::Due| Entry {
-            at: self.begins + due.at,
-            function: 0,
-            broker: Some(0),
-            bytes: match due.body {
-                Body::Size(bytes) => Some(bytes),
-                Body::Given(_) => None,
-            },
-        };
+        let entry =
+            |due: super::Due| Entry { at: self.begins + due.at, function: 0, broker: Some(0), body: Some(due.body) };
         let entries: Vec<_> = due.map(entry).collect();
         if entries.len() > ENTRIES_MAX {
             let message = format!("over {ENTRIES_MAX} calls; draw a shorter timetable, or at a lower rate");
@@ -218,7 +215,7 @@ mod tests {
             at: Duration::from_millis(ms),
             function,
             broker: Some(broker),
-            bytes: Some(bytes),
+            body: Some(Body::Size(bytes)),
         };
         assert_eq!(timetable.entries, [entry(250, 1, 1, 0), entry(2500, 0, 0, 100), entry(2500, 1, 0, 7)]);
         assert_eq!(timetable.length(), Duration::from_millis(2500));
@@ -261,7 +258,7 @@ mod tests {
         let timetable = generator.draw().unwrap();
         // 500 calls are expected, give or take four times their standard deviation.
         assert!((410..590).contains(&timetable.entries.len()), "{}", timetable.entries.len());
-        assert!(timetable.entries.iter().all(|entry| entry.at >= generator.begins && entry.bytes.is_some()));
+        assert!(timetable.entries.iter().all(|entry| entry.at >= generator.begins && entry.body.is_some()));
         let text = timetable.to_text();
         assert_eq!(read(&text).unwrap().to_text(), text);
         assert_eq!(generator.draw().unwrap(), timetable);

@@ -111,6 +111,6 @@ pub(crate) fn facts(sample: &Sample) -> &Facts {
 pub(crate) fn bytes(body: Body) -> u32 {
     match body {
         Body::Size(bytes) => bytes,
-        Body::Given(place) => panic!("payload {place}"),
+        Body::Given(_) | Body::Work(_) => panic!("{body:?} is not drawn"),
     }
 }

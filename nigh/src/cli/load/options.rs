@@ -82,6 +82,9 @@ pub(super) struct When {
     /// For --replay: the share of calls that are made
     #[arg(long, value_name = "SHARE", default_value_t = 1.0, requires = "replay")]
     pub(super) sample: f64,
+    /// For --replay of single invocations: send how long each ran, as milliseconds in text, which the function `spin` does
+    #[arg(long, requires = "replay")]
+    pub(super) work: bool,
     /// What randomness starts from
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(super) seed: u64,

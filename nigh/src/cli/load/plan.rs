@@ -9,7 +9,7 @@ use anyhow::{Context as _, bail};
 use bytes::Bytes;
 use nigh_load::report::OlderFormat;
 use nigh_load::workload::{
-    self, Arrivals, Gaps, Mix, PAYLOAD_BYTES_MAX, Payloads, Scale, Sizes, Timetable, Within, Workload,
+    self, Arrivals, Body, Gaps, Mix, PAYLOAD_BYTES_MAX, Payloads, Scale, Sizes, Timetable, Within, Workload,
 };
 use nigh_load::{Bounds, Pacing, Plan, Template, Timer, pictures};
 use nigh_proto::{Endpoint, FunctionName, Headers};
@@ -137,6 +137,7 @@ fn timetable(when: &When, functions: &[FunctionName]) -> anyhow::Result<Timetabl
         length: when.length.map(|time| time.duration()),
         speed: when.speed,
         sample: when.sample,
+        work: when.work,
         seed: when.seed,
     };
     let source: Box<dyn BufRead> = if path.as_os_str() == "-" {
@@ -171,7 +172,11 @@ fn payloads(what: &What, seed: u64, arrivals: &Arrivals) -> anyhow::Result<(Size
             Sizes::Given(_) | Sizes::InOrder(_) => 0,
         };
         let listed = match arrivals {
-            Arrivals::Timetable(timetable) => timetable.entries.iter().filter_map(|entry| entry.bytes).max(),
+            Arrivals::Timetable(timetable) => timetable
+                .entries
+                .iter()
+                .filter_map(|entry| if let Some(Body::Size(bytes)) = entry.body { Some(bytes) } else { None })
+                .max(),
             Arrivals::Steady { .. } | Arrivals::OnOff { .. } | Arrivals::Bursts { .. } => None,
         };
         let bytes_max = bytes_max.max(listed.unwrap_or_default());
