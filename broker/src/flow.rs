@@ -5,7 +5,9 @@ use std::time::Instant;
 
 use futures_util::future::try_join_all;
 use nigh_flow::{Failure, Input, Segment};
-use nigh_proto::{Call, Flow, Outcome, PlatformError, Reason, Reply};
+use nigh_proto::state::update_carried;
+use nigh_proto::{Call, CarriedState, Flow, Outcome, PlatformError, Reason, Reply};
+use tokio::sync::Mutex;
 
 use crate::call::Broker;
 
@@ -16,19 +18,37 @@ impl Broker {
             return self.forecast(call, flow).await;
         }
         let input = Input { payload: std::mem::take(&mut call.payload), headers: std::mem::take(&mut call.headers) };
+        // Steps with states that travel along run one after the other, each with what the one before has left.
+        let states = Mutex::new(std::mem::take(&mut call.states));
         let step = |segment: Segment| {
             let step = of_step(&call, flow, segment);
-            async move { self.call(step, Instant::now()).await }
+            self.call_with(step, &states)
         };
         let ended = nigh_flow::run(flow, input, self.limits().payload_bytes_max, step).await;
         let mut reply = match ended {
-            Ok(finished) => finished.into_reply(),
+            Ok(finished) => Reply { states: states.into_inner(), ..finished.into_reply() },
             Err(Failure::Function { way, kind, message, reply }) => {
                 Reply { outcome: Outcome::Error { kind, message: format!("{way}: {message}") }, ..*reply }
             }
             Err(Failure::Platform { way, error, ran }) => return Err(of_the_whole(&way, error, ran)),
         };
         reply.timing.broker += arrived.elapsed().saturating_sub(reply.timing.total());
+        Ok(reply)
+    }
+
+    /// Makes the call of a step with the states that its functions depend on, and keeps what becomes of them.
+    async fn call_with(&self, mut step: Call, states: &Mutex<Vec<CarriedState>>) -> Result<Reply, PlatformError> {
+        let mut states = states.lock().await;
+        let is_needed = |state: &&CarriedState| {
+            state.is_needed_by(&step.function) || step.then.iter().any(|function| state.is_needed_by(function))
+        };
+        step.states = states.iter().filter(is_needed).cloned().collect();
+        if step.states.is_empty() {
+            drop(states);
+            return self.call(step, Instant::now()).await;
+        }
+        let reply = self.call(step, Instant::now()).await?;
+        update_carried(&mut states, &reply.states);
         Ok(reply)
     }
 

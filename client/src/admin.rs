@@ -84,6 +84,10 @@ impl Admin {
         Self { peer, client }
     }
 
+    pub(crate) fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
     /// Looks into a node of the same edge, proving itself in the same way.
     ///
     /// # Panics

@@ -12,6 +12,7 @@ mod inspect;
 mod peer;
 mod ready;
 mod routes;
+mod state;
 mod stream;
 
 pub use admin::{Admin, DeployRequest, Deployed, Listing};
@@ -21,4 +22,5 @@ pub use computer::{ComputerStatus, FunctionStatus, LogLevel, LogLine, LogQuery, 
 pub use inspect::Inspect;
 pub use ready::{Misplaced, Readiness, ReadyError};
 pub use routes::{Destination, DestinationState, Route, Routes, Table};
+pub use state::{StateContent, StateInfo};
 pub use stream::CallStream;

@@ -17,6 +17,7 @@ mod queue;
 mod report;
 mod role;
 mod routes;
+mod state;
 mod timing;
 mod top;
 mod up;
@@ -151,6 +152,9 @@ enum Command {
     /// Look after asynchronous calls: how many there are, and those that were given up
     #[command(display_order = 14)]
     Queue(queue::QueueCommand),
+    /// Look after states of applications
+    #[command(display_order = 15)]
+    State(state::StateCommand),
     /// Compile the module on standard input for the computer that asks
     #[command(name = compile::NAME, hide = true)]
     Compile,
@@ -205,6 +209,7 @@ impl Cli {
             Command::Report(command) => command.run(output),
             Command::Result(command) => in_runtime(async { command.run(&global.queue()?, output).await }),
             Command::Queue(command) => in_runtime(async { command.run(&global.queue()?, output).await }),
+            Command::State(command) => in_runtime(async { command.run(&global.admin()?, output).await }),
             Command::Compile => anyhow::bail!("this command is for computers only"),
         }
     }

@@ -22,7 +22,7 @@ use serde::de::DeserializeOwned;
 
 pub(crate) use broker::CALLS;
 pub use broker::{BrokerOptions, BrokerSettings};
-pub(crate) use computer::COMPILED;
+pub(crate) use computer::{COMPILED, STATES};
 pub use computer::{ComputerOptions, ComputerSettings, parse_offer};
 pub(crate) use controller::STORE;
 pub use controller::{ControllerOptions, ControllerSettings};

@@ -301,8 +301,9 @@ impl Edge {
         computer.tls = self.certify(Kind::Computer, &computer.name)?;
         computer.advertise = Some(endpoint.clone());
         computer.controller = Some(self.controller.clone());
-        computer.cache =
-            Some(config.data_dir.join(format!("computer-{}", self.computers.len() + 1)).join(config::COMPILED));
+        let folder = config.data_dir.join(format!("computer-{}", self.computers.len() + 1));
+        computer.cache = Some(folder.join(config::COMPILED));
+        computer.states.place.get_or_insert_with(|| config::embedded(&folder, config::STATES));
         computer.memory_bytes_max = (computer.memory_bytes_max / config.computers as u64).max(1);
         self.computers.push((computer.name.clone(), endpoint));
         let telling =

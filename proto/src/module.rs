@@ -25,6 +25,14 @@ pub mod abi {
     pub const IMPORT_MODULE: &str = "nigh";
     /// The host's function that takes a log line.
     pub const LOG: &str = "log_v1";
+    /// The host's function that reads a state.
+    pub const STATE_GET: &str = "state_get_v1";
+    /// The host's function that writes a state.
+    pub const STATE_PUT: &str = "state_put_v1";
+    /// The host's function that deletes a state.
+    pub const STATE_DELETE: &str = "state_delete_v1";
+    /// All of the host's functions.
+    pub const IMPORTS: &[&str] = &[LOG, STATE_GET, STATE_PUT, STATE_DELETE];
     /// The module of WASI p1.
     pub const WASI: &str = "wasi_snapshot_preview1";
     /// What initialises a reactor.
@@ -113,7 +121,9 @@ pub enum ModuleError {
     )]
     NoHandler(String),
     /// A component that asks for an interface that no computer gives.
-    #[error("the component imports {0}, which no computer offers; http functions may import WASI 0.2")]
+    #[error(
+        "the component imports {0}, which no computer offers; http functions may import WASI 0.2, and wasi:keyvalue@0.2.0-draft"
+    )]
     UnknownInterface(String),
     /// One of [`ModuleLimits`].
     #[error("the module has {what} {found}; the limit is {limit}")]
@@ -299,7 +309,7 @@ impl Facts {
 /// Whether a computer gives this function to some kind of guest.
 fn is_offered(module: &str, name: &str) -> bool {
     match module {
-        abi::IMPORT_MODULE => name == abi::LOG,
+        abi::IMPORT_MODULE => abi::IMPORTS.contains(&name),
         abi::WASI => WASI_FUNCTIONS.contains(&name),
         _ => false,
     }

@@ -34,7 +34,7 @@ pub mod etsimec {
 pub use callback::call_back;
 pub use ingress::EdgeIngress;
 pub use membership::{REPORTS_WAITING_MAX, keep_announced, keep_reporting};
-pub use message::{INPUT, OUTPUT, call, name_of, reply, request, response, text_bytes};
+pub use message::{INPUT, OUTPUT, call, name_of, reply, request, response, text_bytes, update_states};
 
 /// What a response says when all went well.
 pub const OK: &str = "OK";

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use nigh_proto::exchange::{Body, RequestHead};
 use nigh_proto::{Call, Deployment, Estimate, FunctionName, Load, Outcome, PlatformError, Reason, Reply, Timing};
+use nigh_state::Session;
 use tokio::sync::oneshot;
 
 use crate::crew::{Crew, Expected, Taken};
@@ -34,6 +35,8 @@ pub(crate) struct Job {
     pub(crate) callee: Arc<Callee>,
     /// The request, for an http function.
     pub(crate) incoming: Option<Box<Incoming>>,
+    /// The states that are leased to it, where its function has any.
+    pub(crate) states: Option<Box<Session>>,
     pub(crate) answer: oneshot::Sender<Answer>,
 }
 
@@ -74,9 +77,10 @@ pub(crate) fn admit(
     callee: &Arc<Callee>,
     call: Call,
     brought: Brought,
+    states: Option<Box<Session>>,
     arrived: Instant,
 ) -> Result<Admitted, PlatformError> {
-    let admitted = submit(callee, call, brought, arrived);
+    let admitted = submit(callee, call, brought, states, arrived);
     if let Err(error) = &admitted {
         refused(&callee.function, error);
     }
@@ -104,7 +108,13 @@ pub(crate) fn estimate(
     Ok((Estimate { queue, ..estimate }, load))
 }
 
-fn submit(callee: &Arc<Callee>, mut call: Call, brought: Brought, arrived: Instant) -> Result<Admitted, PlatformError> {
+fn submit(
+    callee: &Arc<Callee>,
+    mut call: Call,
+    brought: Brought,
+    states: Option<Box<Session>>,
+    arrived: Instant,
+) -> Result<Admitted, PlatformError> {
     let Callee { function, version, crew, .. } = &**callee;
     check_payload(&version.deployment, &call)?;
     let now = Instant::now();
@@ -124,7 +134,7 @@ fn submit(callee: &Arc<Callee>, mut call: Call, brought: Brought, arrived: Insta
         Some((incoming, answered, about)) => (Some(Box::new(incoming)), Some((answered, about))),
         None => (None, None),
     };
-    let job = Job { call, arrived, callee: callee.clone(), incoming, answer: sender };
+    let job = Job { call, arrived, callee: callee.clone(), incoming, states, answer: sender };
     let taken = Crew::submit(crew, claim, job, patience, is_known, now).map_err(|refusal| match refusal {
         Refusal::WaitTooLong(wait) => too_busy(wait, left, queue_wait),
         refusal => refusal.into_error(function, &claim),

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use nigh_proto::state::update_carried;
 use nigh_proto::{Call, FunctionName, Outcome, PlatformError, Reply, StepRan};
 
 use crate::computer::Computer;
@@ -18,9 +19,10 @@ impl Computer {
             return self.take(call, arrived).await;
         }
         let function = call.function.clone();
-        let each = call.clone();
+        let mut each = call.clone();
         let mut whole = self.take(call, arrived).await?;
         whole.steps.push(ran(&function, &whole));
+        update_carried(&mut each.states, &whole.states);
         for function in then {
             let Outcome::Answer { payload, headers } = &whole.outcome else { break };
             if self.functions().get(&function).is_none() {
@@ -31,6 +33,7 @@ impl Computer {
             match self.take(next, Instant::now()).await {
                 Ok(reply) => {
                     whole.steps.push(ran(&function, &reply));
+                    update_carried(&mut each.states, &reply.states);
                     let (timing, steps) = (whole.timing, whole.steps);
                     whole = Reply { steps, ..reply };
                     whole.timing += timing;
@@ -40,7 +43,7 @@ impl Computer {
                 Err(error) => return Err(error),
             }
         }
-        Ok(whole)
+        Ok(Reply { states: each.states, ..whole })
     }
 }
 

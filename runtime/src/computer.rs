@@ -13,6 +13,7 @@ use nigh_proto::{
     Call, Deployment, Exchange, Exchanged, FunctionName, Kind, Load, NodeName, PlatformError, Reason, Reply, Timing,
     module,
 };
+use nigh_state::{Keeper, Session};
 use nigh_telemetry::{HttpResponses, outcome_word};
 use tokio::sync::{Notify, Semaphore, watch};
 use tracing::Instrument as _;
@@ -36,6 +37,7 @@ use crate::module::{Compiled, CompiledCode, Form, Modules, Shelf};
 use crate::native::Native;
 use crate::residency::Residency;
 use crate::schedule::{Budgets, LaneId};
+use crate::states::{self, Terms};
 
 /// When to come again for a function whose code is gone from the cache and has to be fetched and compiled again.
 const RETRY_LOST: Duration = Duration::from_millis(500);
@@ -65,6 +67,8 @@ pub struct Computer {
     lost: Notify,
     /// Answers at the door for HTTP.
     pub(crate) http: HttpResponses,
+    /// The states that it holds.
+    pub(crate) states: Arc<Keeper>,
 }
 
 /// One function, as `Status` tells of it.
@@ -111,6 +115,7 @@ impl Computer {
             memory_bytes_max: config.memory_bytes_max,
         };
         let crew = Crew::start(config.name.clone(), engine.clone(), component_engine.clone(), budgets, is_limited)?;
+        let states = states::keeper(&config);
         let computer = Arc::new(Self {
             name: config.name,
             directories,
@@ -129,6 +134,7 @@ impl Computer {
             awaiting_code: Semaphore::new(config.queue_max.min(Semaphore::MAX_PERMITS)),
             lost: Notify::new(),
             http: HttpResponses::default(),
+            states,
         });
         metrics::describe(&config.telemetry, &computer);
         Ok(computer)
@@ -441,7 +447,8 @@ impl Computer {
         if !call.dry_run
             && let Some(callee) = self.functions.callee(&call.function, &self.crew, arrived)
         {
-            return admission::admit(&callee, call, brought, arrived).map(Entered::Admitted);
+            let states = self.states_of(&callee, &call, arrived).await?;
+            return admission::admit(&callee, call, brought, states, arrived).map(Entered::Admitted);
         }
         let Some(known) = self.functions.call(&call.function, arrived) else { return Err(self.unknown(&call)) };
         let function = known.function;
@@ -458,7 +465,25 @@ impl Computer {
         let brought_back = tokio::time::timeout_at(deadline.into(), self.bring_back(&function)).await;
         let version = brought_back.unwrap_or_else(late).inspect_err(|error| admission::refused(&function, error))?;
         let callee = Arc::new(Callee::new(function, version, &self.crew));
-        admission::admit(&callee, call, brought, arrived).map(Entered::Admitted)
+        let states = self.states_of(&callee, &call, arrived).await?;
+        admission::admit(&callee, call, brought, states, arrived).map(Entered::Admitted)
+    }
+
+    /// The states that a call is to have, leased to it; nothing where its function has none.
+    async fn states_of(
+        &self,
+        callee: &Callee,
+        call: &Call,
+        arrived: Instant,
+    ) -> Result<Option<Box<Session>>, PlatformError> {
+        let Deployment { states: declared, limits, .. } = &*callee.version.deployment;
+        if declared.is_empty() && call.states.is_empty() {
+            return Ok(None);
+        }
+        let bytes_max = limits.state_bytes;
+        let terms = Terms { declared, bytes_max, wait: limits.queue_wait, term: limits.timeout };
+        let opened = Box::pin(states::open(&self.states, call, terms, arrived)).await;
+        opened.map(Some).inspect_err(|error| admission::refused(&callee.function, error))
     }
 
     fn unknown(&self, call: &Call) -> PlatformError {

@@ -92,6 +92,8 @@ pub struct Config {
     pub drain: Duration,
     /// Where it tells of itself.
     pub telemetry: Telemetry,
+    /// How it keeps states.
+    pub states: nigh_state::Config,
 }
 
 /// A program that compiles: it calls [`compile_for_parent`](crate::compile_for_parent) as its first act and ends with what
@@ -150,6 +152,7 @@ impl Config {
             http_clients: HttpClients::Certified,
             drain: Duration::from_secs(30),
             telemetry: Telemetry::new(),
+            states: nigh_state::Config::default(),
         }
     }
 

@@ -4,6 +4,7 @@
 pub(crate) mod files;
 mod random;
 mod sleep;
+mod state;
 mod streams;
 pub(crate) mod wait;
 
@@ -11,6 +12,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use nigh_proto::module::abi;
+use nigh_state::Session;
 use tokio::sync::oneshot;
 use wasmtime::{Caller, Extern, Linker, ResourceLimiter, UpdateDeadline};
 use wasmtime_wasi::p1::WasiP1Ctx;
@@ -64,6 +66,8 @@ pub(crate) struct Service {
     pub(crate) log: CallLog,
     /// Its place among those that compute.
     pub(crate) turn: Turn,
+    /// The states that are leased to it.
+    pub(crate) states: Option<Box<Session>>,
 }
 
 /// What the host holds for one instance.
@@ -160,6 +164,11 @@ impl Guest {
         self.streams.get_or_insert_with(Streams::of_native)
     }
 
+    /// The states of the call that it serves, where its function has any.
+    pub(crate) fn states(&mut self) -> Option<&mut Session> {
+        self.service.as_mut()?.states.as_deref_mut()
+    }
+
     /// What was written to standard streams goes to the log.
     fn drain_streams(&mut self, is_end: bool) {
         if let (Some(streams), Some(service)) = (&self.streams, &mut self.service) {
@@ -238,7 +247,7 @@ fn define(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
     linker.func_wrap(abi::WASI, "proc_exit", |code: i32| -> wasmtime::Result<()> { Err(I32Exit(code).into()) })?;
     linker.allow_shadowing(false);
     linker.func_wrap(abi::IMPORT_MODULE, abi::LOG, log)?;
-    Ok(())
+    state::define(linker)
 }
 
 /// `nigh::log_v1(level, address, length)`.

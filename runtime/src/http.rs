@@ -2,13 +2,14 @@
 //! crew as every guest does, under the same limits; their bodies travel in parts while they run.
 //!
 //! `instance` is the life of one, `guest` what it may touch, `outgoing` the requests that it sends itself, `answer` what
-//! its caller gets to see, `engine` the engine that components have for themselves.
+//! its caller gets to see, `keyvalue` its states, `engine` the engine that components have for themselves.
 
 mod answer;
 mod body;
 pub(crate) mod engine;
 mod guest;
 mod instance;
+mod keyvalue;
 mod outgoing;
 
 use bytes::Bytes;
@@ -50,13 +51,14 @@ impl Http {
     }
 }
 
-/// Everything that http functions can import: WASI 0.2 with its HTTP. What of it leads anywhere is decided by each
+/// Everything that http functions can import: WASI 0.2 with its HTTP, and keys and values. What of it leads anywhere is decided by each
 /// instance's context.
 pub(crate) fn imports(engine: &wasmtime::Engine) -> Result<Imports, Error> {
     let mut linker = Linker::new(engine);
     let define = |linker: &mut Imports| {
         wasmtime_wasi::p2::add_to_linker_async(linker)?;
-        wasmtime_wasi_http::p2::add_only_http_to_linker_async(linker)
+        wasmtime_wasi_http::p2::add_only_http_to_linker_async(linker)?;
+        keyvalue::define(linker)
     };
     define(&mut linker).map_err(|error| Error::Engine(format!("{error:#}")))?;
     Ok(linker)

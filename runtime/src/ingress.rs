@@ -41,13 +41,15 @@ pub(crate) async fn serve(
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
     let inside = Inside { computer: computer.clone(), shutdown: shutdown.clone() };
-    serve_with(computer, inside, doors, limits, shutdown).await
+    let states = nigh_state::ingress::Door::new(computer.states.clone());
+    serve_with(computer, inside, states, doors, limits, shutdown).await
 }
 
 /// The same for whatever answers as a computer does; `inside` is the look into it.
 pub(crate) async fn serve_with<C, I>(
     computer: Arc<C>,
     inside: I,
+    states: nigh_state::ingress::Door,
     doors: Doors,
     limits: CallLimits,
     shutdown: CancellationToken,
@@ -65,6 +67,8 @@ where
         .add_service(Ingress::service_within(computer.clone(), limits.clone(), door.limits()))
         .add_service(EdgeIngress::service(computer.clone(), limits.clone()))
         .add_service(EdgeComputerServer::new(inside.clone()))
+        .add_service(states.service())
+        .add_service(states.older_service())
         .add_service(ComputerServer::new(inside));
     let (served, ()) = tokio::join!(channel::serve(services, door, shutdown.clone()), over_http);
     served.map_err(|error| Error::Server(error.to_string()))

@@ -5,6 +5,7 @@
 //! | room | what happens |
 //! |---|---|
 //! | `ingress` | a message becomes a checked call |
+//! | `states` | the states that its function depends on are leased to it |
 //! | `admission` | is the function ready, is there room, can the deadline be met? If not, a typed refusal at once |
 //! | `schedule` | calls wait: first come first served within a function, functions in turn, all within the budgets |
 //! | `crew` | the call computes in slices: a brief one where it arrived, others on threads of their own |
@@ -57,6 +58,7 @@ mod residency;
 mod run;
 mod schedule;
 mod serve;
+mod states;
 mod threads;
 mod utilisation;
 

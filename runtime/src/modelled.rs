@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use nigh_model::{ContainerId, Hardware, Model, Output, Requirement};
 use nigh_proto::{CallLimits, Endpoint, FunctionName, Load, NodeName};
+use nigh_state::Keeper;
 use nigh_telemetry::{HttpResponses, PerFunction};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
@@ -25,6 +26,7 @@ use crate::ingress::Doors;
 use crate::measure::{Mean, Measures, Summary};
 use crate::metrics::Meters;
 use crate::serve::Computing;
+use crate::states;
 use pace::{Limits, Pace};
 
 /// A modelled computer. Dropping it ends all its calls.
@@ -38,6 +40,8 @@ pub(crate) struct Modelled {
     http: HttpResponses,
     /// What its operator says of it.
     labels: nigh_proto::Labels,
+    /// The states that it holds.
+    states: Arc<Keeper>,
 }
 
 /// One function: its container, and what is known of its calls.
@@ -94,6 +98,7 @@ impl Modelled {
             meters,
             http: HttpResponses::default(),
             labels: config.labels.clone(),
+            states: states::keeper(config),
         });
         metrics::describe(&config.telemetry, &computer);
         Ok(computer)
@@ -144,6 +149,10 @@ impl Modelled {
 impl Computing for Modelled {
     fn name(&self) -> &NodeName {
         &self.name
+    }
+
+    fn set_endpoint(&self, endpoint: &Endpoint) {
+        self.states.set_endpoint(endpoint.clone());
     }
 
     fn readiness(&self) -> Result<(), String> {

@@ -15,10 +15,11 @@ use crate::instance::{self, Ended, Life};
 use crate::logs::CallLog;
 use crate::metrics::Counted;
 use crate::pool::Reusable;
+use crate::states;
 
 /// Runs a call and answers it. Dropped before it is over, it ends the guest; the caller is gone then.
 pub(crate) async fn call(mut turn: Turn, job: Job) {
-    let Job { call, arrived, callee, incoming, answer } = job;
+    let Job { call, arrived, callee, incoming, states, answer } = job;
     let version = &callee.version;
     let (crew, number) = (turn.crew.clone(), turn.number);
     // However the task ends, the call is counted.
@@ -41,9 +42,14 @@ pub(crate) async fn call(mut turn: Turn, job: Job) {
         time_limit: began + limits.timeout,
         log: CallLog::new(callee.log.clone(), call.id.clone(), limits.log_bytes, limits.log_bytes_per_second),
         turn,
+        states,
     };
     let entering = enter(&crew, version, &call, kept, incoming, service);
-    let Ended { outcome, service, entered, reset, mut instance } = entering.await;
+    let Ended { outcome, mut service, entered, reset, mut instance } = entering.await;
+    let (outcome, states) = match service.as_mut().and_then(|service| service.states.take()) {
+        Some(session) => Box::pin(states::settle(outcome, session)).await,
+        None => (outcome, Vec::new()),
+    };
     let ended = Instant::now();
     let entered = entered.unwrap_or(ended);
     let timing = Timing {
@@ -72,7 +78,7 @@ pub(crate) async fn call(mut turn: Turn, job: Job) {
         load,
         timing,
         steps: Vec::new(),
-        states: Vec::new(),
+        states,
     });
     let Some(Service { answer, turn, .. }) = service else { return };
     if let Some(idle) = instance.take_if(|instance| instance.life() == Life::Idle) {

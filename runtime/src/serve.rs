@@ -56,6 +56,9 @@ pub(crate) trait Computing: Send + Sync + 'static {
     /// Ends everything at once.
     fn end(&self);
 
+    /// Says where others reach it.
+    fn set_endpoint(&self, endpoint: &Endpoint);
+
     /// Serves its doors until `shutdown`, and then until all calls under way have been answered.
     fn serve(
         self: Arc<Self>,
@@ -119,6 +122,7 @@ async fn run_as<C: Computing>(
     let doors =
         Doors { calls: door(listeners.calls), http: listeners.http.map(door), http_clients: config.http_clients };
     let endpoint = config.advertise.unwrap_or_else(|| Endpoint::from(own));
+    computer.set_endpoint(&endpoint);
     let watched = Arc::downgrade(&computer);
     let telemetry = config.telemetry;
     telemetry.ready_when(move || watched.upgrade().map_or(Ok(()), |computer| computer.readiness()));
@@ -175,6 +179,10 @@ impl Computing for Computer {
 
     fn end(&self) {
         self.end();
+    }
+
+    fn set_endpoint(&self, endpoint: &Endpoint) {
+        self.states.set_endpoint(endpoint.clone());
     }
 
     async fn serve(

@@ -6,7 +6,10 @@
 //!
 //! A head is `u32` count, then for each header `u32` name length, `u32` value length, name, value; little endian, UTF-8.
 //! The payload stands first so that it becomes the request's `Vec` without a copy. Imports, from module `nigh`:
-//! `log_v1(level, address, length)`, where level 0 carries the message of a panic.
+//! `log_v1(level, address, length)`, where level 0 carries the message of a panic; and for states, whose names are an address
+//! and a length each, `state_get_v1(name, room, room's length)`, which returns a state's length and fills the room if that is
+//! long enough, `state_put_v1(name, content)` and `state_delete_v1(name)`. These return 0, or -1 for a state that has no
+//! content, -2 for one that was not declared, -3 for too much.
 
 use crate::{Error, Request, Response};
 
@@ -73,9 +76,9 @@ pub(crate) fn log(level: crate::Level, line: &str) {
 }
 
 #[cfg(target_arch = "wasm32")]
-pub(crate) use wasm::log;
-#[cfg(target_arch = "wasm32")]
 pub use wasm::{alloc, handle};
+#[cfg(target_arch = "wasm32")]
+pub(crate) use wasm::{log, state};
 
 #[cfg(target_arch = "wasm32")]
 mod wasm {
@@ -100,6 +103,56 @@ mod wasm {
     #[link(wasm_import_module = "nigh")]
     unsafe extern "C" {
         fn log_v1(level: u32, address: *const u8, len: usize);
+    }
+
+    #[link(wasm_import_module = "nigh")]
+    unsafe extern "C" {
+        fn state_get_v1(name: *const u8, name_len: usize, room: *mut u8, room_len: usize) -> i64;
+        fn state_put_v1(name: *const u8, name_len: usize, content: *const u8, content_len: usize) -> i64;
+        fn state_delete_v1(name: *const u8, name_len: usize) -> i64;
+    }
+
+    /// States, as the host has them.
+    pub(crate) mod state {
+        use super::{state_delete_v1, state_get_v1, state_put_v1};
+        use crate::state::Refused;
+
+        /// What states mostly fit into.
+        const ROOM: usize = 1 << 10;
+
+        pub(crate) fn get(name: &str) -> Result<Option<Vec<u8>>, Refused> {
+            let mut room = Vec::with_capacity(ROOM);
+            loop {
+                let (at, len) = (room.as_mut_ptr(), room.capacity());
+                // SAFETY: the host reads the name and writes at most `len` bytes to the room, only during the call.
+                let code = unsafe { state_get_v1(name.as_ptr(), name.len(), at, len) };
+                match usize::try_from(code) {
+                    Ok(found) if found <= len => {
+                        // SAFETY: the room holds `found` bytes, which the host has written.
+                        unsafe { room.set_len(found) };
+                        return Ok(Some(room));
+                    }
+                    // It stays what it is as long as the call runs.
+                    Ok(found) => room = Vec::with_capacity(found),
+                    Err(_) if code == -1 => return Ok(None),
+                    Err(_) => return Err(Refused::of(code)),
+                }
+            }
+        }
+
+        pub(crate) fn put(name: &str, content: &[u8]) -> Result<(), Refused> {
+            // SAFETY: the host only reads both, and only during the call.
+            done(unsafe { state_put_v1(name.as_ptr(), name.len(), content.as_ptr(), content.len()) })
+        }
+
+        pub(crate) fn delete(name: &str) -> Result<(), Refused> {
+            // SAFETY: the host only reads the name, and only during the call.
+            done(unsafe { state_delete_v1(name.as_ptr(), name.len()) })
+        }
+
+        fn done(code: i64) -> Result<(), Refused> {
+            if code == 0 { Ok(()) } else { Err(Refused::of(code)) }
+        }
     }
 
     pub(crate) fn log(level: Level, line: &str) {

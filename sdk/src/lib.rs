@@ -23,7 +23,7 @@
 //!
 //! Built for `wasm32-wasip1` (`nigh build` does it) the crate becomes a *native* module in the terms of the platform: a
 //! reactor that is given its input straight in its own memory. It may use all of `std` that WASI offers; files and
-//! network are there only where they were granted when the function was deployed.
+//! network are there only where they were granted when the function was deployed, and so are [`state`]s.
 
 mod entry;
 mod io;
@@ -31,6 +31,7 @@ mod log;
 
 #[doc(hidden)]
 pub mod abi;
+pub mod state;
 
 pub use io::{Error, Request, Response};
 pub use log::{Level, log};

@@ -76,7 +76,7 @@ pub enum StateError {
     },
     /// A caller of the older system named a server that nobody allowed.
     #[error(
-        "states are not fetched from {0}: it is neither the caller's own machine nor this one; the computer's operator can allow its host with state_hosts"
+        "states are not fetched from {0}: it is neither the caller's own machine nor this one; the computer's operator can allow its host with [states] older_hosts"
     )]
     Foreign(Endpoint),
     /// Somebody else has written it.

@@ -117,6 +117,20 @@ impl Keeper {
         })
     }
 
+    /// The same over a bucket that is open already, for the tests to have it as they like.
+    #[doc(hidden)]
+    pub fn over(
+        bucket: Arc<dyn Bucket>,
+        config: Config,
+        name: NodeName,
+        directory: Option<Arc<dyn Directory>>,
+        peers: Arc<dyn Peers>,
+    ) -> Arc<Self> {
+        let shelf = Shelf { own: bucket, shared: None, _stores: Vec::new(), _folder: None };
+        let shelf = OnceCell::new_with(Some(shelf));
+        Arc::new(Self { config, name, endpoint: OnceLock::new(), directory, peers, shelf, slots: Mutex::default() })
+    }
+
     /// Says where others reach this computer, once.
     pub fn set_endpoint(&self, endpoint: Endpoint) {
         // A second one would be the same.
@@ -222,7 +236,14 @@ impl Keeper {
             folder.map_err(|error| StoreError::Open { path: std::env::temp_dir(), error: error.to_string() })
         };
         let (file, folder) = match &self.config.place {
-            Some(Place::Embedded { file }) => (file.clone(), None),
+            Some(Place::Embedded { file }) => {
+                if let Some(folder) = file.parent() {
+                    let failed =
+                        |error: std::io::Error| StoreError::Open { path: file.clone(), error: error.to_string() };
+                    std::fs::create_dir_all(folder).map_err(failed)?;
+                }
+                (file.clone(), None)
+            }
             Some(Place::Nats { .. }) | None => {
                 let folder = temporary()?;
                 (folder.path().join(FILE), Some(folder))

@@ -17,6 +17,7 @@ mod modelled;
 mod network;
 mod openwhisk;
 mod processes;
+mod states;
 mod tidy;
 mod tls;
 mod watching;

@@ -89,7 +89,11 @@ fn older_response(kept: &older::rpc::LambdaResponse, call: &Call, settled: &Sett
             ..older::rpc::LambdaResponse::default()
         },
     };
-    older::rpc::LambdaResponse { states: kept.states.clone(), asynchronous: false, ..told }
+    let mut states = kept.states.clone();
+    if let Ok(reply) = settled {
+        older::update_states(&mut states, &reply.states);
+    }
+    older::rpc::LambdaResponse { states, asynchronous: false, ..told }
 }
 
 #[cfg(test)]

@@ -10,7 +10,9 @@ use bytes::Bytes;
 use clap::Args;
 use nigh_client::CallQueue;
 use nigh_proto::asynchronous::CallbackUrl;
-use nigh_proto::{Acceptance, Call, Callback, FunctionName, Headers, Limits, Outcome, Priority, Reply, StepRan};
+use nigh_proto::{
+    Acceptance, ApplicationName, Call, Callback, FunctionName, Headers, Limits, Outcome, Priority, Reply, StepRan,
+};
 use serde_json::{Value, json};
 
 use super::failure::FunctionFailed;
@@ -44,6 +46,9 @@ pub(super) struct CallOptions {
     /// Which calls give way where there is no room for all: low, normal or high
     #[arg(long, default_value_t, value_name = "PRIORITY")]
     priority: Priority,
+    /// The application whose states it reads and writes [default: default]
+    #[arg(long, value_name = "NAME")]
+    application: Option<ApplicationName>,
     /// Time for the whole call
     #[arg(long, value_name = "TIME", default_value = "30s")]
     timeout: Time,
@@ -76,6 +81,7 @@ impl CallOptions {
         call.dry_run = self.dry_run;
         call.retry_safe = self.retry_safe;
         call.priority = self.priority;
+        call.application = self.application.clone();
         Ok(call)
     }
 

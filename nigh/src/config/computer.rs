@@ -7,16 +7,19 @@ use std::path::PathBuf;
 
 use nigh_proto::{Endpoint, Label, Labels, NodeName, Role};
 use nigh_runtime::{Config, OfferedDirectory};
+use nigh_store::{Given, Place};
 
 use super::hardware::{BackendName, backend};
 use super::keys::{CallLimitKeys, Fill as _, ModuleLimitKeys, OrNone, ServerLimitKeys, Text, keys};
 use super::node::{Listen, Visitors, check_advertise, default_controller, default_name, metrics_at, or_none};
 use super::tls::{self, TlsFiles, TlsKeys};
-use super::{ConfigError, default_data_dir, ports, read};
+use super::{ConfigError, default_data_dir, ports, read, store};
 use crate::units::{Size, Time};
 
 /// The folder in the data folder for compiled modules.
 pub(crate) const COMPILED: &str = "compiled";
+/// The file in the data folder for states.
+pub(crate) const STATES: &str = "states.redb";
 
 /// Options of `nigh computer`; each wins over its key in the file.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -42,9 +45,13 @@ pub struct ComputerOptions {
     /// A controller of ServerlessOnEdge that is to know of this computer too
     #[arg(long, value_name = "HOST:PORT")]
     pub older_controller: Option<Endpoint>,
-    /// Folder for compiled modules, made if missing, for this computer alone [default: nigh/NAME in the user's data folder]
+    /// Folder for compiled modules and states, made if missing, for this computer alone [default: nigh/NAME in the user's data folder]
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
+    /// Where states are kept: embedded (a file in --data-dir), or NATS, which all computers of the edge then share [default:
+    /// embedded]
+    #[arg(long, value_name = "embedded|nats://HOST:PORT,…|tls://HOST:PORT,…")]
+    pub store: Option<Given>,
     /// Calls that run at once [default: twice the cores]
     #[arg(long, value_name = "N")]
     pub workers: Option<NonZeroUsize>,
@@ -107,6 +114,7 @@ keys! {
             tls: TlsKeys,
             backend: BackendName,
             hardware: String,
+            store: Text<Given>,
         }
         config {
             advertise: Text<Endpoint>,
@@ -128,6 +136,20 @@ keys! {
             limits: CallLimitKeys,
             module_limits: ModuleLimitKeys,
             server: ServerLimitKeys,
+            states: StateKeys,
+        }
+    }
+}
+
+keys! {
+    /// `[states]`: how states are kept.
+    StateKeys for nigh_state::Config {
+        own {}
+        config {
+            bytes_max: Size,
+            waiting_max: NonZeroUsize,
+            older_hosts: Vec<String>,
+            offer: Time,
         }
     }
 }
@@ -168,10 +190,23 @@ impl ComputerSettings {
         config.http_clients = keys.http_clients.take().map_or(config.http_clients, Into::into);
         config.labels = labels(keys.labels.take().unwrap_or_default(), &options.label)?;
         config.tls = loaded;
+        let given = options.store.clone().or(keys.store.take().map(|store| store.0));
+        let shared = given.filter(|given| *given != Given::Embedded).map(|given| {
+            store::place(store::Wanted {
+                given: Some(given),
+                data_dir: None,
+                file: STATES,
+                role: "computer",
+                tls: files.as_ref(),
+                insecure_plaintext: insecure,
+            })
+        });
+        let shared = shared.transpose()?.flatten().map(|(place, _)| place);
         let named = options.backend.or(keys.backend.take()).unwrap_or_default();
         let described = options.hardware.clone().or(keys.hardware.take().filter(|_| named == BackendName::Modelled));
         config.backend = backend(named, described.as_deref())?;
         keys.fill(&mut config);
+        config.states.place = shared;
         config.advertise = options.advertise.clone().or(config.advertise);
         config.older_controller = options.older_controller.clone().or(config.older_controller);
         config.workers = options.workers.map_or(config.workers, NonZeroUsize::get);
@@ -194,6 +229,7 @@ impl ComputerSettings {
             None => default_data_dir(config.name.as_str())?,
         };
         config.cache = Some(data_dir.join(COMPILED));
+        config.states.place.get_or_insert_with(|| store::embedded(&data_dir, STATES));
         Ok(config)
     }
 }

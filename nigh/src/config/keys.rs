@@ -54,6 +54,12 @@ impl Fill<usize> for NonZeroUsize {
     }
 }
 
+impl Fill<Self> for Vec<String> {
+    fn fill(self, field: &mut Self) {
+        *field = self;
+    }
+}
+
 /// A value that is written as text, such as a name or an address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Text<T>(pub(super) T);

@@ -29,6 +29,10 @@ const INTERFACES: &[&str] = &[
     "wasi:sockets/tcp-create-socket", "wasi:sockets/udp", "wasi:sockets/udp-create-socket",
 ];
 
+/// Interfaces of drafts that computers offer, each of just this version.
+const DRAFTS: &[&str] =
+    &["wasi:keyvalue/atomics@0.2.0-draft", "wasi:keyvalue/batch@0.2.0-draft", "wasi:keyvalue/store@0.2.0-draft"];
+
 /// The proposals that are on for components.
 pub fn component_features() -> WasmFeatures {
     features() | WasmFeatures::COMPONENT_MODEL
@@ -146,7 +150,7 @@ impl Facts {
 
 /// Whether computers give this import.
 fn is_offered(name: &str) -> bool {
-    interface_of(name).is_some_and(|interface| INTERFACES.contains(&interface))
+    DRAFTS.contains(&name) || interface_of(name).is_some_and(|interface| INTERFACES.contains(&interface))
 }
 
 /// The interface that a name with a version of WASI 0.2 stands for.
@@ -189,6 +193,7 @@ mod tests {
         let importing =
             |name: &str| HANDLER_ONLY.replacen("(component", &format!("(component (import \"{name}\" (instance))"), 1);
         assert!(check(&importing("wasi:io/streams@0.2.0")).is_ok());
+        assert!(check(&importing("wasi:keyvalue/store@0.2.0-draft")).is_ok());
         for foreign in
             ["wasi:keyvalue/store@0.2.0", "wasi:io/streams@0.3.0", "wasi:io/streams@0.2.0-rc-2023-11-10", "mine"]
         {

@@ -49,8 +49,8 @@ impl<H: Handler> EdgeServer for EdgeIngress<H> {
         let mut request = request.into_inner();
         let (name, hops) = (request.name.clone(), request.hops);
         let callback = request.callback.clone();
-        // A lambda neither reads nor changes them; they travel along.
-        let states = std::mem::take(&mut request.states);
+        // Those that no function depends on travel along.
+        let mut states = std::mem::take(&mut request.states);
         let call = match message::call(request, &states, timeout, &self.limits, arrived) {
             Ok(call) => call,
             Err(error) => return Ok(Response::new(refused(&name, hops, &error))),
@@ -61,7 +61,10 @@ impl<H: Handler> EdgeServer for EdgeIngress<H> {
         }
         let answer = self.handler.handle(call, arrived).await;
         let response = match answer {
-            Ok(reply) => LambdaResponse { states, ..message::response(reply) },
+            Ok(reply) => {
+                message::update_states(&mut states, &reply.states);
+                LambdaResponse { states, ..message::response(reply) }
+            }
             Err(error) => refused(&name, hops, &error),
         };
         Ok(Response::new(response))

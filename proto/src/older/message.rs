@@ -12,6 +12,7 @@ use crate::call::{self, Call, CallId, CallLimits, Headers, Priority};
 use crate::flow::{self, Flow, Step};
 use crate::name::{Endpoint, FunctionName, NAME_BYTES_MAX, NodeName};
 use crate::reply::{Load, Outcome, Reply, Timing};
+use crate::state::{CARRIED_MAX, CarriedState, StateName, StatePlace};
 use crate::status::{PlatformError, Reason};
 
 /// The header that says of a call that its payload is the binary argument (`datain`); its value is the textual one
@@ -27,7 +28,8 @@ const BROKER: &str = "older-broker";
 /// What a header's value cannot hold, and the sign of the encoding itself.
 const ENCODED: &AsciiSet = &CONTROLS.add(b'%');
 
-/// Checks a request as it arrives. `states` are those that travel with it.
+/// Checks a request as it arrives. `states` are those that travel with it; those that its functions depend on become the
+/// call's.
 ///
 /// A caller of the older protocol is never told whether its lambda ran, and its brokers try again wherever they can: such
 /// a call counts as safe to retry.
@@ -41,7 +43,7 @@ pub fn call(
     limits: &CallLimits,
     now: Instant,
 ) -> Result<Call, PlatformError> {
-    check_offered(&request, states)?;
+    check_offered(&request)?;
     if timeout.is_some_and(|timeout| timeout.is_zero()) {
         let message = "the deadline had passed when the call arrived; give it more time";
         return Err(PlatformError::new(Reason::Late, message));
@@ -50,6 +52,7 @@ pub fn call(
         return Err(PlatformError::new(Reason::LoopDetected, "loop detected"));
     }
     let flow = flow(&request)?;
+    let states = needed(&request, states)?;
     call::check_payload(request.input.len().max(request.datain.len()), limits)?;
     let (payload, headers) = joined(request.datain, request.input, INPUT)?;
     Ok(Call {
@@ -68,8 +71,56 @@ pub fn call(
         then: Vec::new(),
         flow,
         application: None,
-        states: Vec::new(),
+        states,
     })
+}
+
+/// The states that the functions of a request depend on, as it says itself; where it says nothing and has the states with it,
+/// its one function depends on all.
+fn needed(request: &LambdaRequest, states: &HashMap<String, State>) -> Result<Vec<CarriedState>, PlatformError> {
+    let is_several = request.chain.len() > 1 || request.dag.as_ref().is_some_and(|dag| dag.names.len() > 1);
+    let says_nothing = request.dependencies.is_empty() && request.chain.is_empty() && request.dag.is_none();
+    let function: FunctionName = request.name.parse()?;
+    let mut carried = Vec::new();
+    for (name, state) in states {
+        // Others travel along as they are.
+        let Ok(name) = name.parse::<StateName>() else { continue };
+        let is_here = state.location.is_empty();
+        let mut needed_by: Vec<FunctionName> = match request.dependencies.get(name.as_str()) {
+            Some(by) => by.functions.iter().filter_map(|function| function.parse().ok()).collect(),
+            None if says_nothing && is_here => vec![function.clone()],
+            None => Vec::new(),
+        };
+        if !is_several {
+            needed_by.retain(|by| *by == function);
+        }
+        if needed_by.is_empty() {
+            continue;
+        }
+        let place = if is_here {
+            StatePlace::Content(state.content.clone())
+        } else {
+            StatePlace::At(state.location.parse().map_err(PlatformError::malformed)?)
+        };
+        carried.push(CarriedState { name, place, needed_by });
+    }
+    if carried.len() > CARRIED_MAX {
+        let message = format!("the functions depend on {} states; at most {CARRIED_MAX} are taken", carried.len());
+        return Err(PlatformError::new(Reason::TooLarge, message));
+    }
+    carried.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(carried)
+}
+
+/// Puts what has become of states in the place of what a request said of them.
+pub fn update_states(states: &mut HashMap<String, State>, news: &[CarriedState]) {
+    for CarriedState { name, place, .. } in news {
+        let state = states.entry(name.to_string()).or_default();
+        (state.location, state.content) = match place {
+            StatePlace::Content(content) => (String::new(), content.clone()),
+            StatePlace::At(location) => (location.to_string(), Bytes::new()),
+        };
+    }
 }
 
 /// The steps that a request of several functions asks for: those of a chain from the next on, or a whole DAG.
@@ -97,6 +148,14 @@ fn flow(request: &LambdaRequest) -> Result<Option<Flow>, PlatformError> {
 /// The request that passes a call on to a role of the older system; its `hops` are counted already.
 pub fn request(call: &Call) -> LambdaRequest {
     let (datain, input) = parted(&call.payload, call.headers.get(INPUT));
+    let mut states = HashMap::new();
+    update_states(&mut states, &call.states);
+    let needed_by = |state: &CarriedState| {
+        let functions = state.needed_by.iter().map(ToString::to_string).collect();
+        (state.name.to_string(), super::rpc::FunctionList { functions })
+    };
+    // Only with a chain do its computers look at who needs what.
+    let chain = if call.states.is_empty() { Vec::new() } else { vec![call.function.to_string()] };
     LambdaRequest {
         name: call.function.to_string(),
         input,
@@ -105,6 +164,9 @@ pub fn request(call: &Call) -> LambdaRequest {
         forward: call.hops > 0,
         hops: call.hops,
         uuid: call.id.to_string(),
+        states,
+        chain,
+        dependencies: call.states.iter().map(needed_by).collect(),
         ..LambdaRequest::default()
     }
 }
@@ -154,6 +216,8 @@ pub fn reply(response: LambdaResponse, call: &Call, from: &Endpoint) -> Result<R
             .map_err(|error| PlatformError::new(Reason::Protocol, format!("{from}: {error}")))?;
         Outcome::Answer { payload, headers }
     };
+    let states = told(&response.states, call)
+        .map_err(|error| PlatformError::new(Reason::Protocol, format!("{from}: {error}")))?;
     // The one that ran it, if brokers stand between; one that is told in no form of ours is left out.
     let responder: Option<Endpoint> = response.responder.parse().ok();
     let loads = [response.load1, response.load10, response.load30];
@@ -167,8 +231,23 @@ pub fn reply(response: LambdaResponse, call: &Call, from: &Endpoint) -> Result<R
         load: Load { utilisation: loads.map(share), ..Load::default() },
         timing: Timing { run: took, ..Timing::default() },
         steps: Vec::new(),
-        states: Vec::new(),
+        states,
     })
+}
+
+/// What a response tells of the states that went with its call.
+fn told(states: &HashMap<String, State>, call: &Call) -> Result<Vec<CarriedState>, PlatformError> {
+    let mut told = call.states.clone();
+    told.retain(|carried| states.contains_key(carried.name.as_str()));
+    for carried in &mut told {
+        let state = &states[carried.name.as_str()];
+        carried.place = if state.location.is_empty() {
+            StatePlace::Content(state.content.clone())
+        } else {
+            StatePlace::At(state.location.parse().map_err(PlatformError::malformed)?)
+        };
+    }
+    Ok(told)
 }
 
 /// Bytes of the textual argument that [`INPUT`] or [`OUTPUT`] holds.
@@ -186,7 +265,7 @@ pub fn name_of(endpoint: &Endpoint) -> NodeName {
     name.parse().expect("what is left is of the form of a name, and holds at least the port")
 }
 
-fn check_offered(request: &LambdaRequest, states: &HashMap<String, State>) -> Result<(), PlatformError> {
+fn check_offered(request: &LambdaRequest) -> Result<(), PlatformError> {
     let names = request.dag.as_ref().map_or(0, |dag| dag.names.len());
     if !request.chain.is_empty() && names > 0 {
         return Err(PlatformError::malformed("a call is a chain or a DAG, not both"));
@@ -205,13 +284,6 @@ fn check_offered(request: &LambdaRequest, states: &HashMap<String, State>) -> Re
     }
     if names > 1 && request.uuid.is_empty() {
         return Err(PlatformError::malformed("a DAG needs an id; give it a uuid"));
-    }
-    let needs = |(state, by): (&String, &super::rpc::FunctionList)| {
-        let is_needed = if is_several { !by.functions.is_empty() } else { by.functions.contains(&request.name) };
-        is_needed && states.get(state).is_some_and(|state| !state.location.is_empty())
-    };
-    if request.dependencies.iter().any(needs) {
-        return Err(PlatformError::malformed("states that another server holds are not fetched; send their content"));
     }
     Ok(())
 }

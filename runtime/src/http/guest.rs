@@ -8,6 +8,7 @@ use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
+use super::keyvalue::Buckets;
 use super::outgoing::{Outgoing, Sender};
 use crate::function::Version;
 use crate::host::files::Share;
@@ -25,7 +26,9 @@ pub(crate) struct Guest {
     wasi: Option<Box<WasiCtx>>,
     http: WasiHttpCtx,
     pub(super) sender: Sender,
-    table: ResourceTable,
+    pub(super) table: ResourceTable,
+    /// What the call has opened of its states.
+    pub(super) buckets: Buckets,
 }
 
 impl Guest {
@@ -42,6 +45,7 @@ impl Guest {
             http: WasiHttpCtx::new(),
             sender,
             table,
+            buckets: Buckets::default(),
         }
     }
 

@@ -14,6 +14,7 @@ use wasmtime_wasi_http::{Error, WasiHttpView as _};
 use super::answer::error_words;
 use super::body::{Bounded, Flow};
 use super::guest::Guest;
+use super::keyvalue::Buckets;
 use super::{Http, Incoming};
 use crate::crew::Crew;
 use crate::function::Version;
@@ -79,6 +80,7 @@ pub(crate) async fn run(
 fn begin(store: &mut Store<Guest>, service: Service) {
     let guest = store.data_mut();
     guest.sender.until = service.deadline.min(service.time_limit);
+    guest.buckets = Buckets::default();
     guest.base.begin(service);
 }
 
@@ -107,6 +109,10 @@ impl Instance {
         let limits = self.store.data().base.waiting_limits();
         let result = wait::within(limits, pin!(self.enter(incoming))).await;
         let is_sound = result.is_ok();
+        let result = result.map(|outcome| match self.store.data_mut().settle_buckets() {
+            Ok(()) => outcome,
+            Err(refusal) => outcome::error("state-too-large", refusal.to_string()),
+        });
         let outcome = result.or_else(|failure| outcome::of_failure(&failure, &self.store.data().base));
         let service = self.store.data_mut().base.end();
         self.calls += 1;

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use nigh_model::{Operation, Output, Refusal};
 use nigh_proto::ingress::Handler;
 use nigh_proto::{Call, Estimate, Headers, Load, Outcome, PlatformError, Reason, Reply, Spread, Timing, older};
+use nigh_state::Session;
 use nigh_telemetry::outcome_word;
 use tracing::Instrument as _;
 
@@ -14,6 +15,10 @@ use super::{Function, Modelled};
 use crate::admission::{late_waiting, retry_delay, stopping, too_busy};
 use crate::metrics::Meters;
 use crate::outcome::late_running;
+use crate::states::{self, Terms};
+
+/// How long a call waits for its states.
+const STATES_WAIT: Duration = Duration::from_secs(10);
 
 /// One call that was taken, counted once: as cancelled where nothing else is said of it.
 struct Counted<'a>(Option<&'a Meters>);
@@ -65,6 +70,10 @@ impl Modelled {
             let estimate = Estimate { queue, run, run_spread, modelled: true, ..Estimate::default() };
             return Ok(self.reply(&call, Outcome::Estimate(estimate), Timing::default(), self.load_of(function)));
         }
+        let session = self.states_of(&call, arrived).await.inspect_err(|error| {
+            function.measures.lock().record_refused();
+            function.meters.record_refused(error.reason);
+        })?;
         let left = call.time_left(Instant::now());
         let taken = if left.is_zero() {
             let message = "the deadline had passed when the call arrived; give it more time";
@@ -77,7 +86,20 @@ impl Modelled {
             function.measures.lock().record_refused();
             function.meters.record_refused(error.reason);
         })?;
-        self.await_end(function, call, taken, arrived).await
+        let reply = self.await_end(function, call, taken, arrived).await?;
+        let Some(session) = session else { return Ok(reply) };
+        let (outcome, states) = states::settle(Ok(reply.outcome), session).await;
+        Ok(Reply { outcome: outcome?, states, ..reply })
+    }
+
+    /// The states that travel with a call and that it is to have; a modelled function has none of its own, and changes none.
+    async fn states_of(&self, call: &Call, arrived: Instant) -> Result<Option<Box<Session>>, PlatformError> {
+        if call.states.is_empty() {
+            return Ok(None);
+        }
+        let (wait, term) = (STATES_WAIT, STATES_WAIT);
+        let terms = Terms { declared: &[], bytes_max: 0, wait, term };
+        states::open(&self.states, call, terms, arrived).await.map(Some)
     }
 
     async fn await_end(

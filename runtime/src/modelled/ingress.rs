@@ -28,7 +28,8 @@ pub(super) async fn serve(
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
     let inside = Inside { computer: computer.clone(), shutdown: shutdown.clone() };
-    serve_with(computer, inside, doors, limits, shutdown).await
+    let states = nigh_state::ingress::Door::new(computer.states.clone());
+    serve_with(computer, inside, states, doors, limits, shutdown).await
 }
 
 /// What the door for HTTP leads to.

@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use nigh_sdk::{Error, Request, Response};
+use nigh_sdk::{Error, Request, Response, state};
 
 nigh_sdk::function!(obey);
 
@@ -39,7 +39,36 @@ fn obey(request: Request) -> Result<Response, Error> {
             std::fs::write(argument, "written by a guest")?;
             Ok(Response::text("written"))
         }
+        "get" => Ok(state::get(argument)?.map_or_else(|| Response::text("nothing"), Response::new)),
+        "put" => {
+            let (name, content) = argument.split_once(' ').unwrap_or((argument, ""));
+            state::put(name, content)?;
+            Ok(Response::text("put"))
+        }
+        "fill" => {
+            let (name, bytes) = argument.split_once(' ').unwrap_or((argument, ""));
+            state::put(name, vec![b'x'; bytes.parse()?])?;
+            Ok(Response::text("put"))
+        }
+        "delete" => {
+            state::delete(argument)?;
+            Ok(Response::text("deleted"))
+        }
+        // Counts in states of these names, and then in the last one once more.
+        "tally" => tally(argument),
+        "tally-and-fail" => tally(argument).and_then(|_| Err(Error::failed("after counting"))),
+        "tally-and-panic" => tally(argument).map(|_| panic!("after counting")),
         "environment" => Ok(Response::text(std::env::vars().map(|(name, _)| name).collect::<Vec<_>>().join(","))),
         unknown => Err(Error::bad_input(format!("cannot {unknown}"))),
     }
+}
+
+fn tally(names: &str) -> Result<Response, Error> {
+    let mut counts = Vec::new();
+    for name in names.split(' ') {
+        let count = state::get_text(name)?.map_or(Ok(0), |count| count.parse::<u64>())? + 1;
+        state::put(name, count.to_string())?;
+        counts.push(state::get_text(name)?.unwrap_or_default());
+    }
+    Ok(Response::text(counts.join(" ")))
 }

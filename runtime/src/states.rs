@@ -1,0 +1,70 @@
+//! The states of calls: leased before a call waits for its turn, written once its function has answered. Calls of functions
+//! without states have nothing to do with it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nigh_proto::{Call, CarriedState, Outcome, PlatformError, Remote, StateName};
+use nigh_state::{Access, Keeper, RemoteDirectory, RemotePeers, Session, StateError};
+
+use crate::config::Config;
+
+/// What keeps the states of a computer of this configuration.
+pub(crate) fn keeper(config: &Config) -> Arc<Keeper> {
+    let controller = config.controller.clone().map(|controller| Remote::new(controller, config.tls.clone()));
+    let directory = controller.map(|controller| Arc::new(RemoteDirectory::new(controller)) as Arc<_>);
+    let peers = Arc::new(RemotePeers::new(config.tls.clone()));
+    Keeper::new(config.states.clone(), config.name.clone(), directory, peers)
+}
+
+/// What a function may have of states.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Terms<'a> {
+    /// The states that it was deployed with.
+    pub(crate) declared: &'a [StateName],
+    /// Bytes that it may write to each.
+    pub(crate) bytes_max: u64,
+    /// How long its calls wait.
+    pub(crate) wait: Duration,
+    /// How long they run.
+    pub(crate) term: Duration,
+}
+
+/// Leases the states that a call is to have.
+pub(crate) async fn open(
+    keeper: &Arc<Keeper>,
+    call: &Call,
+    terms: Terms<'_>,
+    arrived: Instant,
+) -> Result<Box<Session>, PlatformError> {
+    let until = call.deadline.min(arrived + terms.wait);
+    let access = Access {
+        function: &call.function,
+        application: call.application.as_ref(),
+        declared: terms.declared,
+        carried: &call.states,
+        bytes_max: terms.bytes_max,
+        until: until.into(),
+        term: terms.term,
+    };
+    let opened = Session::open(keeper, access).await.map_err(|error| match error {
+        // There would be time, but no function waits for longer.
+        StateError::Late(id) if until < call.deadline => StateError::InUse(id),
+        error => error,
+    });
+    Ok(Box::new(opened?))
+}
+
+/// Writes what a call has done with its states, if its function answered. Where that fails, so has the call.
+pub(crate) async fn settle(
+    outcome: Result<Outcome, PlatformError>,
+    session: Box<Session>,
+) -> (Result<Outcome, PlatformError>, Vec<CarriedState>) {
+    if !matches!(outcome, Ok(Outcome::Answer { .. })) {
+        return (outcome, Vec::new());
+    }
+    match session.commit().await {
+        Ok(carried) => (outcome, carried),
+        Err(error) => (Err(error.into()), Vec::new()),
+    }
+}
