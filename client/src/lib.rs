@@ -22,5 +22,5 @@ pub use computer::{ComputerStatus, FunctionStatus, LogLevel, LogLine, LogQuery, 
 pub use inspect::Inspect;
 pub use ready::{Misplaced, Readiness, ReadyError};
 pub use routes::{Destination, DestinationState, Route, Routes, Table};
-pub use state::{StateContent, StateInfo};
+pub use state::{StateContent, StateInfo, keep_at};
 pub use stream::CallStream;

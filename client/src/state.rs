@@ -3,9 +3,12 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use nigh_proto::older::{self, rpc};
 use nigh_proto::state::STATE_BYTES_MAX;
 use nigh_proto::v1::state_client::StateClient;
-use nigh_proto::{ApplicationName, Computer, NodeName, PlatformError, Reason, Remote, Role, StateId, channel, v1};
+use nigh_proto::{
+    ApplicationName, Computer, NodeName, PlatformError, Reason, Remote, Role, StateId, StateName, channel, v1,
+};
 use tonic::transport::Channel;
 
 use crate::admin::Admin;
@@ -158,6 +161,18 @@ impl Admin {
         let remote = Remote::new(computer.endpoint.clone(), self.peer().remote().tls.clone());
         Peer::new("computer", remote, &[Role::Computer])
     }
+}
+
+/// Puts a state to a state server of the older system's protocol, as every computer is one.
+///
+/// # Errors
+/// [`PlatformError`] where it does not take it.
+pub async fn keep_at(server: impl Into<Remote>, state: &StateName, content: Bytes) -> Result<(), PlatformError> {
+    let peer = Peer::new("state server", server.into(), &[Role::Computer]);
+    let mut client = rpc::state_server_client::StateServerClient::new(peer.channel());
+    let request = rpc::State { name: state.to_string(), content, ..rpc::State::default() };
+    let rpc::StateResponse { retcode, .. } = peer.request(client.put(request)).await?;
+    if retcode == older::OK { Ok(()) } else { Err(PlatformError::new(Reason::StateUnsaved, retcode)) }
 }
 
 fn client(peer: &Peer) -> StateClient<Channel> {

@@ -157,6 +157,14 @@ async fn every_option_of_the_older_clients_has_a_command_that_runs() {
     for name in ["a.jpg", "b.jpg"] {
         std::fs::write(at.join("photos").join(name), "stands for a picture").unwrap();
     }
+    let states = "'dependencies': {'s0': ['echo'], 's1': null}, 'state-sizes': {'s0': 1000, 's1': 2000}";
+    let chain = format!("{{'functions': ['echo', 'face-detect', 'echo'], {states}}}");
+    let names = "'functionNames': ['echo', 'echo', 'face-detect', 'echo']";
+    let dag = format!("{{'successors': [[1, 2], [3], [3]], {names}, {states}}}");
+    for (name, flow) in [("chain.json", chain), ("dag.json", dag)] {
+        std::fs::write(at.join(name), flow.replace('\'', "\"")).unwrap();
+    }
+    let computer = edge.local().computers()[0].1.clone();
     let has_video = make_video(at);
     let draw = "load timetable echo --rate 100 --clients 2 --duration 200ms --out day.txt";
     let drawn = run(nigh(&edge, at, &draw.split(' ').collect::<Vec<_>>())).await;
@@ -173,6 +181,7 @@ async fn every_option_of_the_older_clients_has_a_command_that_runs() {
             .filter(|command| !command.contains("--tls-dir") && (has_video || !command.contains("--video")))
             .map(|command| {
                 let line = command.replace("127.0.0.1:6473", edge.broker().as_str()).replace("/dev/video0", VIDEO);
+                let line = line.replace("127.0.0.1:10000", computer.as_str());
                 let arguments: Vec<&str> = line.split(' ').skip(1).collect();
                 (command.clone(), tokio::spawn(run(nigh(&edge, at, &arguments))))
             })

@@ -112,7 +112,8 @@ impl FlowCommand {
     }
 }
 
-fn read(path: &std::path::Path) -> anyhow::Result<Definition> {
+/// Reads a flow's file.
+pub(super) fn read(path: &std::path::Path) -> anyhow::Result<Definition> {
     Definition::read(path).map_err(|error| match error {
         // It names the file.
         DefinitionError::Read { .. } => error.into(),

@@ -1,6 +1,7 @@
 //! `nigh load`: calls as a workload says, and what came back.
 
 mod drive;
+mod flows;
 mod options;
 mod plan;
 mod timetable;
@@ -25,6 +26,7 @@ pub(super) use self::view::{ForPeople, time};
   nigh load face-detect --pictures photos --every 500ms --clients 4 --duration 1m    four cameras
   nigh load echo --gaps ipp --on 2s --off 3s --rate 50 --size 100..500 --duration 1m
   nigh load timetable echo --clients 5 --rate 2 --duration 60s > day.txt    draw a timetable
+  nigh load --flow chain.json --states --in-flight 1 --count 100    chains and graphs, with the states of their file
   nigh load --replay day.txt --to 10.0.0.2:6473,10.0.0.3:6473 --persistence 0.1
   nigh load echo sha256 --replay invocations_per_function_md.anon.d01.csv --from 8h --length 10m --sample 0.01
 

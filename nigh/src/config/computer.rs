@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use nigh_proto::{Endpoint, Label, Labels, NodeName, Role};
 use nigh_runtime::{Config, OfferedDirectory};
-use nigh_store::{Given, Place};
+use nigh_store::Given;
 
 use super::hardware::{BackendName, backend};
 use super::keys::{CallLimitKeys, Fill as _, ModuleLimitKeys, OrNone, ServerLimitKeys, Text, keys};

@@ -127,7 +127,7 @@ async fn run(seed: u64) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(150))]
+    #![proptest_config(ProptestConfig::with_cases(80))]
 
     #[test]
     fn no_acknowledged_update_is_lost_whoever_is_killed(seed: u64) {

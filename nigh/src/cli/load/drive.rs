@@ -5,14 +5,15 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, bail};
 use indicatif::{ProgressBar, ProgressStyle};
-use nigh_client::{Caller, CallerLimits};
+use nigh_client::{CallQueue, Caller, CallerLimits};
 use nigh_load::drive::{Ended, HttpCaller, InTurn, Keeping, Kept};
 use nigh_load::report::{self, Calls};
 use nigh_load::{Brokers, Plan, Recorder, Report, Tally, Target};
 use nigh_proto::Endpoint;
 use tokio_util::sync::CancellationToken;
 
-use super::options::{LoadOptions, Results, Whom};
+use super::flows::Kind;
+use super::options::{Driver, LoadOptions, Results, Whom};
 use super::plan::{self, Planned};
 use super::view::{self, ForPeople};
 use crate::cli::{Global, local};
@@ -24,7 +25,11 @@ use crate::signals::StopSignals;
 const LOOK: Duration = Duration::from_millis(500);
 
 pub(super) async fn run(options: &LoadOptions, global: &Global, output: Output) -> anyhow::Result<()> {
-    let planned = plan::plan(options)?;
+    if options.several.is_asynchronous && options.several.driven_by == Driver::Client {
+        bail!("--async has the broker run the flow; leave out --driven-by client");
+    }
+    let kind = Kind::of(&options.several, global).await?;
+    let planned = plan::plan(options, kind.as_ref().and_then(Kind::name))?;
     let kept = options.results.save.as_ref().map(|folder| kept(folder.clone())).transpose()?;
     let Whom { to, http, connections, answer_max, .. } = &options.whom;
     if !http.is_empty() {
@@ -51,7 +56,12 @@ pub(super) async fn run(options: &LoadOptions, global: &Global, output: Output) 
         let in_turn = InTurn::new(callers).context("at least one connection is needed")?;
         targets.push((endpoint, Keeping::new(in_turn, kept.clone())));
     }
-    measure(targets, planned, options, output).await
+    let Some(kind) = kind else { return measure(targets, planned, options, output).await };
+    let around = targets.into_iter().map(|(endpoint, target)| {
+        let queue = CallQueue::new(global.remote(endpoint.clone())?, &limits);
+        anyhow::Ok((endpoint, kind.around(target, queue)))
+    });
+    measure(around.collect::<Result<_, _>>()?, planned, options, output).await
 }
 
 fn kept(folder: PathBuf) -> anyhow::Result<Kept> {

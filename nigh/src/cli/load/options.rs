@@ -15,12 +15,14 @@ use crate::units::{Size, Time};
 #[derive(Debug, Args)]
 pub(super) struct LoadOptions {
     /// Functions to call; with several, each with its share of the calls
-    #[arg(value_name = "FUNCTION[=SHARE]", required_unless_present = "replay")]
+    #[arg(value_name = "FUNCTION[=SHARE]", required_unless_present_any = ["replay", "flow"], conflicts_with = "flow")]
     pub(super) functions: Vec<Share>,
     #[command(flatten)]
     pub(super) when: When,
     #[command(flatten)]
     pub(super) what: What,
+    #[command(flatten)]
+    pub(super) several: Several,
     #[command(flatten)]
     pub(super) whom: Whom,
     #[command(flatten)]
@@ -145,6 +147,38 @@ pub(super) struct What {
     /// Time that each call has
     #[arg(long, value_name = "TIME", default_value = "30s")]
     pub(super) timeout: Time,
+}
+
+/// Calls that are more than one function, or run later.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Flows")]
+pub(super) struct Several {
+    /// Run this flow for each call: a chain or graph, as `nigh flow` reads it, files of ServerlessOnEdge too
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["replay", "http"])]
+    pub(super) flow: Option<PathBuf>,
+    /// Who calls the flow's functions
+    #[arg(long, value_enum, default_value_t, value_name = "WHO", requires = "flow")]
+    pub(super) driven_by: Driver,
+    /// Have each call run later, and wait for what comes of it
+    #[arg(long = "async", conflicts_with_all = ["replay", "http", "dry_run"])]
+    pub(super) is_asynchronous: bool,
+    /// Send the states that the flow's file tells of along, as they came back from the call before; calls are then one after
+    /// the other
+    #[arg(long, requires = "flow")]
+    pub(super) states: bool,
+    /// The same, but have them kept at this state server (any computer), from where they go to where functions run
+    #[arg(long, value_name = "HOST:PORT", requires = "flow", conflicts_with = "states")]
+    pub(super) states_at: Option<Endpoint>,
+}
+
+/// Who calls a flow's functions.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum Driver {
+    /// The broker: one call, of all that it takes
+    #[default]
+    Broker,
+    /// This command: a call for each step
+    Client,
 }
 
 /// Whom calls go to.

@@ -30,14 +30,18 @@ pub(super) struct Planned {
 /// The most that nothing else bounds.
 const BETWEEN_CALLS: Span = Span { min: Duration::ZERO, max: Duration::from_millis(100) };
 
-/// Makes a plan of what was said.
+/// Makes a plan of what was said; `flow` is called in place of functions.
 ///
 /// # Errors
 /// What is missing or wrong, and what to say instead.
-pub(super) fn plan(options: &LoadOptions) -> anyhow::Result<Planned> {
+pub(super) fn plan(options: &LoadOptions, flow: Option<FunctionName>) -> anyhow::Result<Planned> {
     let LoadOptions { when, what, .. } = options;
-    let named: Vec<FunctionName> = options.functions.iter().map(|share| share.function.clone()).collect();
-    let shares: Vec<f64> = options.functions.iter().map(|share| share.share).collect();
+    let mut named: Vec<FunctionName> = options.functions.iter().map(|share| share.function.clone()).collect();
+    let mut shares: Vec<f64> = options.functions.iter().map(|share| share.share).collect();
+    if let Some(flow) = flow {
+        named.push(flow);
+        shares.push(1.0);
+    }
     let mut lines =
         if what.pictures.is_some() || what.video.is_some() { OlderFormat::Faces } else { OlderFormat::Client };
     let (mut functions, mut brokers, mut clients) = (named, Vec::new(), when.clients);
