@@ -13,7 +13,7 @@ use nigh_proto::{
     Call, Deployment, Exchange, Exchanged, FunctionName, Kind, Load, NodeName, PlatformError, Reason, Reply, Timing,
     module,
 };
-use nigh_state::{Keeper, Session};
+use nigh_state::Keeper;
 use nigh_telemetry::{HttpResponses, outcome_word};
 use tokio::sync::{Notify, Semaphore, watch};
 use tracing::Instrument as _;
@@ -37,7 +37,7 @@ use crate::module::{Compiled, CompiledCode, Form, Modules, Shelf};
 use crate::native::Native;
 use crate::residency::Residency;
 use crate::schedule::{Budgets, LaneId};
-use crate::states::{self, Terms};
+use crate::states;
 
 /// When to come again for a function whose code is gone from the cache and has to be fetched and compiled again.
 const RETRY_LOST: Duration = Duration::from_millis(500);
@@ -467,23 +467,6 @@ impl Computer {
         let callee = Arc::new(Callee::new(function, version, &self.crew));
         let states = self.states_of(&callee, &call, arrived).await?;
         admission::admit(&callee, call, brought, states, arrived).map(Entered::Admitted)
-    }
-
-    /// The states that a call is to have, leased to it; nothing where its function has none.
-    async fn states_of(
-        &self,
-        callee: &Callee,
-        call: &Call,
-        arrived: Instant,
-    ) -> Result<Option<Box<Session>>, PlatformError> {
-        let Deployment { states: declared, limits, .. } = &*callee.version.deployment;
-        if declared.is_empty() && call.states.is_empty() {
-            return Ok(None);
-        }
-        let bytes_max = limits.state_bytes;
-        let terms = Terms { declared, bytes_max, wait: limits.queue_wait, term: limits.timeout };
-        let opened = Box::pin(states::open(&self.states, call, terms, arrived)).await;
-        opened.map(Some).inspect_err(|error| admission::refused(&callee.function, error))
     }
 
     fn unknown(&self, call: &Call) -> PlatformError {

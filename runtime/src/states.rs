@@ -4,10 +4,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use nigh_proto::{Call, CarriedState, Outcome, PlatformError, Remote, StateName};
+use nigh_proto::{Call, CarriedState, Deployment, Outcome, PlatformError, Remote, StateName};
 use nigh_state::{Access, Keeper, RemoteDirectory, RemotePeers, Session, StateError};
 
+use crate::admission;
+use crate::computer::Computer;
 use crate::config::Config;
+use crate::function::Callee;
 
 /// What keeps the states of a computer of this configuration.
 pub(crate) fn keeper(config: &Config) -> Arc<Keeper> {
@@ -28,6 +31,25 @@ pub(crate) struct Terms<'a> {
     pub(crate) wait: Duration,
     /// How long they run.
     pub(crate) term: Duration,
+}
+
+impl Computer {
+    /// The states that a call is to have, leased to it; nothing where its function has none.
+    pub(crate) async fn states_of(
+        &self,
+        callee: &Callee,
+        call: &Call,
+        arrived: Instant,
+    ) -> Result<Option<Box<Session>>, PlatformError> {
+        let Deployment { states: declared, limits, .. } = &*callee.version.deployment;
+        if declared.is_empty() && call.states.is_empty() {
+            return Ok(None);
+        }
+        let bytes_max = limits.state_bytes;
+        let terms = Terms { declared, bytes_max, wait: limits.queue_wait, term: limits.timeout };
+        let opened = Box::pin(open(&self.states, call, terms, arrived)).await;
+        opened.map(Some).inspect_err(|error| admission::refused(&callee.function, error))
+    }
 }
 
 /// Leases the states that a call is to have.
