@@ -1,6 +1,7 @@
 //! States of applications through a real edge: read and written by functions wherever these run, kept through kills, and the
 //! same for clients of the older system.
 
+mod keyvalue;
 mod older;
 
 use std::collections::BTreeSet;
@@ -9,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use nigh_client::{Admin, Caller, CallerLimits, DeployRequest, StateContent};
 use nigh_flow::Definition;
-use nigh_proto::{Call, Endpoint, Limits, Outcome, Placement, PlatformError, Reason, Reply, StateId};
+use nigh_proto::{Call, Endpoint, Limits, Outcome, Placement, PlatformError, Reason, Remote, Reply, Role, StateId};
 use nigh_tests::edge::{Edge, answer};
 use nigh_tests::guests;
 use nigh_tests::processes::Processes;
@@ -127,28 +128,51 @@ async fn operators_look_after_states_and_flows_share_them() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_application_is_named_over_http_too() {
-    let edge = Edge::start(1).await;
+async fn over_tls_computers_hand_states_over_and_operators_alone_look_at_them() {
+    let edge = Edge::start_secured(2).await;
     deploy(&edge.admin, "obey", guests::built("misbehaving"), &["visits"], &[]).await;
-    let http = tallied(&edge.http(), "shop").await;
-    assert!(http.ends_with("\r\n\r\n1"), "{http}");
-    assert_eq!(edge.answer("obey", "tally visits").await, "1");
-    assert!(tallied(&edge.http(), "shop").await.ends_with("\r\n\r\n2"));
-    assert!(tallied(&edge.http(), "No Such").await.starts_with("HTTP/1.1 400"));
+    let with = |role, name, endpoint: &Endpoint| Remote::new(endpoint.clone(), Some(edge.certificate(role, name)));
+    for n in 0..4 {
+        let endpoint = &edge.local().computers()[n % 2].1;
+        let caller = Caller::new(with(Role::Client, "ada", endpoint), CallerLimits::default());
+        assert_eq!(answer(caller.invoke(call("obey", "tally visits")).await.unwrap()), (n + 1).to_string());
+    }
+    assert_eq!(content(&edge.admin, "visits").await.as_deref(), Some("4"));
+    let client = Admin::new(with(Role::Client, "ada", &edge.controller()));
+    let refused = client.state(&id("visits")).await.unwrap_err();
+    assert!(refused.message.contains("may not read states"), "{refused}");
     edge.stop().await;
 }
 
-/// The answer to a call over HTTP, as it comes.
-async fn tallied(door: &Endpoint, application: &str) -> String {
+#[tokio::test(flavor = "multi_thread")]
+async fn an_application_is_named_over_http_too() {
+    let edge = Edge::start(1).await;
+    deploy(&edge.admin, "obey", guests::built("misbehaving"), &["visits"], &[]).await;
+    let tallied = async |application: &str| {
+        let headers = format!("nigh-application: {application}\r\ncontent-length: 12\r\n");
+        ask(&edge.http(), "POST /function/obey", &headers, "tally visits").await
+    };
+    assert_eq!(tallied("shop").await, (200, "1".into()));
+    assert_eq!(edge.answer("obey", "tally visits").await, "1");
+    assert_eq!(tallied("shop").await, (200, "2".into()));
+    assert_eq!(tallied("No Such").await.0, 400);
+    edge.stop().await;
+}
+
+/// Status and body of an answer over HTTP.
+async fn ask(door: &Endpoint, what: &str, headers: &str, body: &str) -> (u16, String) {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let mut stream = tokio::net::TcpStream::connect(door.as_str()).await.unwrap();
-    let request = format!(
-        "POST /function/obey HTTP/1.1\r\nhost: x\r\nconnection: close\r\nnigh-application: {application}\r\ncontent-length: 12\r\n\r\ntally visits"
-    );
+    let request = format!("{what} HTTP/1.0\r\nhost: x\r\n{headers}\r\n{body}");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
-    answer
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{answer}"));
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+}
+
+async fn get(door: &Endpoint, path: &str) -> (u16, String) {
+    ask(door, &format!("GET {path}"), "", "").await
 }
 
 /// Computers are killed while a state moves between them: what was answered is there, once.

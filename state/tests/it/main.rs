@@ -1,5 +1,13 @@
-//! The keeping of states: moves under crashes, leases, sessions.
+//! The keeping of states: moves under crashes, leases, sessions, stores that are shared.
+
+use std::time::Duration;
 
 mod moves;
+#[path = "../../../store/tests/it/nats_server.rs"]
+mod nats_server;
 mod sessions;
+mod shared;
 mod world;
+
+/// Longer than anything here takes.
+const PATIENCE: Duration = Duration::from_secs(30);
