@@ -2,15 +2,15 @@
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
-use http_body_util::Full;
+use nigh_proto::ingress::http::AnswerBody;
 use serde::Serialize;
 
 /// An answer on its way to a caller.
-pub(crate) type Answer = Response<Full<Bytes>>;
+pub(crate) type Answer = Response<AnswerBody>;
 
 /// An answer of these bytes, which are of this type.
 pub(crate) fn bytes(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Answer {
-    let mut answer = Response::new(Full::new(body.into()));
+    let mut answer = Response::new(AnswerBody::whole(body));
     *answer.status_mut() = status;
     answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     answer
@@ -24,7 +24,7 @@ pub(crate) fn json(status: StatusCode, value: &impl Serialize) -> Answer {
 
 /// Nothing but a status.
 pub(crate) fn empty(status: StatusCode) -> Answer {
-    let mut answer = Response::new(Full::default());
+    let mut answer = Response::new(AnswerBody::whole(Bytes::new()));
     *answer.status_mut() = status;
     answer
 }

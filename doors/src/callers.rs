@@ -58,10 +58,17 @@ pub(crate) struct Caller {
 pub struct Callers(Arc<Known>);
 
 enum Known {
-    /// By the digest of `USER:KEY`, so that no comparison takes longer the more of a key is right.
-    Credentials(HashMap<Digest, Arc<Caller>>),
+    Credentials(Credentials),
     /// Anybody, as this caller.
     Everybody(Arc<Caller>),
+}
+
+#[derive(Default)]
+struct Credentials {
+    /// By the digest of `USER:KEY`, so that no comparison takes longer the more of a key is right.
+    by_digest: HashMap<Digest, Arc<Caller>>,
+    /// The keys of each user, for those who prove that they know one without sending it.
+    keys: HashMap<String, Vec<(String, Arc<Caller>)>>,
 }
 
 impl Callers {
@@ -77,7 +84,7 @@ impl Callers {
     /// # Errors
     /// [`CredentialsError`]; it does not repeat what is secret.
     pub fn from_text(text: &str) -> Result<Self, CredentialsError> {
-        let mut known = HashMap::new();
+        let mut known = Credentials::default();
         for (at, line) in text.lines().enumerate().map(|(at, line)| (at + 1, line.trim())) {
             if line.is_empty() || line.starts_with('#') {
                 continue;
@@ -88,16 +95,16 @@ impl Callers {
                 [credential, namespace, "deploy"] => (credential, namespace, true),
                 _ => return Err(CredentialsError::Form { line: at }),
             };
-            if credential.split_once(':').is_none_or(|(user, key)| user.is_empty() || key.is_empty()) {
-                return Err(CredentialsError::Form { line: at });
-            }
+            let parts = credential.split_once(':').filter(|(user, key)| !user.is_empty() && !key.is_empty());
+            let (user, key) = parts.ok_or(CredentialsError::Form { line: at })?;
             let namespace = namespace.parse().map_err(|error| CredentialsError::Namespace { line: at, error })?;
             let caller = Arc::new(Caller { namespace, may_deploy });
-            if known.insert(Digest::of(credential.as_bytes()), caller).is_some() {
+            known.keys.entry(user.to_owned()).or_default().push((key.to_owned(), caller.clone()));
+            if known.by_digest.insert(Digest::of(credential.as_bytes()), caller).is_some() {
                 return Err(CredentialsError::Twice { line: at });
             }
         }
-        match known.len() {
+        match known.by_digest.len() {
             0 => Err(CredentialsError::Empty),
             1..=CREDENTIALS_MAX => Ok(Self(Arc::new(Known::Credentials(known)))),
             _ => Err(CredentialsError::TooMany),
@@ -114,16 +121,39 @@ impl Callers {
         match &*self.0 {
             Known::Everybody(_) => 1,
             Known::Credentials(known) => {
-                known.values().map(|caller| &caller.namespace).collect::<std::collections::HashSet<_>>().len()
+                known.by_digest.values().map(|caller| &caller.namespace).collect::<std::collections::HashSet<_>>().len()
             }
         }
+    }
+
+    /// Whether a request is to be kept out that comes from a page in a browser: where anybody is let in, any page that somebody
+    /// on this machine looks at could else call and deploy.
+    pub(crate) fn keep_out(&self, headers: &HeaderMap) -> bool {
+        self.are_everybody() && headers.contains_key(header::ORIGIN)
+    }
+
+    /// Who everybody is, where anybody is let in.
+    pub(crate) fn everybody_is(&self) -> Option<Arc<Caller>> {
+        match &*self.0 {
+            Known::Everybody(caller) => Some(caller.clone()),
+            Known::Credentials(_) => None,
+        }
+    }
+
+    /// The keys of a user, and who each makes of them.
+    pub(crate) fn keys_of(&self, user: &str) -> impl Iterator<Item = (&str, &Arc<Caller>)> {
+        let keys = match &*self.0 {
+            Known::Everybody(_) => None,
+            Known::Credentials(known) => known.keys.get(user),
+        };
+        keys.into_iter().flatten().map(|(key, caller)| (key.as_str(), caller))
     }
 
     /// Who makes a request, by its `Authorization: Basic`.
     pub(crate) fn find(&self, headers: &HeaderMap) -> Option<Arc<Caller>> {
         match &*self.0 {
             Known::Everybody(caller) => Some(caller.clone()),
-            Known::Credentials(known) => known.get(&Digest::of(&basic(headers)?)).cloned(),
+            Known::Credentials(known) => known.by_digest.get(&Digest::of(&basic(headers)?)).cloned(),
         }
     }
 }
@@ -140,7 +170,7 @@ impl fmt::Debug for Callers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &*self.0 {
             Known::Everybody(_) => f.write_str("everybody"),
-            Known::Credentials(known) => write!(f, "{} credentials", known.len()),
+            Known::Credentials(known) => write!(f, "{} credentials", known.by_digest.len()),
         }
     }
 }

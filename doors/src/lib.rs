@@ -1,6 +1,6 @@
-//! Doors for clients of other systems: whoever has clients, command lines or libraries for [OpenWhisk](openwhisk) calls functions
-//! with them as they are. A door stands in a broker, or in a process of its own in front of one ([`RemoteBroker`]); either way its calls
-//! are calls like all others, under the same limits and counts.
+//! Doors for clients of other systems: whoever has clients, command lines or libraries for [OpenWhisk](openwhisk), for
+//! [AWS Lambda](lambda) or for a gateway of [OpenFaaS](openfaas) calls functions with them as they are. A door stands in a broker, or in
+//! a process of its own in front of one ([`RemoteBroker`]); either way its calls are calls like all others, under the same limits and counts.
 //!
 //! A request comes in through the [gate](nigh_proto::ingress::gate), is its [caller](callers)'s by its credentials, means a
 //! function by its [namespace], and is answered in the words of the system that its sender takes this for.
@@ -8,7 +8,9 @@
 mod answer;
 mod backend;
 mod callers;
+mod lambda;
 mod namespace;
+mod openfaas;
 mod openwhisk;
 mod query;
 mod registry;
@@ -17,9 +19,12 @@ mod shape;
 
 use std::sync::Arc;
 
+use http::Request;
+use hyper::body::Incoming;
 use nigh_client::Admin;
 use nigh_proto::channel::{self, Door};
 use nigh_proto::ingress::gate::Gate;
+use nigh_proto::ingress::http::HttpDoor;
 use nigh_proto::tls::HttpClients;
 use nigh_proto::tls::connection::Peer;
 use nigh_proto::{CallLimits, Remote};
@@ -31,6 +36,9 @@ pub use crate::namespace::NamespaceError;
 pub use crate::openwhisk::ActivationLimits;
 pub use crate::remote::RemoteBroker;
 
+use crate::answer::Answer;
+use crate::lambda::Lambda;
+use crate::openfaas::Openfaas;
 use crate::openwhisk::Openwhisk;
 use crate::registry::Registry;
 
@@ -54,16 +62,22 @@ pub struct Settings {
 pub enum System {
     /// The REST API of OpenWhisk.
     OpenWhisk,
+    /// Invoke of AWS Lambda.
+    Lambda,
+    /// The paths of a gateway of OpenFaaS.
+    OpenFaas,
 }
 
 impl System {
     /// All of them.
-    pub const ALL: [Self; 1] = [Self::OpenWhisk];
+    pub const ALL: [Self; 3] = [Self::OpenWhisk, Self::Lambda, Self::OpenFaas];
 
     /// The word for it.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::OpenWhisk => "openwhisk",
+            Self::Lambda => "lambda",
+            Self::OpenFaas => "openfaas",
         }
     }
 }
@@ -94,27 +108,48 @@ pub async fn serve<B: Backend>(
     backend: Arc<B>,
     stop: CancellationToken,
 ) {
-    match system {
-        System::OpenWhisk => serve_openwhisk(door, settings, backend, stop).await,
-    }
-}
-
-async fn serve_openwhisk<B: Backend>(door: Door, settings: Settings, backend: Arc<B>, stop: CancellationToken) {
     let Settings { clients, limits, callers, controller, activations } = settings;
+    let stall_max = door.limits().stall_max;
     let gate = Gate::new(clients, limits, door.limits());
-    let room = Openwhisk::new(backend.clone(), gate, callers, Registry::new(controller.map(Admin::new)), activations);
-    let room = Arc::new(room);
+    let registry = Registry::new(controller.map(Admin::new));
+    let room = Arc::new(match system {
+        System::OpenWhisk => Room::OpenWhisk(Openwhisk::new(backend.clone(), gate, callers, registry, activations)),
+        System::Lambda => Room::Lambda(Lambda::new(backend.clone(), gate, callers, registry)),
+        System::OpenFaas => {
+            let http = HttpDoor::new(backend.clone(), gate.clone(), stall_max, stop.clone());
+            Room::OpenFaas(Openfaas::new(http, backend.clone(), gate, callers, registry))
+        }
+    });
     let answering = room.clone();
     channel::http::serve(door, clients, stop, move |request, peer: Peer| {
         let (room, backend) = (answering.clone(), backend.clone());
         async move {
             // While a request is being answered, the silence of who waits is patience.
-            let _busy = peer.busy.begin();
+            let busy = peer.busy.begin();
             let answer = room.answer(request, &peer).await;
             backend.answered(answer.status());
-            answer
+            answer.map(|body| body.holding(busy))
         }
     })
     .await;
-    room.end().await;
+    if let Room::OpenWhisk(room) = &*room {
+        room.end().await;
+    }
+}
+
+/// The room behind a door.
+enum Room<B> {
+    OpenWhisk(Openwhisk<B>),
+    Lambda(Lambda<B>),
+    OpenFaas(Openfaas<B>),
+}
+
+impl<B: Backend> Room<B> {
+    async fn answer(&self, request: Request<Incoming>, peer: &Peer) -> Answer {
+        match self {
+            Self::OpenWhisk(room) => room.answer(request, peer).await,
+            Self::Lambda(room) => room.answer(request, peer).await,
+            Self::OpenFaas(room) => room.answer(request, peer).await,
+        }
+    }
 }

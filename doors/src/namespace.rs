@@ -12,7 +12,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use nigh_proto::FunctionName;
+use nigh_proto::{ApplicationName, FunctionName};
 
 /// The namespace whose functions have their plain names.
 const PLAIN: &str = "guest";
@@ -36,6 +36,11 @@ impl Namespace {
     /// The name as text.
     pub(crate) fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The application whose states its calls read and write: no namespace sees another's.
+    pub(crate) fn application(&self) -> Option<ApplicationName> {
+        if self.is_plain() { None } else { format!("namespace.{self}").parse().ok() }
     }
 
     fn is_plain(&self) -> bool {
@@ -160,6 +165,14 @@ mod tests {
         assert_eq!(function("guest", Some("acme."), "hello"), None);
         assert_eq!(function("guest", None, "Hello World"), None);
         assert_eq!(function("acme", Some("a/b"), "c"), None);
+    }
+
+    #[test]
+    fn states_are_a_namespaces_own() {
+        let of = |namespace: &str| namespace.parse::<Namespace>().unwrap().application();
+        assert_eq!(of("guest"), None);
+        assert_eq!(of("default").unwrap().as_str(), "namespace.default");
+        assert!(of(&"a".repeat(NAMESPACE_BYTES_MAX)).is_some());
     }
 
     #[test]

@@ -113,8 +113,7 @@ impl<B: Backend> Openwhisk<B> {
             ["api", "v1", ref rest @ ..] => rest,
             _ => return Err(Failure::unknown(request.uri().path())),
         };
-        if self.callers.are_everybody() && request.headers().contains_key(header::ORIGIN) {
-            // Any page that somebody on this machine looks at could else call and deploy.
+        if self.callers.keep_out(request.headers()) {
             let message = "pages in browsers are let in only where callers show credentials";
             return Err(Failure::new(StatusCode::FORBIDDEN, message));
         }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use nigh_client::{Admin, DeployRequest, LogLevel, LogQuery};
+use nigh_client::{Admin, DeployRequest, Listing, LogLevel, LogQuery};
 use nigh_proto::{Call, CallId, Deployment, FunctionName, NodeName, PlatformError, Reason};
 
 use crate::backend::Backend;
@@ -42,9 +42,14 @@ impl Registry {
         self.0.as_ref().ok_or_else(|| PlatformError::new(Reason::NotServing, message))
     }
 
+    /// Everything that is deployed, and who is alive.
+    pub(crate) async fn listing(&self) -> Result<Listing, PlatformError> {
+        self.admin()?.list().await
+    }
+
     /// Everything that is deployed, by name.
     pub(crate) async fn list(&self) -> Result<Vec<Deployment>, PlatformError> {
-        self.admin()?.list().await.map(|listing| listing.functions)
+        self.listing().await.map(|listing| listing.functions)
     }
 
     /// What is deployed under a name.

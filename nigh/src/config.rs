@@ -48,6 +48,10 @@ pub mod ports {
     pub const HTTP: u16 = 8080;
     /// A door for clients of OpenWhisk.
     pub const OPENWHISK: u16 = 3233;
+    /// A door for clients of AWS Lambda.
+    pub const LAMBDA: u16 = 9001;
+    /// A door for clients of OpenFaaS.
+    pub const OPENFAAS: u16 = 8088;
     /// The first computer of a machine; further ones follow.
     pub const COMPUTERS: u16 = 10_000;
     /// A broker's metrics and health.

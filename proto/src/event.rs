@@ -41,6 +41,10 @@ fn event(url: &CallbackUrl, call: &Call, settled: Settled) -> Request<AnswerBody
         ("ce-subject", call.function.to_string()),
         ("ce-time", humantime::format_rfc3339_millis(SystemTime::now()).to_string()),
         ("ce-nighstatus", parts.status.as_u16().to_string()),
+        // As gateways of OpenFaaS tell it.
+        ("x-call-id", call.id.to_string()),
+        ("x-function-name", call.function.to_string()),
+        ("x-function-status", parts.status.as_u16().to_string()),
     ];
     for (name, value) in attributes {
         if let Ok(value) = HeaderValue::from_str(&value) {

@@ -2,7 +2,7 @@
 const { createRequire } = require("node:module");
 const { dirname } = require("node:path");
 
-const installed = createRequire(process.env.NIGH_DOOR_CLIENTS + "/");
+const installed = createRequire(process.env.NIGH_DOOR_CLIENTS + "/../aio/");
 const root = dirname(installed.resolve("@adobe/aio-cli-plugin-runtime/package.json"));
 const oclif = createRequire(root + "/")("@oclif/core");
 oclif.run(process.argv.slice(2), { root }).then(() => oclif.flush?.()).catch(oclif.Errors.handle);

@@ -3,6 +3,8 @@
 #![expect(clippy::cast_possible_truncation, reason = "the tests' numbers are small")]
 
 mod asynchronous;
+mod clients;
+mod cloudevents;
 mod corpus;
 mod doors;
 mod edge;
@@ -12,9 +14,11 @@ mod hostile_abi;
 mod hostile_neighbour;
 mod http;
 mod http_door;
+mod lambda;
 mod load;
 mod modelled;
 mod network;
+mod openfaas;
 mod openwhisk;
 mod processes;
 mod states;

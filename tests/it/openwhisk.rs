@@ -1,15 +1,8 @@
 //! The door for clients of OpenWhisk: its own JavaScript client and Adobe's command line against it, and by hand what these
 //! do not send.
 
-use std::path::PathBuf;
-use std::process::Stdio;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use http_body_util::{BodyExt as _, Full};
-use hyper::client::conn::http1;
-use hyper::{HeaderMap, Request};
-use hyper_util::rt::TokioIo;
 use nigh_doors::{ActivationLimits, Callers, System};
 use nigh_proto::{Endpoint, Limits};
 use nigh_tests::edge::Edge;
@@ -17,6 +10,8 @@ use nigh_tests::{guests, processes};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+
+use super::clients::{Answer, run, run_script, send};
 
 /// `ada:1234` may deploy, `bob:1234` is of a namespace of its own.
 const CREDENTIALS: &str = "ada:1234 guest deploy\neve:1234 guest\nbob:1234 acme\n";
@@ -49,33 +44,6 @@ async fn deploy_endless(edge: &Edge, timeout: Duration) {
     edge.try_deploy("endless", endless, Limits { timeout, ..Limits::default() }).await.unwrap();
 }
 
-struct Answer {
-    status: u16,
-    headers: HeaderMap,
-    body: String,
-}
-
-impl Answer {
-    fn json(&self) -> Value {
-        serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("{}", self.body))
-    }
-}
-
-/// Sends a request on a connection of its own.
-async fn send(door: &Endpoint, method: &str, path: &str, headers: &[(&str, &str)], body: impl Into<String>) -> Answer {
-    let connection = TcpStream::connect(door.as_str()).await.unwrap();
-    let (mut sender, driver) = http1::handshake(TokioIo::new(connection)).await.unwrap();
-    tokio::spawn(driver);
-    let mut request = Request::builder().method(method).uri(path).header("host", door.as_str());
-    for (name, value) in headers {
-        request = request.header(*name, *value);
-    }
-    let response = sender.send_request(request.body(Full::<bytes::Bytes>::from(body.into())).unwrap()).await.unwrap();
-    let (status, headers) = (response.status().as_u16(), response.headers().clone());
-    let body = response.into_body().collect().await.unwrap().to_bytes();
-    Answer { status, headers, body: String::from_utf8_lossy(&body).into_owned() }
-}
-
 /// The same as `ada`, with JSON.
 async fn ask(door: &Endpoint, method: &str, path: &str, body: &str) -> Answer {
     let headers: &[_] = match body {
@@ -83,27 +51,6 @@ async fn ask(door: &Endpoint, method: &str, path: &str, body: &str) -> Answer {
         _ => &[("authorization", ADA), ("content-type", "application/json; charset=utf-8")],
     };
     send(door, method, path, headers, body).await
-}
-
-/// Programs of other systems, where `scripts/door-clients` has put them.
-fn clients() -> PathBuf {
-    let folder = guests::root().join("target/door-clients");
-    assert!(folder.join("ready").exists(), "{} is not there; run scripts/door-clients", folder.display());
-    folder
-}
-
-/// Runs a client's script to its end.
-async fn run_script(name: &str, arguments: &[&str]) {
-    let script = guests::root().join("tests/clients").join(name);
-    let output = tokio::process::Command::new("node")
-        .arg(script)
-        .args(arguments)
-        .env("NIGH_DOOR_CLIENTS", clients().join("js"))
-        .stdin(Stdio::null())
-        .output()
-        .await
-        .unwrap();
-    assert!(output.status.success(), "{name}:\n{}", String::from_utf8_lossy(&output.stderr));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -311,34 +258,20 @@ async fn where_everybody_may_come_no_page_of_a_browser_may() {
 /// Adobe's command line. It takes seconds to start, so it is asked for little.
 #[tokio::test(flavor = "multi_thread")]
 async fn adobes_command_line_works_unchanged() {
-    static RUNS: AtomicU32 = AtomicU32::new(0);
     let (edge, door) = edge().await;
     let home = tempfile::tempdir().unwrap();
-    let run = async |arguments: &[&str]| {
-        RUNS.fetch_add(1, Ordering::Relaxed);
-        let output = tokio::process::Command::new("node")
-            .arg(guests::root().join("tests/clients/aio.cjs"))
-            .env("NIGH_DOOR_CLIENTS", clients().join("aio"))
-            .args(arguments)
-            .env("HOME", home.path())
-            .env("AIO_RUNTIME_APIHOST", format!("http://{door}"))
-            .env("AIO_RUNTIME_AUTH", "ada:1234")
-            .env("AIO_RUNTIME_NAMESPACE", "guest")
-            .env("AIO_RUNTIME_APIVERSION", "v1")
-            .stdin(Stdio::null())
-            .output()
-            .await
-            .unwrap();
-        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert!(output.status.success(), "{arguments:?}: {out}{err}");
-        out.into_owned()
+    let aio = async |arguments: &[&str]| {
+        let mut command = tokio::process::Command::new("node");
+        command.arg(guests::root().join("tests/clients/aio.cjs")).args(arguments).env("HOME", home.path());
+        command.env("AIO_RUNTIME_APIHOST", format!("http://{door}")).env("AIO_RUNTIME_AUTH", "ada:1234");
+        command.env("AIO_RUNTIME_NAMESPACE", "guest").env("AIO_RUNTIME_APIVERSION", "v1");
+        run(&mut command).await
     };
-    let list: Value = serde_json::from_str(&run(&["runtime", "action", "list", "--json"]).await).unwrap();
+    let list: Value = serde_json::from_str(&aio(&["runtime", "action", "list", "--json"]).await).unwrap();
     assert_eq!(list[0]["name"], "echo");
-    let result = run(&["runtime", "action", "invoke", "echo", "-r", "-p", "name", "Zoë"]).await;
+    let result = aio(&["runtime", "action", "invoke", "echo", "-r", "-p", "name", "Zoë"]).await;
     assert_eq!(serde_json::from_str::<Value>(&result).unwrap(), json!({ "name": "Zoë" }));
-    let list: Value = serde_json::from_str(&run(&["runtime", "activation", "list", "--json"]).await).unwrap();
+    let list: Value = serde_json::from_str(&aio(&["runtime", "activation", "list", "--json"]).await).unwrap();
     assert_eq!((&list[0]["name"], &list[0]["statusCode"]), (&json!("echo"), &json!(0)));
-    assert_eq!(RUNS.load(Ordering::Relaxed), 3);
     edge.stop().await;
 }

@@ -142,6 +142,7 @@ impl<B: Backend> Openwhisk<B> {
         let mut call = Call::new(function, payload, Duration::ZERO);
         call.deadline = deadline;
         call.id = begun.id.clone();
+        call.application = asked.caller.namespace.application();
         call.headers = Headers::new(vec![("content-type".to_owned(), "application/json".to_owned())])?;
         let backend = self.backend.clone();
         let running = Box::pin(async move {

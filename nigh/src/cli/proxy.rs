@@ -22,15 +22,17 @@ use crate::sockets::bind;
 #[command(after_help = "Examples:
   nigh proxy openwhisk --everybody                    for clients of OpenWhisk, on this machine only, port 3233
   nigh proxy openwhisk --credentials callers.txt      for those with a line `USER:KEY NAMESPACE` in that file
+  nigh proxy lambda --everybody                       for boto3 and `aws lambda`, port 9001
+  nigh proxy openfaas --everybody                     for faas-cli, port 8088
   nigh proxy openwhisk --credentials callers.txt --listen 0.0.0.0:3233 --tls-dir proxy   for other machines, over TLS
 
 It calls as any client does: with --broker, --controller and --tls-dir. Who may deploy through it, that certificate decides
 too. A broker can have such doors itself (nigh broker --door), which saves a hop.")]
 pub(super) struct ProxyCommand {
-    /// Whose clients it is for: openwhisk
+    /// Whose clients it is for: openwhisk, lambda, openfaas
     #[arg(value_name = "SYSTEM")]
     system: System,
-    /// Where it listens [default: 127.0.0.1, port 3233]
+    /// Where it listens [default: 127.0.0.1, port 3233, 9001 or 8088]
     #[arg(long, value_name = "IP:PORT")]
     listen: Option<SocketAddr>,
     /// Where to serve metrics and health over HTTP, or `none` [default: 127.0.0.1, 3000 above its port]
@@ -103,5 +105,7 @@ impl ProxyCommand {
 fn usual_port(system: System) -> u16 {
     match system {
         System::OpenWhisk => ports::OPENWHISK,
+        System::Lambda => ports::LAMBDA,
+        System::OpenFaas => ports::OPENFAAS,
     }
 }

@@ -85,7 +85,7 @@ struct SocketOptions {
     /// Calls over HTTP
     #[arg(long, value_name = "PORT", default_value_t = EdgePorts::CONVENTIONAL.http)]
     http_port: u16,
-    /// A door for clients of another system (openwhisk); may be given several times
+    /// A door for clients of another system (openwhisk, lambda, openfaas); may be given several times
     #[arg(long, value_name = "SYSTEM=PORT", value_parser = parse_door)]
     door: Vec<(System, u16)>,
     #[command(flatten)]

@@ -11,7 +11,7 @@ use super::keys::{OrNone, Text};
 /// Options about such doors; each wins over its key in the file.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct DoorOptions {
-    /// A door for clients of another system (openwhisk); may be given several times
+    /// A door for clients of another system (openwhisk, lambda, openfaas); may be given several times
     #[arg(long, value_name = "SYSTEM=IP:PORT", value_parser = parse_door)]
     pub door: Vec<(System, SocketAddr)>,
     /// Who may come in there.
@@ -36,6 +36,8 @@ pub struct VisitorOptions {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct DoorKeys {
     openwhisk: Option<Text<OrNone<SocketAddr>>>,
+    lambda: Option<Text<OrNone<SocketAddr>>>,
+    openfaas: Option<Text<OrNone<SocketAddr>>>,
     credentials: Option<PathBuf>,
     everybody: Option<bool>,
 }
@@ -52,7 +54,9 @@ impl Doors {
     /// The keys and the options put together; `insecure` waives that everybody may come from this machine only.
     pub(super) fn new(options: &DoorOptions, keys: DoorKeys, insecure: bool) -> Result<Self, ConfigError> {
         let mut listen = options.door.clone();
-        for (system, key) in [(System::OpenWhisk, keys.openwhisk)] {
+        let given =
+            [(System::OpenWhisk, keys.openwhisk), (System::Lambda, keys.lambda), (System::OpenFaas, keys.openfaas)];
+        for (system, key) in given {
             let at = key.and_then(|key| key.0.0);
             listen
                 .extend(at.filter(|_| !options.door.iter().any(|(given, _)| *given == system)).map(|at| (system, at)));

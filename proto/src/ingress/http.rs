@@ -1,6 +1,6 @@
 //! The HTTP door that brokers and computers share: `POST /function/{name}` runs a function with the body as its payload; an
 //! http function is given every request below `/function/{name}` as it is; `GET /healthz` tells whether the role serves.
-//! `Prefer: respond-async` has a call run later ([`later`]), and `GET /result/{id}` tells what came of it.
+//! CloudEvents are calls too ([`cloudevent`]). `Prefer: respond-async` has a call run later ([`later`]), and `GET /result/{id}` tells what came of it.
 //! Every failure is a problem document (RFC 9457).
 //!
 //! How a request becomes a call is told in [`request`], how a reply becomes an answer in [`answer`], how requests and
@@ -8,6 +8,7 @@
 
 mod answer;
 pub(crate) mod body;
+mod cloudevent;
 pub(crate) mod later;
 mod pass;
 mod problem;
@@ -23,7 +24,6 @@ use hyper::body::Incoming;
 use percent_encoding::percent_decode_str;
 use tokio_util::sync::CancellationToken;
 
-use self::body::AnswerBody;
 use self::later::Preferences;
 use self::problem::Problem;
 use self::request::Head;
@@ -40,6 +40,7 @@ use crate::status::{PlatformError, Reason};
 use crate::tls::HttpClients;
 use crate::tls::connection::Peer;
 
+pub use self::body::AnswerBody;
 #[doc(hidden)]
 pub use self::request::call_for_fuzzing;
 
@@ -105,7 +106,7 @@ pub trait HttpHandler: Send + Sync + 'static {
 }
 
 /// The door, as each of its connections sees it.
-struct HttpDoor<H> {
+pub struct HttpDoor<H> {
     handler: Arc<H>,
     gate: Gate,
     stall_max: Duration,
@@ -121,8 +122,7 @@ pub async fn serve<H: HttpHandler>(
     stop: CancellationToken,
 ) {
     let gate = Gate::new(clients, limits, door.limits());
-    let stall_max = door.limits().stall_max;
-    let http = Arc::new(HttpDoor { handler, gate, stall_max, stop: stop.clone() });
+    let http = Arc::new(HttpDoor::new(handler, gate, door.limits().stall_max, stop.clone()));
     channel::http::serve(door, clients, stop, move |request, peer: Peer| {
         let http = http.clone();
         async move {
@@ -136,8 +136,20 @@ pub async fn serve<H: HttpHandler>(
     .await;
 }
 
+impl<H> std::fmt::Debug for HttpDoor<H> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HttpDoor").field("gate", &self.gate).finish_non_exhaustive()
+    }
+}
+
 impl<H: HttpHandler> HttpDoor<H> {
-    async fn answer(&self, request: Request<Incoming>, peer: &Peer) -> Answer {
+    /// One that takes what its gate lets in, until `stop`; `stall_max` is how long an answer may go unread.
+    pub fn new(handler: Arc<H>, gate: Gate, stall_max: Duration, stop: CancellationToken) -> Self {
+        Self { handler, gate, stall_max, stop }
+    }
+
+    /// Answers a request.
+    pub async fn answer(&self, request: Request<Incoming>, peer: &Peer) -> Answer {
         let path = request.uri().path();
         if path.strip_prefix("/function/").is_some_and(|name| !name.is_empty()) {
             return self.function(request, peer).await;
@@ -195,18 +207,29 @@ impl<H: HttpHandler> HttpDoor<H> {
             Ok(head) => head,
             Err(error) => return Problem::of_platform(&error).respond(None),
         };
-        let (id, callback) = (head.id.clone(), head.callback.clone());
+        if let Some(refused) = cloudevent::refused_batch(&parts.headers) {
+            return refused;
+        }
+        let event = cloudevent::mode_of(&parts.headers);
+        let (id, callback, function) = (head.id.clone(), head.callback.clone(), head.function.clone());
         let (timeout, is_for_later) = (head.deadline - arrived, Preferences::of(&parts.headers).respond_async);
         let outcome = async {
             let place = self.handler.admit(head.priority)?;
             let bytes_max = self.gate.limits().payload_bytes_max;
             let whole = self.gate.read(&parts.headers, body, bytes_max, head.deadline).await?;
-            let call = head.into_call(whole.bytes.clone());
+            let mut call = head.into_call(whole.bytes.clone());
+            if let Some(mode) = event {
+                (call.headers, call.payload) = cloudevent::opened(mode, call.headers, call.payload)?;
+            }
             if is_for_later {
                 let acceptance = Acceptance { call, timeout, callback: callback.map(Callback::Http) }.checked()?;
                 return self.handler.accept_in(place, acceptance).await.map(|accepted| later::accepted(&accepted.id));
             }
-            self.handler.handle_in(place, call, arrived).await.map(answer::respond)
+            let reply = self.handler.handle_in(place, call, arrived).await?;
+            Ok(match event {
+                None => answer::respond(reply),
+                Some(mode) => answer::respond_to_event(reply, mode, &function),
+            })
         };
         match outcome.await {
             Ok(answer) => answer,

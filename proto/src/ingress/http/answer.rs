@@ -7,11 +7,12 @@ use std::fmt::Write as _;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 
-use super::Answer;
 use super::body::AnswerBody;
 use super::problem::Problem;
 use super::request::{ABOUT_THE_CONNECTION, PLATFORM_PREFIX};
+use super::{Answer, cloudevent};
 use crate::call::{CallId, Headers};
+use crate::name::FunctionName;
 use crate::reply::{Estimate, Outcome, Reply, Timing};
 
 /// Where the time went, as the `Server-Timing` header tells it: durations in milliseconds.
@@ -22,6 +23,15 @@ pub(super) static VERSION: HeaderName = HeaderName::from_static("nigh-version");
 
 /// The answer to a call that has an outcome.
 pub(super) fn respond(reply: Reply) -> Answer {
+    respond_with(reply, |payload, headers| answer(payload, headers))
+}
+
+/// The same to a call that was an event.
+pub(super) fn respond_to_event(reply: Reply, mode: cloudevent::Mode, function: &FunctionName) -> Answer {
+    respond_with(reply, |payload, headers| cloudevent::answered(mode, function, payload, headers))
+}
+
+fn respond_with(reply: Reply, answer: impl FnOnce(Bytes, &Headers) -> Answer) -> Answer {
     let mut response = match reply.outcome {
         Outcome::Answer { payload, headers } => answer(payload, &headers),
         Outcome::Error { kind, message } => Problem::of_function(&kind, &message).respond(None),
@@ -48,7 +58,7 @@ pub(super) fn put(headers: &mut HeaderMap, name: &HeaderName, value: &str) {
     }
 }
 
-fn answer(payload: Bytes, from_function: &Headers) -> Answer {
+pub(super) fn answer(payload: Bytes, from_function: &Headers) -> Answer {
     let mut response = Response::new(AnswerBody::whole(payload));
     let headers = response.headers_mut();
     for (name, value) in from_function.iter() {

@@ -14,7 +14,8 @@ use crate::reply::Outcome;
 use crate::status::{PlatformError, Reason};
 
 /// What a caller is sent after the head.
-pub(crate) struct AnswerBody {
+#[derive(Debug)]
+pub struct AnswerBody {
     content: Content,
     /// Until the last byte is handed over.
     busy: Option<BusyGuard>,
@@ -26,9 +27,19 @@ enum Content {
     Ended,
 }
 
+impl std::fmt::Debug for Content {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Whole(bytes) => write!(f, "{} bytes", bytes.len()),
+            Self::Passing(_, call) => write!(f, "parts of {call}"),
+            Self::Ended => f.write_str("nothing"),
+        }
+    }
+}
+
 impl AnswerBody {
     /// One that is all there.
-    pub(super) fn whole(bytes: impl Into<Bytes>) -> Self {
+    pub fn whole(bytes: impl Into<Bytes>) -> Self {
         let bytes = bytes.into();
         Self { content: if bytes.is_empty() { Content::Ended } else { Content::Whole(bytes) }, busy: None }
     }
@@ -39,7 +50,7 @@ impl AnswerBody {
     }
 
     /// The same, that holds its connection busy.
-    pub(super) fn holding(self, busy: BusyGuard) -> Self {
+    pub fn holding(self, busy: BusyGuard) -> Self {
         Self { busy: Some(busy), ..self }
     }
 }

@@ -49,7 +49,7 @@ pub(super) const PLATFORM_PREFIX: &str = "nigh-";
 pub(super) struct Head {
     pub(super) id: CallId,
     pub(super) deadline: Instant,
-    function: FunctionName,
+    pub(super) function: FunctionName,
     headers: Headers,
     dry_run: bool,
     retry_safe: bool,
