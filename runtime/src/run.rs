@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use nigh_proto::{Call, Outcome, Reason, Reply, Timing};
+use tokio::sync::oneshot;
 
-use crate::admission::{self, Job};
+use crate::admission::{self, Answer, Job};
 use crate::crew::{Crew, Record, Turn};
 use crate::function::{Code, Version};
 use crate::host::Service;
@@ -45,7 +46,7 @@ pub(crate) async fn call(mut turn: Turn, job: Job) {
         states,
     };
     let entering = enter(&crew, version, &call, kept, incoming, service);
-    let Ended { outcome, mut service, entered, reset, mut instance } = entering.await;
+    let Ended { outcome, mut service, entered, reset, instance } = entering.await;
     let (outcome, states) = match service.as_mut().and_then(|service| service.states.take()) {
         Some(session) => Box::pin(states::settle(outcome, session)).await,
         None => (outcome, Vec::new()),
@@ -80,7 +81,19 @@ pub(crate) async fn call(mut turn: Turn, job: Job) {
         steps: Vec::new(),
         states,
     });
-    let Some(Service { answer, turn, .. }) = service else { return };
+    if let Some(Service { answer, turn, .. }) = service {
+        answer_and_keep(version, answer, reply, turn, instance);
+    }
+}
+
+/// Answers a call, and keeps the instance that it ran in where that may serve another.
+fn answer_and_keep(
+    version: &Version,
+    answer: oneshot::Sender<Answer>,
+    reply: Answer,
+    turn: Turn,
+    mut instance: Option<Reusable>,
+) {
     if let Some(idle) = instance.take_if(|instance| instance.life() == Life::Idle) {
         // One that is kept as it is is there before the caller's next call.
         turn.end_and_keep(idle);

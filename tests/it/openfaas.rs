@@ -87,7 +87,7 @@ async fn what_concerns_all_functions_asks_for_credentials() {
 async fn what_runs_later_is_told_to_whoever_was_named() {
     let receiver = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let at = receiver.local_addr().unwrap().to_string();
-    let (edge, door) = edge(&[at.clone()]).await;
+    let (edge, door) = edge(std::slice::from_ref(&at)).await;
     let callback = format!("http://{at}/done");
     let accepted =
         send(&door, "POST", "/async-function/echo.openfaas-fn", &[("x-callback-url", &callback)], "later").await;

@@ -20,12 +20,6 @@ const LISTED_MAX: usize = 1000;
 const OVERHEAD: usize = 16;
 
 mod bindings {
-    #![expect(
-        clippy::pedantic,
-        clippy::nursery,
-        clippy::allow_attributes_without_reason,
-        reason = "generated code; the interface is that of WASI"
-    )]
     wasmtime::component::bindgen!({
         inline: "
             package wasi:keyvalue@0.2.0-draft;

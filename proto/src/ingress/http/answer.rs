@@ -23,7 +23,7 @@ pub(super) static VERSION: HeaderName = HeaderName::from_static("nigh-version");
 
 /// The answer to a call that has an outcome.
 pub(super) fn respond(reply: Reply) -> Answer {
-    respond_with(reply, |payload, headers| answer(payload, headers))
+    respond_with(reply, answer)
 }
 
 /// The same to a call that was an event.
