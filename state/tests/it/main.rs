@@ -1,4 +1,5 @@
 //! The keeping of states: moves under crashes, leases, sessions, stores that are shared.
+#![expect(clippy::unwrap_used, reason = "helpers of tests, which fail by panicking")]
 
 use std::time::Duration;
 

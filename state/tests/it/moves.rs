@@ -112,10 +112,13 @@ async fn run(seed: u64) {
         // What was handed over is left for a moment of the real clock to whoever asked for it.
         std::thread::sleep(Duration::from_millis(1));
         let session = open(computer, &name).await.unwrap_or_else(|error| panic!("computer {at}, seed {seed}: {error}"));
-        let (found, books) = (count(&session, &name), books.lock());
-        let expected = books.told..=books.told + books.unknown;
+        let found = count(&session, &name);
+        let expected = {
+            let books = books.lock();
+            books.told..=books.told + books.unknown
+        };
         assert!(expected.contains(&found), "seed {seed}: {found} of {expected:?}");
-        drop((session, books));
+        drop(session);
         let mut held = 0;
         for computer in &computers {
             let infos = computer.list(None).await.unwrap();
