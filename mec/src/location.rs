@@ -14,12 +14,14 @@ pub(crate) struct Constraint {
     pub(crate) area: Option<Area>,
 }
 
-/// A part of a postal address (RFC 4776).
+/// A part of a postal address (RFC 4776). The standard's file lets both be left out.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct CivicAddressElement {
-    pub(crate) ca_type: serde_json::Number,
-    pub(crate) ca_value: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) ca_type: Option<serde_json::Number>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) ca_value: Option<String>,
 }
 
 /// A polygon of GeoJSON: its outer ring, then its holes; each point is longitude and latitude.

@@ -146,10 +146,9 @@ impl<'a> Object<'a> {
             Ok(Constraint {
                 country_code: location.text("countryCode", 2)?,
                 civic_address_element: location.objects("civicAddressElement", |element| {
-                    let ca_type = element.integer("caType")?;
                     Ok(CivicAddressElement {
-                        ca_type: element.needed("caType", ca_type)?,
-                        ca_value: element.needed_text("caValue", usize::MAX)?,
+                        ca_type: element.integer("caType")?,
+                        ca_value: element.text("caValue", usize::MAX)?,
                     })
                 })?,
                 area: location.object("area", |area| area.polygon())?,
@@ -216,7 +215,7 @@ mod tests {
         for fine in [
             json!({}),
             json!({"countryCode": "DE", "other": 1}),
-            json!({"civicAddressElement": [{"caType": 1.0, "caValue": ""}]}),
+            json!({"civicAddressElement": [{"caType": 1.0, "caValue": ""}, {}]}),
             json!({"area": {}}),
             json!({"area": {"type": 7, "coordinates": [[[1, 2.5], []]]}}),
         ] {
@@ -225,7 +224,6 @@ mod tests {
         for odd in [
             json!(null),
             json!({"countryCode": "DEU"}),
-            json!({"civicAddressElement": [{"caType": 1}]}),
             json!({"civicAddressElement": [{"caType": 1.5, "caValue": ""}]}),
             json!({"civicAddressElement": [7]}),
             json!({"area": []}),

@@ -7,10 +7,12 @@ mod device;
 mod handover;
 mod lcm;
 mod limits;
+mod mp1;
 mod mx2;
 mod notifications;
 mod restart;
 mod schema;
+mod schemathesis;
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -159,6 +161,11 @@ fn app_context(name: &str, callback: Option<&str>) -> Value {
 
 fn reference(context: &Value) -> &str {
     context["appInfo"]["userAppInstanceInfo"][0]["referenceURI"].as_str().unwrap()
+}
+
+/// What `scripts/mec-clients` has made.
+fn clients() -> std::path::PathBuf {
+    std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("../mec-clients")
 }
 
 async fn listen() -> TcpListener {

@@ -1,16 +1,22 @@
-//! The official description of GS MEC 016 2.2.1, and whether a document is as one of its schemas says.
+//! The official descriptions of GS MEC 016 2.2.1 and GS MEC 011 2.1.1, and whether a document is as one of its schemas says.
 
 use serde_json::Value;
 
-/// The official file.
-const FILE: &str = include_str!("../../../tests/data/etsi-mec/gs016-UEAppInterfaceApi-2.2.1.yaml");
+/// The official files.
+const DEVICES: &str = include_str!("../../../tests/data/etsi-mec/gs016-UEAppInterfaceApi-2.2.1.yaml");
+pub(crate) const SUPPORT: &str = include_str!("../../../tests/data/etsi-mec/gs011-MecAppSupportApi-2.1.1.yaml");
+pub(crate) const SERVICES: &str = include_str!("../../../tests/data/etsi-mec/gs011-MecServiceMgmtApi-2.1.1.yaml");
 
-/// The schemas of the file.
+/// The schemas of a file.
 pub(crate) struct Schemas(Value);
 
 impl Schemas {
     pub(crate) fn read() -> Self {
-        Self(serde_saphyr::from_str(FILE).unwrap())
+        Self::of(DEVICES)
+    }
+
+    pub(crate) fn of(file: &str) -> Self {
+        Self(serde_saphyr::from_str(file).unwrap())
     }
 
     /// Panics where a document is not as the schema of this name says.
@@ -20,11 +26,19 @@ impl Schemas {
         }
     }
 
-    /// The keywords that the file uses, one by one.
+    /// The keywords that the files use, one by one.
     fn judge(&self, schema: &Value, document: &Value, at: &str) -> Result<(), String> {
         if let Some(reference) = schema["$ref"].as_str() {
             let target = self.0.pointer(reference.trim_start_matches('#')).unwrap();
             return self.judge(target, document, at);
+        }
+        if let Some(ways) = schema["oneOf"].as_array() {
+            let fitting = ways.iter().filter(|way| self.judge(way, document, at).is_ok()).count();
+            return if fitting == 1 { Ok(()) } else { Err(format!("{at} is as {fitting} of {} say", ways.len())) };
+        }
+        let is_listed = schema["enum"].as_array().is_none_or(|values| values.contains(document));
+        if !is_listed || schema.get("const").is_some_and(|value| value != document) {
+            return Err(format!("{at} is none of those that it may be"));
         }
         assert!(schema.is_object(), "{at}: no schema");
         let is_of_type = match schema["type"].as_str() {
