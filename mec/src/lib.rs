@@ -11,6 +11,7 @@ mod callback;
 mod config;
 mod context;
 mod decide;
+mod device;
 mod error;
 mod ingress;
 mod known;
@@ -36,6 +37,7 @@ use crate::mec::Mec;
 use crate::mp1::Registration;
 
 pub use config::{CallbackConfig, Config, DeciderConfig, Give, PlatformConfig, Reference};
+pub use device::{Device, DeviceError};
 pub use error::{AssociationsError, Error};
 pub use ipnet::IpNet;
 pub use location::Location;

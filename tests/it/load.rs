@@ -7,6 +7,8 @@ use nigh_tests::edge::Edge;
 use nigh_tests::{guests, processes};
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 /// Commands that run at once.
 const AT_ONCE: usize = 4;
@@ -129,6 +131,21 @@ fn commands() -> Vec<String> {
     rows.flat_map(|row| row.split('`').filter(|span| span.starts_with("nigh load"))).map(str::to_owned).collect()
 }
 
+/// A MEC system that sends devices to this edge; where it is, and what ends it.
+async fn start_mec(edge: &Edge, folder: &Path) -> (String, CancellationToken) {
+    let devices = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = devices.local_addr().unwrap().to_string();
+    let mut config = nigh_mec::Config::new(nigh_store::Place::Embedded { file: folder.join("mec.redb") });
+    config.controller = Some(edge.controller());
+    config.mx2 = true;
+    let (telemetry, stop) = (config.telemetry.clone(), CancellationToken::new());
+    let stopped = stop.clone();
+    let listeners = nigh_mec::Listeners { devices, older: None };
+    tokio::spawn(async move { nigh_mec::run(listeners, config, stopped).await.unwrap() });
+    edge.until("the MEC system has heard the controller", async || telemetry.readiness().is_ok()).await;
+    (at, stop)
+}
+
 /// Stands for a camera.
 const VIDEO: &str = "colours.mkv";
 
@@ -166,6 +183,7 @@ async fn every_option_of_the_older_clients_has_a_command_that_runs() {
     }
     let computer = edge.local().computers()[0].1.clone();
     let has_video = make_video(at);
+    let (mec, stop_mec) = start_mec(&edge, at).await;
     let draw = "load timetable echo --rate 100 --clients 2 --duration 200ms --out day.txt";
     let drawn = run(nigh(&edge, at, &draw.split(' ').collect::<Vec<_>>())).await;
     assert!(drawn.status.success(), "{}", text(&drawn.stderr));
@@ -181,6 +199,7 @@ async fn every_option_of_the_older_clients_has_a_command_that_runs() {
             .filter(|command| !command.contains("--tls-dir") && (has_video || !command.contains("--video")))
             .map(|command| {
                 let line = command.replace("127.0.0.1:6473", edge.broker().as_str()).replace("/dev/video0", VIDEO);
+                let line = line.replace("127.0.0.1:6500", &mec).replace("127.0.0.1:6600", "127.0.0.1:0");
                 let line = line.replace("127.0.0.1:10000", computer.as_str());
                 let arguments: Vec<&str> = line.split(' ').skip(1).collect();
                 (command.clone(), tokio::spawn(run(nigh(&edge, at, &arguments))))
@@ -194,5 +213,6 @@ async fn every_option_of_the_older_clients_has_a_command_that_runs() {
     }
     assert!(at.join("ipp-run/loss.txt").exists());
     assert_eq!(std::fs::read_dir(at.join("kept")).unwrap().count(), 2);
+    stop_mec.cancel();
     edge.stop().await;
 }

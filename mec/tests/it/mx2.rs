@@ -1,6 +1,7 @@
 //! GS MEC 016 1.1.1 as programs of the older system speak it.
 
 use device::{Manner, Receiver};
+use nigh_mec::{Device, DeviceError};
 use serde_json::json;
 
 use super::*;
@@ -107,4 +108,50 @@ async fn a_device_follows_from_computer_to_computer() {
     })
     .await;
     assert_eq!((lcm::count(&world.role).await, device.taken().len()), (1, 1), "this interface does not tell of that");
+}
+
+#[tokio::test]
+async fn a_device_is_sent_to_where_it_is_best_and_follows() {
+    let world = World::start_with(|config| {
+        config.decider = DeciderConfig::Associations;
+        config.mx2 = true;
+    })
+    .await;
+    lcm::associate(&world.role, "", "echo", "10.9.0.7:10000").await;
+    let root: http::Uri = format!("http://{}", world.role.devices).parse().unwrap();
+    let join = async |application: &str| {
+        let listener = listen().await;
+        let reached = listener.local_addr().unwrap().into();
+        Device::join(&root, listener, &reached, ["echo".to_owned(), application.to_owned()]).await
+    };
+    let unknown = join("other").await.unwrap_err();
+    assert!(matches!(&unknown, DeviceError::Unknown(name, known) if name == "other" && known == "echo"), "{unknown}");
+    let device = join("echo").await.unwrap();
+    let mut places: Vec<_> = device.places().map(|(_, place)| place).collect();
+    assert_eq!(lcm::count(&world.role).await, 2);
+    assert!(places.iter().all(|place| *place.borrow() == "10.9.0.7:10000"));
+    lcm::associate(&world.role, "127.0.0.1", "echo", "10.9.0.8:10000").await;
+    for place in &mut places {
+        tokio::time::timeout(PATIENCE, place.wait_for(|place| place == "10.9.0.8:10000")).await.unwrap().unwrap();
+    }
+    device.leave().await;
+    assert_eq!(lcm::count(&world.role).await, 0);
+}
+
+#[tokio::test]
+async fn a_device_says_why_it_has_no_place() {
+    let nobody = listen().await;
+    let at = nobody.local_addr().unwrap();
+    drop(nobody);
+    let join = async |at: SocketAddr| {
+        let listener = listen().await;
+        let reached = listener.local_addr().unwrap().into();
+        Device::join(&format!("http://{at}").parse().unwrap(), listener, &reached, ["echo".to_owned()])
+            .await
+            .unwrap_err()
+    };
+    assert!(matches!(join(at).await, DeviceError::Silent(..)));
+    // It does not offer the interface.
+    let world = World::start().await;
+    assert!(matches!(join(world.role.devices).await, DeviceError::Refused(_, status, _) if status == 404));
 }

@@ -1,5 +1,6 @@
 //! `nigh load`: calls as a workload says, and what came back.
 
+mod device;
 mod drive;
 mod flows;
 mod options;

@@ -12,6 +12,7 @@ use nigh_load::{Brokers, Plan, Recorder, Report, Tally, Target};
 use nigh_proto::Endpoint;
 use tokio_util::sync::CancellationToken;
 
+use super::device::{self, Following};
 use super::flows::Kind;
 use super::options::{Driver, LoadOptions, Results, Whom};
 use super::plan::{self, Planned};
@@ -41,14 +42,21 @@ pub(super) async fn run(options: &LoadOptions, global: &Global, output: Output) 
             .map(|endpoint| (endpoint.clone(), Keeping::new(HttpCaller::new(endpoint.clone()), kept.clone())));
         return measure(targets.collect(), planned, options, output).await;
     }
+    let answer_bytes_max = usize::try_from(answer_max.bytes()).unwrap_or(usize::MAX);
+    let limits = CallerLimits { answer_bytes_max, ..CallerLimits::default() };
+    if let Some(mec) = &options.whom.mec {
+        let device = device::join(mec, &options.whom, &planned.plan.functions).await?;
+        let following = Keeping::new(Following::new(&device, global.clone(), limits)?, kept);
+        let measured = measure(vec![(device::endpoint(mec)?, following)], planned, options, output).await;
+        device.leave().await;
+        return measured;
+    }
     let endpoints: Vec<Endpoint> = match (to.is_empty(), &global.broker, planned.brokers.is_empty()) {
         (false, ..) => to.clone(),
         (true, Some(broker), _) => vec![broker.clone()],
         (true, None, true) => vec![local(ports::CALLS)],
         (true, None, false) => planned.brokers.clone(),
     };
-    let answer_bytes_max = usize::try_from(answer_max.bytes()).unwrap_or(usize::MAX);
-    let limits = CallerLimits { answer_bytes_max, ..CallerLimits::default() };
     let mut targets = Vec::with_capacity(endpoints.len());
     for endpoint in endpoints {
         let remote = global.remote(endpoint.clone())?;

@@ -191,6 +191,15 @@ pub(super) struct Whom {
     /// The HTTP doors of brokers to call
     #[arg(long, value_name = "HOST:PORT", value_delimiter = ',', conflicts_with = "to")]
     pub(super) http: Vec<Endpoint>,
+    /// Be a device of the MEC system here (`nigh mec`, or one of ServerlessOnEdge's): each function is called where that says
+    #[arg(long, value_name = "URL", conflicts_with_all = ["to", "http", "replay", "flow", "is_asynchronous"])]
+    pub(super) mec: Option<http::Uri>,
+    /// For --mec: where to hear that calls are to go elsewhere
+    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:0", requires = "mec")]
+    pub(super) mec_listen: String,
+    /// For --mec: the same as the MEC system reaches it
+    #[arg(long, value_name = "HOST:PORT", requires = "mec")]
+    pub(super) mec_reached: Option<Endpoint>,
     /// With several: how probably a call goes to each other one beside the one that answered last; the first answer counts
     #[arg(long, value_name = "P", default_value_t = 0.05)]
     pub(super) persistence: f64,
