@@ -271,7 +271,12 @@ async fn adobes_command_line_works_unchanged() {
     assert_eq!(list[0]["name"], "echo");
     let result = aio(&["runtime", "action", "invoke", "echo", "-r", "-p", "name", "Zoë"]).await;
     assert_eq!(serde_json::from_str::<Value>(&result).unwrap(), json!({ "name": "Zoë" }));
+    let module = home.path().join("module.wasm");
+    std::fs::write(&module, guests::constant("{}")).unwrap();
+    let module = module.to_str().unwrap();
+    aio(&["runtime", "action", "create", "made/new", module, "--binary", "--kind", "wasm:default"]).await;
+    assert_eq!(ask(&door, "POST", &format!("{ACTIONS}/made/new?blocking=true&result=true"), "").await.body, "{}");
     let list: Value = serde_json::from_str(&aio(&["runtime", "activation", "list", "--json"]).await).unwrap();
-    assert_eq!((&list[0]["name"], &list[0]["statusCode"]), (&json!("echo"), &json!(0)));
+    assert_eq!((&list[0]["name"], &list[0]["statusCode"]), (&json!("new"), &json!(0)));
     edge.stop().await;
 }
