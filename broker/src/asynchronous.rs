@@ -17,12 +17,13 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use nigh_proto::asynchronous::{Accepted, Settled, Stored, settled_from_stored, settled_to_stored};
-use nigh_proto::{Acceptance, CallId, Outcome, PlatformError, Reason};
+use nigh_proto::{Acceptance, CallId, Callback, Outcome, PlatformError, Reason};
 use nigh_store::{Bucket, Counts, Dead, Enqueued, Key, Objects, Queue, StoreError};
 use parking_lot::Mutex;
 use tokio::sync::{OnceCell, broadcast};
 
 use crate::routes::Routes;
+use crate::triggers::TriggerShelves;
 
 pub use config::AsynchronousConfig;
 pub(crate) use open::open;
@@ -60,6 +61,7 @@ struct Shelves {
     results: Arc<dyn Bucket>,
     /// Payloads that are large, by call id and `/in` or `/out`.
     payloads: Arc<dyn Objects>,
+    triggers: TriggerShelves,
 }
 
 /// What is counted.
@@ -215,11 +217,35 @@ impl Asynchronous {
         shelves.payloads.delete(&input_of(id)?).await.map_err(told)
     }
 
-    fn shelves(&self) -> Result<(&AsynchronousConfig, &Shelves), PlatformError> {
-        let Some(config) = &self.config else {
+    /// Whether an outcome may be posted there.
+    ///
+    /// # Errors
+    /// [`Reason::NotAllowed`].
+    pub(crate) fn check_callback(&self, callback: &Callback) -> Result<(), PlatformError> {
+        callback::check_allowed(callback, &self.config()?.callback_hosts, None)
+    }
+
+    /// What its operator has set.
+    ///
+    /// # Errors
+    /// [`Reason::NotAllowed`] where these calls are not offered.
+    pub(crate) fn config(&self) -> Result<&AsynchronousConfig, PlatformError> {
+        self.config.as_ref().ok_or_else(|| {
             let message = "this broker takes no asynchronous calls, as it has nowhere to keep them; start it with --data-dir or --store";
-            return Err(PlatformError::new(Reason::NotAllowed, message));
-        };
+            PlatformError::new(Reason::NotAllowed, message)
+        })
+    }
+
+    /// Where triggers are kept.
+    ///
+    /// # Errors
+    /// Where these calls are not offered, or the store is away.
+    pub(crate) fn trigger_shelves(&self) -> Result<&TriggerShelves, PlatformError> {
+        self.shelves().map(|(_, shelves)| &shelves.triggers)
+    }
+
+    fn shelves(&self) -> Result<(&AsynchronousConfig, &Shelves), PlatformError> {
+        let config = self.config()?;
         let shelves = self.shelves.get().ok_or_else(|| {
             let message = format!("the store of asynchronous calls ({}) cannot be reached yet", config.told_place());
             PlatformError::new(Reason::NotServing, message).retry_after(RETRY_AWAY)
@@ -278,7 +304,7 @@ fn output_key(id: &CallId) -> Result<Key, StoreError> {
 }
 
 /// What a caller is told of a failure of the store.
-fn told(error: StoreError) -> PlatformError {
+pub(crate) fn told(error: StoreError) -> PlatformError {
     let reason = match &error {
         StoreError::Full { .. } => Reason::QueueFull,
         StoreError::Unavailable(_) | StoreError::Conflict | StoreError::TooSlow => Reason::NotServing,

@@ -8,11 +8,11 @@ use http::StatusCode;
 use nigh_doors::Backend;
 use nigh_proto::asynchronous::{Accepted, Settled};
 use nigh_proto::ingress::Handler;
-use nigh_proto::ingress::http::HttpHandler;
+use nigh_proto::ingress::http::{HttpHandler, Triggered};
 use nigh_proto::name::NAME_BYTES_MAX;
 use nigh_proto::{
     Acceptance, Call, CallId, CallLimits, Exchange, Exchanged, FunctionName, Kind, NodeName, PlatformError, Priority,
-    Reason, Reply,
+    Reason, Reply, TriggerName,
 };
 use nigh_routing::estimate::Estimator;
 use nigh_routing::{Demand, Policy, RetryBudget, Scope};
@@ -29,6 +29,7 @@ use crate::exchange::cut_off;
 use crate::forward::Destination;
 use crate::metrics::{Counted, Counts};
 use crate::routes::Routes;
+use crate::triggers::Triggers;
 use crate::verdict::judge;
 
 /// When a caller may come again that was refused because too many calls are under way: those of low priority later.
@@ -55,6 +56,7 @@ pub(crate) struct Broker {
     pub(crate) probe_clients: Option<usize>,
     started: Instant,
     asynchronous: Arc<Asynchronous>,
+    triggers: Arc<Triggers>,
     /// The drain is over: calls still under way end now.
     pub(crate) cut: CancellationToken,
 }
@@ -62,6 +64,9 @@ pub(crate) struct Broker {
 impl Broker {
     pub(crate) fn new(routes: Arc<Routes>, config: &Config, cut: CancellationToken) -> Self {
         let calls_max = config.calls_max.min(Semaphore::MAX_PERMITS);
+        let asynchronous = Arc::new(Asynchronous::new(config.asynchronous.clone(), routes.clone()));
+        let (limits, name) = (config.limits.clone(), config.name.clone());
+        let triggers = Arc::new(Triggers::new(asynchronous.clone(), routes.clone(), limits, name));
         Self {
             mark: mark(&config.name),
             routes: routes.clone(),
@@ -76,7 +81,8 @@ impl Broker {
                 _ => None,
             },
             started: Instant::now(),
-            asynchronous: Arc::new(Asynchronous::new(config.asynchronous.clone(), routes.clone())),
+            asynchronous,
+            triggers,
             cut,
         }
     }
@@ -88,6 +94,11 @@ impl Broker {
     /// Calls that run later.
     pub(crate) fn asynchronous(&self) -> &Arc<Asynchronous> {
         &self.asynchronous
+    }
+
+    /// What brings calls by itself.
+    pub(crate) fn triggers(&self) -> &Arc<Triggers> {
+        &self.triggers
     }
 
     /// Who serves what.
@@ -363,6 +374,21 @@ impl HttpHandler for Broker {
 
     async fn accept_in(&self, place: OwnedSemaphorePermit, acceptance: Acceptance) -> Result<Accepted, PlatformError> {
         let accepted = self.asynchronous.accept(acceptance, None).await;
+        drop(place);
+        accepted
+    }
+
+    fn triggered_by(&self, path: &str) -> Option<Triggered> {
+        self.triggers.triggered_by(path)
+    }
+
+    async fn accept_triggered(
+        &self,
+        place: OwnedSemaphorePermit,
+        trigger: &TriggerName,
+        acceptance: Acceptance,
+    ) -> Result<Accepted, PlatformError> {
+        let accepted = self.triggers.accept(trigger, acceptance).await;
         drop(place);
         accepted
     }

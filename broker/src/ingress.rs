@@ -3,6 +3,7 @@
 mod asynchronous;
 mod older;
 mod table;
+mod triggers;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -66,7 +67,9 @@ pub(crate) async fn serve(
     let older = EdgeIngress::service(broker.clone(), broker.limits().clone());
     let door = |listener| Door::new(listener, config.tls.clone()).within(&config.server);
     let later = asynchronous::service(broker.clone());
-    let services = channel::server_within(&config.server).add_service(calls).add_service(older).add_service(later);
+    let triggers = triggers::service(broker.clone());
+    let services = channel::server_within(&config.server).add_service(calls).add_service(older);
+    let services = services.add_service(later).add_service(triggers);
     let calls = channel::serve(services, door(listeners.calls), stop.clone());
     let table = async {
         let Some(listener) = listeners.table else { return Ok(()) };

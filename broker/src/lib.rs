@@ -4,7 +4,8 @@
 //! record; perhaps once more elsewhere; calls of http functions in [`exchange`]) → `routing` (pick) → [`forward`] (over a
 //! kept connection), and straight back. Beside it,
 //! [`returns`] looks out for destinations found dead, and [`discovery`] keeps the forwarding table in [`routes`] in step with the controller. A broker holds nothing that it
-//! could not rebuild: calls that it has accepted for later ([`asynchronous`]) are in a store.
+//! could not rebuild: calls that it has accepted for later ([`asynchronous`]), and what brings such calls by itself
+//! ([`triggers`]), are in a store.
 
 mod asynchronous;
 mod attempt;
@@ -21,6 +22,7 @@ mod probe;
 mod returns;
 mod rewind;
 mod routes;
+mod triggers;
 mod verdict;
 
 use std::sync::Arc;
@@ -40,6 +42,8 @@ use crate::routes::Routes;
 pub use asynchronous::AsynchronousConfig;
 pub use config::Config;
 pub use error::Error;
+pub use triggers::TriggersConfig;
+
 /// Time for calls that were cut off at the end of the drain to tell their callers.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -80,6 +84,8 @@ pub async fn run(listeners: Listeners, config: Config, shutdown: CancellationTok
         .asynchronous()
         .is_offered()
         .then(|| spawn(asynchronous::work(broker.asynchronous().clone(), broker.clone(), shutdown.clone())));
+    let triggering =
+        broker.asynchronous().is_offered().then(|| spawn(triggers::run(broker.triggers().clone(), shutdown.clone())));
     let endpoint = announcement.endpoint.clone();
     let _discovery =
         config.controller_remote().map(|controller| spawn(discovery::follow(controller, endpoint, routes.clone())));
@@ -116,6 +122,9 @@ pub async fn run(listeners: Listeners, config: Config, shutdown: CancellationTok
     stop.cancel();
     let drained = async {
         let ended = (&mut serving).await;
+        if let Some(triggering) = triggering {
+            let _ = triggering.await;
+        }
         if let Some(working) = working {
             // Calls under way; those that wait stay where they are.
             let _ = working.await;

@@ -10,6 +10,7 @@ use nigh_telemetry::{Exposition, Histogram, HttpResponses, OTHER, Outcomes, Tele
 
 use crate::asynchronous::Tally;
 use crate::call::Broker;
+use crate::triggers::Tally as TriggersTally;
 
 /// What is counted of one function's calls. Destinations carry it, so counting looks nothing up.
 #[derive(Debug, Default)]
@@ -148,6 +149,7 @@ fn write(broker: &Broker, out: &mut Exposition<'_>) -> fmt::Result {
     })?;
     if broker.asynchronous().is_offered() {
         write_asynchronous(&broker.asynchronous().tally, out)?;
+        write_triggers(&broker.triggers().tally, out)?;
     }
     counts.http.write("nigh_broker_http_responses_total", out)
 }
@@ -167,4 +169,13 @@ fn write_asynchronous(tally: &Tally, out: &mut Exposition<'_>) -> fmt::Result {
         let states = [("waiting", counts.waiting), ("taken", counts.taken), ("dead", counts.dead)];
         states.into_iter().try_for_each(|(state, count)| samples.gauge(&[("state", state)], count))
     })
+}
+
+fn write_triggers(tally: &TriggersTally, out: &mut Exposition<'_>) -> fmt::Result {
+    let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+    out.counters("nigh_broker_triggered_total", "Messages of triggers, by what became of them", |samples| {
+        samples.counter(&[("outcome", "accepted")], read(&tally.delivered))?;
+        samples.counter(&[("outcome", "refused")], read(&tally.refused))
+    })?;
+    out.counter("nigh_broker_trigger_failures_total", "Times that a trigger's source failed", read(&tally.failures))
 }

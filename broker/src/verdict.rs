@@ -69,7 +69,12 @@ pub(crate) fn judge(failure: &Failure, elapsed: Duration) -> Verdict {
         // Trying a circle's other ways would multiply the call at each of its brokers.
         (Reason::LoopDetected | Reason::Internal, _) => (Observation::Unmeasured, Elsewhere::Never),
         (
-            Reason::UnknownCall | Reason::Malformed | Reason::TooLarge | Reason::NotAllowed | Reason::Unauthenticated,
+            Reason::UnknownCall
+            | Reason::UnknownTrigger
+            | Reason::Malformed
+            | Reason::TooLarge
+            | Reason::NotAllowed
+            | Reason::Unauthenticated,
             _,
         ) => (Observation::Unmeasured, Elsewhere::Never),
     };

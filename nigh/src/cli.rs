@@ -20,6 +20,7 @@ mod routes;
 mod state;
 mod timing;
 mod top;
+mod trigger;
 mod up;
 mod utilisation;
 
@@ -30,7 +31,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
-use nigh_client::{Admin, CallQueue, Caller, CallerLimits, Inspect};
+use nigh_client::{Admin, CallQueue, Caller, CallerLimits, Inspect, Triggers};
 use nigh_doors::RemoteBroker;
 use nigh_proto::{Endpoint, Remote};
 
@@ -155,6 +156,9 @@ enum Command {
     /// Look after states of applications
     #[command(display_order = 15)]
     State(state::StateCommand),
+    /// Have functions called by requests, messages and times
+    #[command(display_order = 14)]
+    Trigger(trigger::TriggerCommand),
     /// Compile the module on standard input for the computer that asks
     #[command(name = compile::NAME, hide = true)]
     Compile,
@@ -210,6 +214,7 @@ impl Cli {
             Command::Result(command) => in_runtime(async { command.run(&global.queue()?, output).await }),
             Command::Queue(command) => in_runtime(async { command.run(&global.queue()?, output).await }),
             Command::State(command) => in_runtime(async { command.run(&global.admin()?, output).await }),
+            Command::Trigger(command) => in_runtime(async { command.run(&global.triggers()?, output).await }),
             Command::Compile => anyhow::bail!("this command is for computers only"),
         }
     }
@@ -242,6 +247,10 @@ impl Global {
     fn queue(&self) -> anyhow::Result<CallQueue> {
         let broker = self.broker.clone().unwrap_or_else(|| local(ports::CALLS));
         Ok(CallQueue::new(self.remote(broker)?, &CallerLimits::default()))
+    }
+
+    fn triggers(&self) -> anyhow::Result<Triggers> {
+        Ok(Triggers::new(self.remote(self.broker.clone().unwrap_or_else(|| local(ports::CALLS)))?))
     }
 
     fn table(&self) -> anyhow::Result<Inspect> {

@@ -29,6 +29,7 @@ pub mod state;
 pub mod status;
 mod stream;
 pub mod tls;
+pub mod trigger;
 
 /// The generated messages, clients and servers of package `nigh.v1`.
 #[expect(
@@ -52,13 +53,14 @@ pub use discovery::{Broker, Computer, ComputerProblem};
 pub use exchange::{Exchange, Exchanged};
 pub use flow::Flow;
 pub use identity::{Identity, Role};
-pub use name::{Digest, Endpoint, FunctionName, NodeName};
+pub use name::{Digest, Endpoint, FunctionName, NodeName, TriggerName};
 pub use placement::{Constraint, Label, Labels, Placement};
 pub use reply::{Estimate, Load, Outcome, Reply, Spread, StepRan, Timing};
 pub use state::{ApplicationName, CarriedState, StateId, StateName, StatePlace};
 pub use status::{PlatformError, Reason};
 pub use stream::parts;
 pub use tls::Tls;
+pub use trigger::Trigger;
 
 /// The version of the protocol between roles; a peer that speaks another is refused with [`Reason::Protocol`].
 pub const PROTOCOL: u32 = 1;

@@ -9,10 +9,10 @@ use sha2::{Digest as _, Sha256};
 /// A name or address that does not have its form.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
-    /// Not a function's or node's name.
+    /// Not a name of a function, node, trigger or application.
     #[error("{what} name {given:?}: use 1 to {NAME_BYTES_MAX} of a-z 0-9 - _ ., beginning with a letter or digit")]
     Name {
-        /// `function`, `node` or `application`.
+        /// `function`, `node`, `trigger` or `application`.
         what: &'static str,
         /// What was given, shortened.
         given: String,
@@ -96,6 +96,11 @@ name! {
 name! {
     /// The name of a computer or broker; the same form as a function's.
     NodeName, "node"
+}
+
+name! {
+    /// The name of a trigger; the same form as a function's.
+    TriggerName, "trigger"
 }
 
 /// A SHA-256: of a module, or of a version (module, limits and grants).

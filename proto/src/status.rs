@@ -78,6 +78,8 @@ reasons! {
     UnknownFunction = "unknown-function", NotFound, Caller, false, true;
     /// No asynchronous call of that id is known, or its result was kept long enough.
     UnknownCall = "unknown-call", NotFound, Caller, false, true;
+    /// No trigger of that name is there.
+    UnknownTrigger = "unknown-trigger", NotFound, Caller, false, true;
     /// The request does not have its form.
     Malformed = "malformed", InvalidArgument, Caller, false, true;
     /// A payload, module or header block is over its limit.

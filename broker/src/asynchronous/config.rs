@@ -5,6 +5,8 @@ use std::time::Duration;
 use nigh_proto::AllowedHost;
 use nigh_store::Place;
 
+use crate::triggers::TriggersConfig;
+
 /// Settings of calls that run later.
 #[derive(Debug, Clone)]
 pub struct AsynchronousConfig {
@@ -26,6 +28,8 @@ pub struct AsynchronousConfig {
     pub give_up_after: Duration,
     /// Hosts to which outcomes may be posted, beside a caller of the older system itself.
     pub callback_hosts: Vec<AllowedHost>,
+    /// What brings calls by itself.
+    pub triggers: TriggersConfig,
 }
 
 impl AsynchronousConfig {
@@ -56,6 +60,7 @@ impl AsynchronousConfig {
             tries_max: Self::TRIES_MAX,
             give_up_after: Self::GIVE_UP_AFTER,
             callback_hosts: Vec::new(),
+            triggers: TriggersConfig::default(),
         }
     }
 

@@ -7,12 +7,15 @@ use nigh_store::{BucketSettings, ObjectsSettings, Place, QueueSettings, StoreErr
 use tokio_util::sync::CancellationToken;
 
 use super::{Asynchronous, AsynchronousConfig, Shelves};
+use crate::triggers::TriggerShelves;
 
 /// How long a call is this broker's before another may take it, unless extended: so long after a crash it is tried again.
 const LEASE: Duration = Duration::from_secs(15);
 /// Waits before a server that is away is asked again.
 const AWAY_MIN: Duration = Duration::from_millis(200);
 const AWAY_MAX: Duration = Duration::from_secs(5);
+/// Bytes of all triggers, and of how they are, at most.
+const TRIGGERS_BYTES_MAX: u64 = 64 << 20;
 /// Payloads whose calls nobody knows are deleted when they are so old; a call that is just being accepted is younger.
 const ORPHAN_AGE: Duration = Duration::from_secs(3600);
 
@@ -70,7 +73,15 @@ async fn shelves(config: &AsynchronousConfig) -> Result<Shelves, StoreError> {
         queue: store.queue(queue).await?,
         results: store.bucket(results).await?,
         payloads: store.objects(payloads).await?,
+        triggers: TriggerShelves {
+            definitions: store.bucket(of_triggers("triggers")).await?,
+            states: store.bucket(of_triggers("trigger-states")).await?,
+        },
     })
+}
+
+fn of_triggers(name: &str) -> BucketSettings {
+    BucketSettings { name: name.to_owned(), expire_after: None, bytes_max: TRIGGERS_BYTES_MAX }
 }
 
 impl Asynchronous {

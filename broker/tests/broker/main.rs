@@ -10,10 +10,12 @@ mod drain;
 mod failures;
 mod guards;
 mod http;
+mod mosquitto;
 #[path = "../../../store/tests/it/nats_server.rs"]
 mod nats_server;
 mod older;
 mod table;
+mod triggers;
 
 use std::future::Future;
 use std::time::{Duration, Instant};

@@ -152,6 +152,8 @@ keys! {
     AsynchronousKeys for AsynchronousConfig {
         own {
             callback_hosts: Vec<Text<AllowedHost>>,
+            triggers_max: NonZeroUsize,
+            rate_max: NonZeroU32,
         }
         config {
             calls_max: NonZeroUsize,
@@ -216,7 +218,10 @@ impl BrokerSettings {
         })?;
         let asynchronous = keys.asynchronous.take().unwrap_or_default();
         let data_dir = place.and_then(|(place, data_dir)| {
-            config.asynchronous = Some(asynchronous.applied_to(AsynchronousConfig::new(place)));
+            let mut asynchronous = asynchronous.applied_to(AsynchronousConfig::new(place));
+            asynchronous.triggers.insecure_plaintext = insecure;
+            asynchronous.triggers.tls = files.as_ref().map(store::tls_files);
+            config.asynchronous = Some(asynchronous);
             data_dir
         });
         keys.fill(&mut config);
@@ -248,6 +253,9 @@ impl AsynchronousKeys {
     fn applied_to(mut self, mut config: AsynchronousConfig) -> AsynchronousConfig {
         let hosts = self.callback_hosts.take().unwrap_or_default();
         config.callback_hosts = hosts.into_iter().map(|host| host.0).collect();
+        let triggers = &mut config.triggers;
+        triggers.triggers_max = self.triggers_max.take().map_or(triggers.triggers_max, NonZeroUsize::get);
+        triggers.rate_max = self.rate_max.take().map_or(triggers.rate_max, NonZeroU32::get);
         self.fill(&mut config);
         config
     }

@@ -40,15 +40,18 @@ pub(super) fn place(wanted: Wanted<'_>) -> Result<Option<(Place, Option<PathBuf>
             Ok(Some((Place::Nats { servers, tls: None }, None)))
         }
         (Some(Given::Nats { servers, over_tls: true }), _) => {
-            let Some(TlsFiles { ca, certificate, key }) = wanted.tls else {
+            let Some(files) = wanted.tls else {
                 let message = "store: tls:// needs the role's own certificate; give it one with --tls-dir DIR or [tls]";
                 return Err(ConfigError::Contradiction(message.into()));
             };
-            let files =
-                nigh_store::TlsFiles { authorities: ca.clone(), certificate: certificate.clone(), key: key.clone() };
-            Ok(Some((Place::Nats { servers, tls: Some(files) }, None)))
+            Ok(Some((Place::Nats { servers, tls: Some(tls_files(files)) }, None)))
         }
     }
+}
+
+/// The role's own certificate, as a store needs it.
+pub(super) fn tls_files(TlsFiles { ca, certificate, key }: &TlsFiles) -> nigh_store::TlsFiles {
+    nigh_store::TlsFiles { authorities: ca.clone(), certificate: certificate.clone(), key: key.clone() }
 }
 
 fn is_loopback(server: &str) -> bool {

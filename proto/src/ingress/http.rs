@@ -1,6 +1,7 @@
 //! The HTTP door that brokers and computers share: `POST /function/{name}` runs a function with the body as its payload; an
 //! http function is given every request below `/function/{name}` as it is; `GET /healthz` tells whether the role serves.
-//! CloudEvents are calls too ([`cloudevent`]). `Prefer: respond-async` has a call run later ([`later`]), and `GET /result/{id}` tells what came of it.
+//! CloudEvents are calls too ([`cloudevent`]). `Prefer: respond-async` has a call run later ([`later`]), as does `POST /trigger/{path}`
+//! where there is a trigger ([`trigger`]); `GET /result/{id}` tells what came of it.
 //! Every failure is a problem document (RFC 9457).
 //!
 //! How a request becomes a call is told in [`request`], how a reply becomes an answer in [`answer`], how requests and
@@ -13,6 +14,7 @@ pub(crate) mod later;
 mod pass;
 mod problem;
 pub(super) mod request;
+mod trigger;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -34,7 +36,7 @@ use crate::call::{Call, CallId, CallLimits, Priority};
 use crate::channel::{self, Door};
 use crate::deployment::Kind;
 use crate::exchange::{Exchange, Exchanged};
-use crate::name::FunctionName;
+use crate::name::{FunctionName, TriggerName};
 use crate::reply::Reply;
 use crate::status::{PlatformError, Reason};
 use crate::tls::HttpClients;
@@ -43,6 +45,7 @@ use crate::tls::connection::Peer;
 pub use self::body::AnswerBody;
 #[doc(hidden)]
 pub use self::request::call_for_fuzzing;
+pub use self::trigger::{Triggered, id_of};
 
 /// An answer on its way to a caller.
 type Answer = Response<AnswerBody>;
@@ -81,6 +84,21 @@ pub trait HttpHandler: Send + Sync + 'static {
     fn accept_in(
         &self,
         _place: Self::Place,
+        acceptance: Acceptance,
+    ) -> impl Future<Output = Result<Accepted, PlatformError>> + Send {
+        std::future::ready(Err(not_offered(&acceptance.call.function)))
+    }
+
+    /// The HTTP trigger of a path, and what it makes of requests.
+    fn triggered_by(&self, _path: &str) -> Option<Triggered> {
+        None
+    }
+
+    /// Accepts a call that a trigger has brought, for a call that has its place.
+    fn accept_triggered(
+        &self,
+        _place: Self::Place,
+        _trigger: &TriggerName,
         acceptance: Acceptance,
     ) -> impl Future<Output = Result<Accepted, PlatformError>> + Send {
         std::future::ready(Err(not_offered(&acceptance.call.function)))
@@ -159,6 +177,9 @@ impl<H: HttpHandler> HttpDoor<H> {
                 Method::GET | Method::HEAD => self.result(id, request.headers(), peer).await,
                 _ => problem::wrong_method("GET, HEAD", "results are told by GET /result/{id}"),
             };
+        }
+        if let Some(path) = path.strip_prefix("/trigger/") {
+            return self.trigger(&path.to_owned(), request, peer).await;
         }
         match path {
             "/healthz" if matches!(*request.method(), Method::GET | Method::HEAD) => self.healthz(),

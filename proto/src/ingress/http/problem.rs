@@ -118,6 +118,7 @@ fn status_and_title(reason: Reason) -> (StatusCode, &'static str) {
     match reason {
         Reason::UnknownFunction => (StatusCode::NOT_FOUND, "No such function"),
         Reason::UnknownCall => (StatusCode::NOT_FOUND, "No such call"),
+        Reason::UnknownTrigger => (StatusCode::NOT_FOUND, "No such trigger"),
         Reason::Malformed => (StatusCode::BAD_REQUEST, "The request does not have its form"),
         Reason::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "The request or the answer is too large"),
         Reason::Late => (StatusCode::GATEWAY_TIMEOUT, "The deadline passed"),
