@@ -275,15 +275,16 @@ async fn keep_listening(triggers: &Triggers, active: &Active) {
 
 /// Listens to a source; returns why that cannot go on.
 async fn listen(triggers: &Triggers, active: &Active) -> String {
+    // On the heap, as connections to other systems are large.
     match active.source() {
         Source::Http { .. } => "requests come by themselves".to_owned(),
         Source::Nats { servers, subject, stream, login } => {
             let nats = Nats { servers, subject, stream: stream.as_deref(), login: login.as_ref() };
-            nats.run(triggers, active).await
+            Box::pin(nats.run(triggers, active)).await
         }
         Source::Mqtt { server, topic, acknowledged, login } => {
             let mqtt = Mqtt { server, topic, acknowledged: *acknowledged, login: login.as_ref() };
-            mqtt.run(triggers, active).await
+            Box::pin(mqtt.run(triggers, active)).await
         }
         Source::Cron { schedule, zone, missed, payload } => {
             Cron { schedule, zone, missed: *missed, payload }.run(triggers, active).await

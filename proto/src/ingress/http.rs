@@ -179,7 +179,8 @@ impl<H: HttpHandler> HttpDoor<H> {
             };
         }
         if let Some(path) = path.strip_prefix("/trigger/") {
-            return self.trigger(&path.to_owned(), request, peer).await;
+            let path = path.to_owned();
+            return self.trigger(&path, request, peer).await;
         }
         match path {
             "/healthz" if matches!(*request.method(), Method::GET | Method::HEAD) => self.healthz(),
