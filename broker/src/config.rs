@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use nigh_doors::{ActivationLimits, Callers};
 use nigh_proto::tls::HttpClients;
-use nigh_proto::{CallLimits, Endpoint, FunctionName, NodeName, Remote, ServerLimits, Tls};
+use nigh_proto::{CallLimits, Endpoint, Endpoints, FunctionName, NodeName, Remote, ServerLimits, Tls};
 use nigh_routing::forwarding::Optimizer;
 use nigh_routing::{Policy, RetryBudget, Strategy};
 use nigh_telemetry::Telemetry;
@@ -23,7 +23,7 @@ pub struct Config {
     /// Over TLS, whether callers over HTTP have to show a certificate.
     pub http_clients: HttpClients,
     /// The controller that tells it of functions and computers; without one it has only `routes`.
-    pub controller: Option<Endpoint>,
+    pub controller: Option<Endpoints>,
     /// A controller of the older system that is to know of this broker too, and then writes into its table.
     pub older_controller: Option<Endpoint>,
     /// How it chooses among a function's destinations.
@@ -98,6 +98,6 @@ impl Config {
 
     /// The controller, as it is connected to.
     pub(crate) fn controller_remote(&self) -> Option<Remote> {
-        Some(Remote::new(self.controller.clone()?, self.tls.clone()))
+        Some(Remote::any_of(self.controller.as_ref()?, self.tls.clone()))
     }
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use nigh_proto::{CallLimits, Endpoint, FunctionName, Kind, PlatformError, Reason, Remote, Tls};
+use nigh_proto::{CallLimits, Endpoint, Endpoints, FunctionName, Kind, PlatformError, Reason, Remote, Tls};
 use nigh_routing::{Cause, Demand, Member, Observation, Pick, PickError, Scope, State, Strategy, Table};
 use nigh_telemetry::PerFunction;
 use parking_lot::Mutex;
@@ -38,7 +38,7 @@ pub(crate) struct Routes {
     links: Links,
     /// Of the functions deployed.
     kinds: ArcSwap<BTreeMap<FunctionName, Kind>>,
-    controller: Option<Endpoint>,
+    controller: Option<Endpoints>,
     /// The controller has told what there is, or there is none to wait for.
     in_step: AtomicBool,
     started: Instant,

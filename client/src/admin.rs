@@ -9,6 +9,7 @@ use nigh_proto::{
     AllowedHost, Broker, Computer, Deployment, Digest, DirectoryGrant, Endpoint, FunctionName, Limits, Placement,
     PlatformError, Reason, Remote, Role, StateName, channel, v1,
 };
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
@@ -27,6 +28,9 @@ const UPLOAD_IDLE: Duration = Duration::from_secs(30);
 const DEPLOY_TIMEOUT: Duration = Duration::from_secs(60);
 /// Bytes of a listing, at most; a controller sends no more either.
 const LISTING_BYTES_MAX: usize = 64 << 20;
+
+/// Time for a controller to be reached, where there are others.
+const REACH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What is to be deployed, beside the module.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,6 +77,25 @@ pub struct Admin {
 }
 
 impl Admin {
+    /// For whichever of several controllers that share a store can be reached, the first before the others.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub async fn of_any(controllers: impl Into<Remote>) -> Self {
+        let each = controllers.into().each();
+        let mut chosen = None;
+        for controller in each.iter().filter(|_| each.len() > 1) {
+            let connecting = TcpStream::connect(controller.endpoint.as_str());
+            if matches!(tokio::time::timeout(REACH_TIMEOUT, connecting).await, Ok(Ok(_))) {
+                chosen = Some(controller.clone());
+                break;
+            }
+        }
+        // Where none can be reached, the failure is told by the request.
+        let first = each.into_iter().next();
+        Self::new(chosen.or(first).expect("each is one at least"))
+    }
+
     /// For this controller; connects with the first request and again whenever the connection is lost.
     ///
     /// # Panics

@@ -6,6 +6,7 @@ use std::time::Duration;
 use nigh_proto::module::ModuleLimits;
 use nigh_proto::{ServerLimits, Tls};
 use nigh_routing::install::Hierarchy;
+use nigh_store::Place;
 use nigh_telemetry::Telemetry;
 
 use crate::error::Error;
@@ -13,8 +14,9 @@ use crate::error::Error;
 /// How a controller is set up. [`Config::new`] gives every field but the store a default; no field may be zero.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// The file that holds what is deployed; made if missing, its folder must exist.
-    pub store: PathBuf,
+    /// Where what is deployed is kept: in a file, made if missing, whose folder must exist; or in NATS, where several controllers
+    /// share it.
+    pub store: Place,
     /// What it proves itself with; without it the wire is plain.
     pub tls: Option<Tls>,
     /// Time that a computer or broker counts as alive after it announced itself.
@@ -73,7 +75,7 @@ impl Config {
     /// The defaults, with the registry kept in this file.
     pub fn new(store: PathBuf) -> Self {
         Self {
-            store,
+            store: Place::Embedded { file: store },
             tls: None,
             lease: Duration::from_secs(3),
             beat: Duration::from_millis(150),
@@ -99,6 +101,14 @@ impl Config {
             hierarchy: None,
             drain: Duration::from_secs(10),
             telemetry: Telemetry::new(),
+        }
+    }
+
+    /// The place of the store, in words.
+    pub(crate) fn told_store(&self) -> String {
+        match &self.store {
+            Place::Embedded { file } => file.display().to_string(),
+            Place::Nats { servers, .. } => format!("NATS at {}", servers.join(", ")),
         }
     }
 

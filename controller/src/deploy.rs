@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::error::DeployError;
 use crate::metrics::{DeployCounts, DeployOutcome};
 use crate::registry::Registry;
-use crate::store::{Caps, Store, blocking};
+use crate::store::{Caps, Store};
 
 /// One part of an upload.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ pub(crate) enum Part {
 
 /// Deploys and removes.
 pub(crate) struct Deployments {
-    store: Arc<Store>,
+    store: Store,
     registry: Arc<Registry>,
     config: Config,
     uploads: Arc<Semaphore>,
@@ -41,7 +41,7 @@ pub(crate) struct Deployments {
 }
 
 impl Deployments {
-    pub(crate) fn new(config: &Config, store: Arc<Store>, registry: Arc<Registry>) -> Self {
+    pub(crate) fn new(config: &Config, store: Store, registry: Arc<Registry>) -> Self {
         Self {
             store,
             registry,
@@ -94,18 +94,12 @@ impl Deployments {
         let busy = |_| DeployError::Busy { what: "removals", limit: self.config.removals_max };
         let _place = self.removals.try_acquire().map_err(busy)?;
         let writer = self.writer().await;
-        let (store, registry, counts) = (self.store.clone(), self.registry.clone(), self.counts.clone());
-        blocking(move || {
-            if !store.remove(&name)? {
-                return Err(DeployError::Unknown(name));
-            }
-            registry.removed(&name);
-            counts.record(DeployOutcome::Removed);
-            tracing::info!(%name, "removed");
-            drop(writer);
-            Ok(())
-        })
-        .await
+        if !self.store.remove(self.registry.clone(), name.clone(), writer).await? {
+            return Err(DeployError::Unknown(name));
+        }
+        self.counts.record(DeployOutcome::Removed);
+        tracing::info!(%name, "removed");
+        Ok(())
     }
 
     /// Takes in the parts of one upload. Every bound is enforced as parts arrive; nothing is kept of one that breaks off.
@@ -157,16 +151,7 @@ impl Deployments {
     async fn commit(&self, function: Deployment, module: Bytes) -> Result<bool, DeployError> {
         let caps = Caps { functions_max: self.config.functions_max, modules_bytes_max: self.config.modules_bytes_max };
         let writer = self.writer().await;
-        let (store, registry) = (self.store.clone(), self.registry.clone());
-        blocking(move || {
-            let changed = store.deploy(&function, &module, caps)?;
-            if changed {
-                registry.deployed(function);
-            }
-            drop(writer);
-            Ok(changed)
-        })
-        .await
+        self.store.deploy(self.registry.clone(), function, module, caps, writer).await
     }
 
     async fn writer(&self) -> OwnedSemaphorePermit {

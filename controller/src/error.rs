@@ -70,6 +70,9 @@ pub enum StoreError {
     /// The controller is stopping.
     #[error("the controller is stopping; try again once it is back")]
     Closed,
+    /// The store that controllers share failed.
+    #[error(transparent)]
+    Shared(#[from] nigh_store::StoreError),
 }
 
 macro_rules! failed {
@@ -94,7 +97,12 @@ failed!(redb::TransactionError, redb::TableError, redb::StorageError, redb::Comm
 
 impl From<StoreError> for PlatformError {
     fn from(error: StoreError) -> Self {
-        let reason = if matches!(error, StoreError::Closed) { Reason::NotServing } else { Reason::Internal };
+        let reason = match &error {
+            StoreError::Closed => Reason::NotServing,
+            StoreError::Shared(nigh_store::StoreError::Full { .. }) => Reason::OutOfBudget,
+            StoreError::Shared(shared) if shared.retry_helps() => Reason::NotServing,
+            _ => Reason::Internal,
+        };
         Self::new(reason, error.to_string())
     }
 }

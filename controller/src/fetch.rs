@@ -9,14 +9,14 @@ use tokio::sync::{Semaphore, mpsc};
 
 use crate::config::Config;
 use crate::error::{FetchError, StoreError};
-use crate::store::{ModuleReader, Store, blocking};
+use crate::store::{ModuleReader, Store};
 
 /// Parts read ahead of what the reader has accepted.
 const READ_AHEAD: usize = 2;
 
 /// Modules being handed out.
 pub(crate) struct Fetches {
-    store: Arc<Store>,
+    store: Store,
     places: Arc<Semaphore>,
     fetches_max: usize,
     idle: Duration,
@@ -31,7 +31,7 @@ pub(crate) struct Fetch {
 }
 
 impl Fetches {
-    pub(crate) fn new(config: &Config, store: Arc<Store>) -> Self {
+    pub(crate) fn new(config: &Config, store: Store) -> Self {
         let places = Arc::new(Semaphore::new(config.fetches_max));
         Self { store, places, fetches_max: config.fetches_max, idle: config.fetch_idle }
     }
@@ -40,8 +40,7 @@ impl Fetches {
     /// place.
     pub(crate) async fn fetch(&self, digest: Digest) -> Result<Fetch, FetchError> {
         let place = self.places.clone().try_acquire_owned().map_err(|_| FetchError::Busy(self.fetches_max))?;
-        let store = self.store.clone();
-        let reader = blocking(move || store.module(&digest)).await?.ok_or(FetchError::Unknown(digest))?;
+        let reader = self.store.module(digest).await?.ok_or(FetchError::Unknown(digest))?;
         let (sender, parts) = mpsc::channel(READ_AHEAD);
         let idle = self.idle;
         tokio::spawn(async move {
@@ -54,11 +53,7 @@ impl Fetches {
 
 async fn read(mut reader: ModuleReader, parts: mpsc::Sender<Result<Option<Bytes>, StoreError>>, idle: Duration) {
     loop {
-        let read = blocking(move || {
-            let part = reader.next()?;
-            Ok::<_, StoreError>((reader, part))
-        });
-        let part = match read.await {
+        let part = match reader.next().await {
             Ok((returned, part)) => {
                 reader = returned;
                 Ok(part)

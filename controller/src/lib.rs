@@ -1,7 +1,7 @@
 //! Who is alive and what is deployed: the registry of one edge.
 //!
 //! A request enters at `ingress`, which turns messages into checked values. `deploy` receives and judges modules and puts
-//! them into the `store`; `fetch` hands them out; `registry` knows functions, computers and brokers, and `publish` tells
+//! them into the `store`, which may be shared by several controllers; `fetch` hands them out; `registry` knows functions, computers and brokers, and `publish` tells
 //! watchers; `presence` hears from nodes; `states` knows which computer holds which state. Nothing here is on the way of a call: an edge goes on running while its controller is away.
 
 mod config;
@@ -30,7 +30,7 @@ use crate::fetch::Fetches;
 use crate::ingress::Ingress;
 use crate::registry::Registry;
 use crate::states::States;
-use crate::store::{Store, blocking};
+use crate::store::Store;
 
 pub use config::Config;
 pub use error::{Error, StoreError};
@@ -45,9 +45,10 @@ const SAVE_RETRY: Duration = Duration::from_secs(1);
 /// [`Error`]: the operator has to act.
 pub async fn run(listener: TcpListener, config: Config, shutdown: CancellationToken) -> Result<(), Error> {
     config.check()?;
-    let (store, known) = store::open(&config.store).await?;
+    let Some(opened) = shutdown.run_until_cancelled(Store::open(&config)).await else { return Ok(()) };
+    let (store, known) = opened?;
     let (functions, nodes) = (known.functions.len(), known.nodes.len());
-    tracing::info!(store = %config.store.display(), functions, nodes, "the controller knows");
+    tracing::info!(store = %config.told_store(), functions, nodes, "the controller knows");
     let is_older = |node: &&Node| match node {
         Node::Computer(computer) => computer.older,
         Node::Broker(broker) => broker.older,
@@ -73,16 +74,14 @@ pub async fn run(listener: TcpListener, config: Config, shutdown: CancellationTo
             () = overstayed(&registry, &config, &shutdown) => Ok(()),
             never = registry.keep_expiring() => match never {},
             never = older.look_after() => match never {},
+            () = store.follow(&registry) => Ok(()),
         };
         stop.cancel();
         served
     };
     let (served, ()) = tokio::join!(serve, keep_saving(&registry, &store, &stop));
-    let closed = blocking(move || {
-        let saved = store.save_nodes(&registry.take_unsaved());
-        store.close().and(saved)
-    });
-    closed.await?;
+    let saved = store.save_nodes(Arc::new(registry.take_unsaved())).await;
+    store.close().await.and(saved)?;
     served
 }
 
@@ -96,14 +95,13 @@ async fn overstayed(registry: &Registry, config: &Config, shutdown: &Cancellatio
 }
 
 /// Keeps the records of nodes up to date until `stop`, so that brokers need not forget them when the controller restarts.
-async fn keep_saving(registry: &Registry, store: &Arc<Store>, stop: &CancellationToken) {
+async fn keep_saving(registry: &Registry, store: &Store, stop: &CancellationToken) {
     loop {
         let unsaved = tokio::select! {
             unsaved = registry.unsaved() => Arc::new(unsaved),
             () = stop.cancelled() => return,
         };
-        let (store, nodes) = (store.clone(), unsaved.clone());
-        if let Err(error) = blocking(move || store.save_nodes(&nodes)).await {
+        if let Err(error) = store.save_nodes(unsaved.clone()).await {
             tracing::error!(%error, "cannot save who is alive");
             registry.put_back_unsaved(unsaved.iter().map(|(name, _)| name.clone()));
             tokio::select! {

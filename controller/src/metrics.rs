@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::{Arc, Weak};
 
+use nigh_store::Place;
 use nigh_telemetry::{Counts, Exposition};
 
 use crate::config::Config;
@@ -48,14 +49,25 @@ impl DeployCounts {
 /// Has everything that there is to watch of a controller written when somebody asks.
 pub(crate) fn describe(config: &Config, registry: &Arc<Registry>, deploys: Arc<DeployCounts>) {
     let registry: Weak<Registry> = Arc::downgrade(registry);
-    let store = config.store.clone();
+    let file = match &config.store {
+        Place::Embedded { file } => Some(file.clone()),
+        Place::Nats { .. } => None,
+    };
     config.telemetry.describe("controller", "controller", move |out| match registry.upgrade() {
-        Some(registry) => write(&registry, &deploys, std::fs::metadata(&store).map_or(0, |file| file.len()), out),
+        Some(registry) => {
+            let store_bytes = file.as_ref().map(|file| std::fs::metadata(file).map_or(0, |file| file.len()));
+            write(&registry, &deploys, store_bytes, out)
+        }
         None => Ok(()),
     });
 }
 
-fn write(registry: &Registry, deploys: &DeployCounts, store_bytes: u64, out: &mut Exposition<'_>) -> fmt::Result {
+fn write(
+    registry: &Registry,
+    deploys: &DeployCounts,
+    store_bytes: Option<u64>,
+    out: &mut Exposition<'_>,
+) -> fmt::Result {
     let census = registry.census();
     out.gauge("nigh_controller_functions", "Functions deployed", census.functions)?;
     out.gauges("nigh_controller_nodes", "Computers and brokers alive", |samples| {
@@ -69,5 +81,8 @@ fn write(registry: &Registry, deploys: &DeployCounts, store_bytes: u64, out: &mu
         let told = deploys.0.read().filter_map(|(at, count)| Some((DeployOutcome::ALL.get(at)?.word(), count)));
         told.into_iter().try_for_each(|(outcome, count)| samples.counter(&[("outcome", outcome)], count))
     })?;
-    out.gauge("nigh_controller_store_bytes", "Size of the file that holds what is deployed", store_bytes)
+    match store_bytes {
+        Some(bytes) => out.gauge("nigh_controller_store_bytes", "Size of the file that holds what is deployed", bytes),
+        None => Ok(()),
+    }
 }

@@ -205,6 +205,10 @@ impl Registry {
         let mut state = self.state.lock();
         let name = function.name.clone();
         let upsert = Arc::new(WatchEvent::Function(function));
+        // A store that is shared tells of everything again when it is found again.
+        if state.functions.get(&name) == Some(&upsert) {
+            return;
+        }
         state.functions.insert(name, upsert.clone());
         state.watchers.publish(&upsert);
         self.is_rerouted.notify_one();
@@ -216,6 +220,14 @@ impl Registry {
         if state.functions.remove(name).is_some() {
             state.watchers.publish(&Arc::new(WatchEvent::FunctionRemoved(name.clone())));
             self.is_rerouted.notify_one();
+        }
+    }
+
+    /// A function as it is deployed.
+    pub(crate) fn function(&self, name: &FunctionName) -> Option<Deployment> {
+        match &**self.state.lock().functions.get(name)? {
+            WatchEvent::Function(function) => Some(function.clone()),
+            _ => None,
         }
     }
 

@@ -4,15 +4,14 @@
 use std::sync::Arc;
 
 use nigh_proto::membership::Node;
-use nigh_proto::{Endpoint, NodeName, PlatformError, Reason, StateId, v1};
+use nigh_proto::{Endpoint, NodeName, PlatformError, StateId, v1};
 
-use crate::error::StoreError;
 use crate::registry::Registry;
-use crate::store::{Store, blocking};
+use crate::store::Store;
 
 /// The directory of states.
 pub(crate) struct States {
-    store: Arc<Store>,
+    store: Store,
     registry: Arc<Registry>,
     states_max: usize,
 }
@@ -37,14 +36,13 @@ pub(crate) enum Claimed {
 }
 
 impl States {
-    pub(crate) fn new(store: Arc<Store>, registry: Arc<Registry>, states_max: usize) -> Self {
+    pub(crate) fn new(store: Store, registry: Arc<Registry>, states_max: usize) -> Self {
         Self { store, registry, states_max }
     }
 
     /// Who holds a state, reached where it is now.
     pub(crate) async fn locate(&self, id: StateId) -> Result<Option<Holder>, PlatformError> {
-        let store = self.store.clone();
-        let holder = blocking(move || store.holder(&id.to_string())).await.map_err(failed)?;
+        let holder = self.store.holder(id.to_string()).await?;
         Ok(holder.map(|holder| self.as_reached(holder)))
     }
 
@@ -55,9 +53,8 @@ impl States {
         (name, endpoint): (NodeName, Endpoint),
         expected: u64,
     ) -> Result<Claimed, PlatformError> {
-        let (store, states_max) = (self.store.clone(), self.states_max);
         let holder = Holder { name, endpoint, epoch: expected.saturating_add(1) };
-        let claimed = blocking(move || store.claim(&id.to_string(), &holder, states_max)).await.map_err(failed)?;
+        let claimed = self.store.claim(id.to_string(), holder, self.states_max).await?;
         Ok(match claimed {
             Claimed::No(holder) => Claimed::No(holder.map(|holder| self.as_reached(holder))),
             claimed => claimed,
@@ -66,8 +63,7 @@ impl States {
 
     /// Nobody holds a state any more, if this computer did.
     pub(crate) async fn forget(&self, id: StateId, name: NodeName) -> Result<(), PlatformError> {
-        let store = self.store.clone();
-        blocking(move || store.forget(&id.to_string(), &name)).await.map_err(failed)
+        Ok(self.store.forget(id.to_string(), name).await?)
     }
 
     /// A computer may have come back elsewhere.
@@ -89,14 +85,10 @@ impl Holder {
     }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "used as a function of map_err")]
-fn failed(error: StoreError) -> PlatformError {
-    PlatformError::new(Reason::Internal, error.to_string())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::Embedded;
 
     const MAX: usize = 2;
 
@@ -108,7 +100,7 @@ mod tests {
     fn of_two_who_claim_a_state_one_holds_it() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("store");
-        let store = Store::open(&path).unwrap();
+        let store = Embedded::open(&path).unwrap();
         assert_eq!(store.claim("default/a", &holder("one", 1), MAX).unwrap(), Claimed::Yes);
         // Again, as its answer was lost.
         assert_eq!(store.claim("default/a", &holder("one", 1), MAX).unwrap(), Claimed::Yes);
@@ -118,7 +110,7 @@ mod tests {
         assert_eq!(store.claim("default/a", &holder("three", 2), MAX).unwrap(), Claimed::No(Some(holder("two", 2))));
         assert_eq!(store.claim("default/b", &holder("two", 5), MAX).unwrap(), Claimed::No(None));
         store.close().unwrap();
-        let store = Store::open(&path).unwrap();
+        let store = Embedded::open(&path).unwrap();
         assert_eq!(store.holder("default/a").unwrap(), Some(holder("two", 2)));
         store.forget("default/a", &"one".parse().unwrap()).unwrap();
         assert!(store.holder("default/a").unwrap().is_some());
@@ -129,7 +121,7 @@ mod tests {
     #[test]
     fn the_number_of_states_is_bounded() {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(&folder.path().join("store")).unwrap();
+        let store = Embedded::open(&folder.path().join("store")).unwrap();
         for id in ["default/a", "default/b"] {
             assert_eq!(store.claim(id, &holder("one", 1), MAX).unwrap(), Claimed::Yes);
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::Uri;
 use ipnet::IpNet;
 use nigh_proto::tls::HttpClients;
-use nigh_proto::{AllowedHost, Endpoint, NodeName, Remote, ServerLimits, Tls};
+use nigh_proto::{AllowedHost, Endpoint, Endpoints, NodeName, Remote, ServerLimits, Tls};
 use nigh_store::Place;
 use nigh_telemetry::Telemetry;
 
@@ -21,7 +21,7 @@ pub struct Config {
     /// Where contexts are kept.
     pub place: Place,
     /// Who tells of functions, brokers and computers.
-    pub controller: Option<Endpoint>,
+    pub controller: Option<Endpoints>,
     /// What it proves itself with; without it the wire is plain.
     pub tls: Option<Tls>,
     /// Who may come where there is TLS.
@@ -204,7 +204,7 @@ impl Config {
     }
 
     pub(crate) fn controller_remote(&self) -> Option<Remote> {
-        Some(Remote::new(self.controller.clone()?, self.tls.clone()))
+        Some(Remote::any_of(self.controller.as_ref()?, self.tls.clone()))
     }
 
     /// Refuses what cannot work.

@@ -33,7 +33,7 @@ use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use nigh_client::{Admin, CallQueue, Caller, CallerLimits, Inspect, Triggers};
 use nigh_doors::RemoteBroker;
-use nigh_proto::{Endpoint, Remote};
+use nigh_proto::{Endpoint, Endpoints, Remote, Tls};
 
 use crate::config::{TlsFiles, default_controller, ports};
 use crate::output::Output;
@@ -65,9 +65,9 @@ Exit status: 0 done, 1 failed, 2 not understood. NIGH_LOG=debug tells more.";
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Options of every command")]
 struct Global {
-    /// The controller [default: 127.0.0.1:6475]
-    #[arg(long, global = true, env = "NIGH_CONTROLLER", value_name = "HOST:PORT", hide_env_values = true)]
-    controller: Option<Endpoint>,
+    /// The controller, or several that share a store [default: 127.0.0.1:6475]
+    #[arg(long, global = true, env = "NIGH_CONTROLLER", value_name = "HOST:PORT[,…]", hide_env_values = true)]
+    controller: Option<Endpoints>,
     /// The broker that calls go to [default: 127.0.0.1:6473]
     #[arg(long, global = true, env = "NIGH_BROKER", value_name = "HOST:PORT", hide_env_values = true)]
     broker: Option<Endpoint>,
@@ -189,8 +189,8 @@ impl Cli {
             Command::Broker(command) => in_runtime(command.run(controller, tls_dir, output)),
             Command::Computer(command) => in_runtime(command.run(controller, tls_dir, output)),
             Command::Proxy(command) => in_runtime(async {
-                let broker = RemoteBroker::new(global.caller()?, global.queue()?, global.admin()?);
-                let controller = global.controller()?;
+                let broker = RemoteBroker::new(global.caller()?, global.queue()?, global.admin().await?);
+                let controller = global.controllers()?;
                 let tls = controller.tls.clone();
                 Box::pin(command.run(broker, controller, tls, output)).await
             }),
@@ -198,22 +198,22 @@ impl Cli {
             Command::Ca(command) => command.run(output),
             Command::New(command) => command.run(output),
             Command::Build(command) => command.run(output),
-            Command::Deploy(command) => in_runtime(async { command.run(&global.admin()?, output).await }),
+            Command::Deploy(command) => in_runtime(async { command.run(&global.admin().await?, output).await }),
             Command::Invoke(command) => {
                 in_runtime(async { command.run(&global.caller()?, &global.queue()?, output).await })
             }
             Command::Flow(command) => in_runtime(command.run(|| Ok((global.caller()?, global.queue()?)), output)),
-            Command::Ls(command) => in_runtime(async { command.run(&global.admin()?, output).await }),
-            Command::Rm(command) => in_runtime(async { command.run(&global.admin()?, output).await }),
-            Command::Logs(command) => in_runtime(async { command.run(&global.admin()?, output).await }),
-            Command::Top(command) => in_runtime(async { command.run(&global.admin()?, output).await }),
-            Command::Utilisation(command) => in_runtime(async { command.run(&global.admin()?, output).await }),
+            Command::Ls(command) => in_runtime(async { command.run(&global.admin().await?, output).await }),
+            Command::Rm(command) => in_runtime(async { command.run(&global.admin().await?, output).await }),
+            Command::Logs(command) => in_runtime(async { command.run(&global.admin().await?, output).await }),
+            Command::Top(command) => in_runtime(async { command.run(&global.admin().await?, output).await }),
+            Command::Utilisation(command) => in_runtime(async { command.run(&global.admin().await?, output).await }),
             Command::Routes(command) => in_runtime(async { command.run(&global.table()?, output).await }),
             Command::Load(command) => in_runtime(async { command.run(&global, output).await }),
             Command::Report(command) => command.run(output),
             Command::Result(command) => in_runtime(async { command.run(&global.queue()?, output).await }),
             Command::Queue(command) => in_runtime(async { command.run(&global.queue()?, output).await }),
-            Command::State(command) => in_runtime(async { command.run(&global.admin()?, output).await }),
+            Command::State(command) => in_runtime(async { command.run(&global.admin().await?, output).await }),
             Command::Trigger(command) => in_runtime(async { command.run(&global.triggers()?, output).await }),
             Command::Compile => anyhow::bail!("this command is for computers only"),
         }
@@ -231,12 +231,13 @@ impl Command {
 }
 
 impl Global {
-    fn admin(&self) -> anyhow::Result<Admin> {
-        Ok(Admin::new(self.controller()?))
+    async fn admin(&self) -> anyhow::Result<Admin> {
+        Ok(Admin::of_any(self.controllers()?).await)
     }
 
-    fn controller(&self) -> anyhow::Result<Remote> {
-        self.remote(self.controller.clone().unwrap_or_else(default_controller))
+    fn controllers(&self) -> anyhow::Result<Remote> {
+        let controllers = self.controller.clone().unwrap_or_else(default_controller);
+        Ok(Remote::any_of(&controllers, self.tls()?))
     }
 
     fn caller(&self) -> anyhow::Result<Caller> {
@@ -259,8 +260,12 @@ impl Global {
 
     /// How this command connects: over TLS where there is a certificate for it.
     fn remote(&self, endpoint: Endpoint) -> anyhow::Result<Remote> {
+        Ok(Remote::new(endpoint, self.tls()?))
+    }
+
+    fn tls(&self) -> anyhow::Result<Option<Tls>> {
         let files = self.tls_dir.as_deref().map(TlsFiles::in_folder);
-        Ok(Remote::new(endpoint, files.map(|files| files.load()).transpose()?))
+        Ok(files.map(|files| files.load()).transpose()?)
     }
 }
 

@@ -283,7 +283,7 @@ impl Edge {
         broker.name = config::default_name("broker", port);
         broker.tls = self.certify(Kind::Broker, &broker.name)?;
         broker.advertise = Some(self.broker.clone());
-        broker.controller = Some(self.controller.clone());
+        broker.controller = Some(self.controller.clone().into());
         let place = config::embedded(&config.data_dir, config::CALLS);
         let asynchronous = broker.asynchronous.take().unwrap_or_else(|| AsynchronousConfig::new(place.clone()));
         broker.asynchronous = Some(AsynchronousConfig { place, ..asynchronous });
@@ -300,7 +300,7 @@ impl Edge {
         computer.name = config::default_name("computer", bound.address.port());
         computer.tls = self.certify(Kind::Computer, &computer.name)?;
         computer.advertise = Some(endpoint.clone());
-        computer.controller = Some(self.controller.clone());
+        computer.controller = Some(self.controller.clone().into());
         let folder = config.data_dir.join(format!("computer-{}", self.computers.len() + 1));
         computer.cache = Some(folder.join(config::COMPILED));
         computer.states.place.get_or_insert_with(|| config::embedded(&folder, config::STATES));
@@ -323,7 +323,7 @@ impl Edge {
         let mut controller = config.controller.clone();
         controller.telemetry = Telemetry::new();
         controller.tls = self.certify(Kind::Controller, &config::default_name("controller", bound.address.port()))?;
-        controller.store = config.data_dir.join(config::STORE);
+        controller.store = config::embedded(&config.data_dir, config::STORE);
         let telling =
             self.telling("controller", metrics, &controller.telemetry, controller.tls.as_ref(), &controller.server);
         self.spawn("controller", telling, async move |shutdown| {

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use nigh_broker::Listeners;
+use nigh_store::Place;
 use nigh_telemetry::serve_while;
 use tokio_util::sync::CancellationToken;
 
@@ -25,12 +26,23 @@ pub(crate) async fn controller(settings: ControllerSettings, output: Output) -> 
     let config = settings.into_config()?;
     let bound = bind(listen, "the controller", "--listen").await?;
     let metrics = bind_metrics(metrics).await?;
-    make_folder(&folder)?;
+    if let Some(folder) = &folder {
+        make_folder(folder)?;
+    }
     let _certificate = certificates::keep(config.tls.as_ref(), files)?;
-    let data_dir = folder.display().to_string();
+    let store = match &config.store {
+        Place::Embedded { file } => file.display().to_string(),
+        Place::Nats { servers, .. } => format!("NATS at {}", servers.join(", ")),
+    };
+    let data_dir = folder.map(|folder| folder.display().to_string());
     started(
         output,
-        &Started::Controller { endpoint: bound.endpoint().to_string(), data_dir, metrics: told(metrics.as_ref()) },
+        &Started::Controller {
+            endpoint: bound.endpoint().to_string(),
+            data_dir,
+            store,
+            metrics: told(metrics.as_ref()),
+        },
     );
     let shutdown = CancellationToken::new();
     let telemetry = config.telemetry.clone();
@@ -171,7 +183,8 @@ enum Started {
     Controller {
         endpoint: String,
         metrics: Option<String>,
-        data_dir: String,
+        data_dir: Option<String>,
+        store: String,
     },
     Broker {
         name: String,
@@ -203,8 +216,8 @@ impl fmt::Display for Started {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let at = |endpoint: &Option<String>| endpoint.as_deref().unwrap_or("none").to_owned();
         match self {
-            Self::Controller { endpoint, metrics, data_dir } => {
-                write!(f, "controller at {endpoint}, metrics {}, data in {data_dir}", at(metrics))
+            Self::Controller { endpoint, metrics, store, .. } => {
+                write!(f, "controller at {endpoint}, metrics {}, store {store}", at(metrics))
             }
             Self::Broker { name, calls, table, http, doors, metrics, controller } => {
                 write!(f, "{name} takes calls at {calls}, http {}, ", at(http))?;

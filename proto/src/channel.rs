@@ -19,7 +19,7 @@ use crate::dial::Dialer;
 use crate::exchange::PART_BYTES_MAX;
 use crate::identity::Role;
 use crate::intake::Intake;
-use crate::name::Endpoint;
+use crate::name::{Endpoint, Endpoints};
 use crate::tls::accept::Incoming;
 use crate::tls::connect::Connector;
 use crate::tls::{Admission, HttpClients, Tls};
@@ -58,12 +58,26 @@ pub struct Remote {
     pub tls: Option<Tls>,
     roles: &'static [Role],
     keeps_in_step: bool,
+    /// Others that know the same, to be asked where this one cannot be.
+    others: Vec<Endpoint>,
 }
 
 impl Remote {
+    /// Several that know the same.
+    pub fn any_of(endpoints: &Endpoints, tls: Option<Tls>) -> Self {
+        let others = endpoints.iter().skip(1).cloned().collect();
+        Self { others, ..Self::new(endpoints.first().clone(), tls) }
+    }
+
+    /// This one and all others that know the same, each on its own, in the order in which they are asked.
+    pub fn each(&self) -> Vec<Self> {
+        let alone = |endpoint: &Endpoint| Self { endpoint: endpoint.clone(), others: Vec::new(), ..self.clone() };
+        std::iter::once(&self.endpoint).chain(&self.others).map(alone).collect()
+    }
+
     /// One to connect to over TLS, if there is any.
     pub fn new(endpoint: Endpoint, tls: Option<Tls>) -> Self {
-        Self { endpoint, tls, roles: &[], keeps_in_step: false }
+        Self { endpoint, tls, roles: &[], keeps_in_step: false, others: Vec::new() }
     }
 
     /// The same, which over TLS must prove to be one of these.
@@ -93,7 +107,7 @@ impl From<&Endpoint> for Remote {
 
 /// A channel that connects when first used, and again whenever the connection is lost.
 pub fn connect_lazy(remote: impl Into<Remote>) -> Channel {
-    let Remote { endpoint, tls, roles, keeps_in_step } = remote.into();
+    let Remote { endpoint, tls, roles, keeps_in_step, others: _ } = remote.into();
     let (interval, timeout) = match keeps_in_step {
         true => (KEEP_IN_STEP_INTERVAL, KEEP_IN_STEP_TIMEOUT),
         false => (KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT),

@@ -53,7 +53,7 @@ pub use discovery::{Broker, Computer, ComputerProblem};
 pub use exchange::{Exchange, Exchanged};
 pub use flow::Flow;
 pub use identity::{Identity, Role};
-pub use name::{Digest, Endpoint, FunctionName, NodeName, TriggerName};
+pub use name::{Digest, Endpoint, Endpoints, FunctionName, NodeName, TriggerName};
 pub use placement::{Constraint, Label, Labels, Placement};
 pub use reply::{Estimate, Load, Outcome, Reply, Spread, StepRan, Timing};
 pub use state::{ApplicationName, CarriedState, StateId, StateName, StatePlace};

@@ -105,13 +105,16 @@ pub enum Knowledge {
     Change(WatchEvent),
 }
 
-/// Keeps a node announced until `shutdown`, then withdraws it. Announces at once whenever `node` changes.
-pub async fn keep_announced(
-    controller: impl Into<Remote>,
-    mut node: watch::Receiver<Node>,
-    shutdown: CancellationToken,
-) {
-    let remote = controller.into().expecting(CONTROLLERS).kept_in_step();
+/// Keeps a node announced until `shutdown`, then withdraws it. Announces at once whenever `node` changes. Of several controllers each
+/// is told, so that each knows by itself who is alive.
+pub async fn keep_announced(controller: impl Into<Remote>, node: watch::Receiver<Node>, shutdown: CancellationToken) {
+    let each = controller.into().each().into_iter();
+    let announced = each.map(|controller| keep_announced_at(controller, node.clone(), shutdown.clone()));
+    futures_util::future::join_all(announced).await;
+}
+
+async fn keep_announced_at(controller: Remote, mut node: watch::Receiver<Node>, shutdown: CancellationToken) {
+    let remote = controller.expecting(CONTROLLERS).kept_in_step();
     let controller = remote.endpoint.clone();
     let mut client = ControllerClient::new(channel::connect_lazy(remote));
     let mut wait = RETRY_MIN;
@@ -212,21 +215,26 @@ async fn within<T>(
     }
 }
 
-/// Tells `learnt` all that the controller knows and every change, until `shutdown` or until nobody listens.
+/// Tells `learnt` all that the controller knows and every change, until `shutdown` or until nobody listens. Of several controllers
+/// one is listened to, and the next one where that fails.
 pub async fn keep_watching(
     controller: impl Into<Remote>,
     topics: Topics,
     learnt: mpsc::Sender<Knowledge>,
     shutdown: CancellationToken,
 ) {
-    let remote = controller.into().expecting(CONTROLLERS).kept_in_step();
-    let controller = remote.endpoint.clone();
-    let mut client = ControllerClient::new(channel::connect_lazy(remote))
-        .max_decoding_message_size(channel::message_bytes_max(16 << 20));
+    let connected = controller.into().expecting(CONTROLLERS).kept_in_step().each().into_iter().map(|remote| {
+        let controller = remote.endpoint.clone();
+        let client = ControllerClient::new(channel::connect_lazy(remote));
+        (controller, client.max_decoding_message_size(channel::message_bytes_max(16 << 20)))
+    });
+    let mut controllers: Vec<_> = connected.collect();
     let mut wait = RETRY_MIN;
-    loop {
+    for at in 0usize.. {
+        let which = at % controllers.len();
+        let (controller, client) = &mut controllers[which];
         let watched = tokio::select! {
-            watched = watch_once(&mut client, topics, &learnt, &mut wait) => watched,
+            watched = watch_once(client, topics, &learnt, &mut wait) => watched,
             () = shutdown.cancelled() => return,
         };
         if learnt.is_closed() {
@@ -234,6 +242,10 @@ pub async fn keep_watching(
         }
         if let Err(error) = watched {
             tracing::warn!(%controller, %error, "not in step with the controller, going on with what is known");
+        }
+        // The next one may be there at once.
+        if which + 1 < controllers.len() {
+            continue;
         }
         tokio::select! {
             () = tokio::time::sleep(wait) => {}

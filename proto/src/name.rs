@@ -222,6 +222,52 @@ impl std::borrow::Borrow<str> for Endpoint {
     }
 }
 
+/// Where roles are reached that know the same, so that any of them may be asked: `host:port[,host:port…]`. At least one, in
+/// the order in which they are asked. Cheap to clone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoints(Arc<[Endpoint]>);
+
+impl Endpoints {
+    /// Such roles, at most.
+    pub const MAX: usize = 16;
+
+    /// The one that is asked first.
+    pub fn first(&self) -> &Endpoint {
+        &self.0[0]
+    }
+
+    /// All, in order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Endpoint> {
+        self.0.iter()
+    }
+}
+
+impl FromStr for Endpoints {
+    type Err = NameError;
+
+    fn from_str(given: &str) -> Result<Self, NameError> {
+        let endpoints: Vec<Endpoint> =
+            given.split(',').take(Self::MAX + 1).map(str::parse).collect::<Result<_, _>>()?;
+        if endpoints.len() > Self::MAX {
+            return Err(NameError::Endpoint(given.chars().take(300).collect()));
+        }
+        Ok(Self(endpoints.into()))
+    }
+}
+
+impl From<Endpoint> for Endpoints {
+    fn from(endpoint: Endpoint) -> Self {
+        Self([endpoint].into())
+    }
+}
+
+impl fmt::Display for Endpoints {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let endpoints: Vec<_> = self.iter().map(Endpoint::as_str).collect();
+        f.write_str(&endpoints.join(","))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -247,6 +293,15 @@ mod tests {
             assert_eq!(fine.parse::<Endpoint>().unwrap().as_str(), fine);
         }
         assert_eq!("http://box:80/".parse::<Endpoint>().unwrap().as_str(), "box:80");
+    }
+
+    #[test]
+    fn several_endpoints_stand_with_commas_between() {
+        let several: Endpoints = "a:1,[::1]:2".parse().unwrap();
+        assert_eq!((several.first().as_str(), several.iter().len()), ("a:1", 2));
+        assert_eq!(several.to_string(), "a:1,[::1]:2");
+        assert!("a:1,".parse::<Endpoints>().is_err() && "".parse::<Endpoints>().is_err());
+        assert!(["a:1"; Endpoints::MAX + 1].join(",").parse::<Endpoints>().is_err());
     }
 
     proptest! {

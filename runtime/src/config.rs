@@ -7,7 +7,7 @@ use std::time::Duration;
 use nigh_model::Hardware;
 use nigh_proto::module::ModuleLimits;
 use nigh_proto::tls::HttpClients;
-use nigh_proto::{CallLimits, Endpoint, NodeName, ServerLimits, Tls};
+use nigh_proto::{CallLimits, Endpoint, Endpoints, NodeName, ServerLimits, Tls};
 use nigh_telemetry::Telemetry;
 
 use crate::error::Error;
@@ -41,7 +41,7 @@ pub struct Config {
     /// Where it learns what is deployed and announces itself; without one it runs what [`Computer::deploy`] is given.
     ///
     /// [`Computer::deploy`]: crate::Computer::deploy
-    pub controller: Option<Endpoint>,
+    pub controller: Option<Endpoints>,
     /// A controller of the older system that is to know of this computer too.
     pub older_controller: Option<Endpoint>,
     /// Folder for compiled modules, made if missing; without one it is a temporary folder, and each start compiles anew.

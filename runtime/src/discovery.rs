@@ -261,9 +261,21 @@ impl From<PrepareError> for Trouble {
     }
 }
 
-/// A module by its digest. Its bytes are checked against the digest before they are used.
+/// A module by its digest, from whichever controller has it.
 async fn fetch(controller: &Remote, deployment: &Deployment) -> Result<Bytes, PlatformError> {
-    let mut client = ControllerClient::new(channel::connect_lazy(controller.clone().expecting(&[Role::Controller])));
+    let mut failed = None;
+    for controller in controller.each() {
+        match fetch_from(controller, deployment).await {
+            Ok(module) => return Ok(module),
+            Err(error) => failed = Some(error),
+        }
+    }
+    Err(failed.unwrap_or_else(|| PlatformError::new(Reason::Unreachable, "there is no controller to ask")))
+}
+
+/// A module by its digest. Its bytes are checked against the digest before they are used.
+async fn fetch_from(controller: Remote, deployment: &Deployment) -> Result<Bytes, PlatformError> {
+    let mut client = ControllerClient::new(channel::connect_lazy(controller.expecting(&[Role::Controller])));
     let request = v1::FetchModuleRequest { digest: deployment.module.to_string() };
     let mut chunks = within(client.fetch_module(request)).await??.into_inner();
     let expected = usize::try_from(deployment.module_bytes).unwrap_or(usize::MAX);

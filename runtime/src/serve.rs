@@ -115,7 +115,7 @@ async fn run_as<C: Computing>(
     config: Config,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
-    let controller = config.controller.map(|controller| Remote::new(controller, config.tls.clone()));
+    let controller = config.controller.map(|controllers| Remote::any_of(&controllers, config.tls.clone()));
     let is_announced = controller.is_some() || config.older_controller.is_some();
     let own = listeners.calls.local_addr().map_err(Error::Listen)?;
     let door = |listener| Door::new(listener, config.tls.clone()).within(&config.server);

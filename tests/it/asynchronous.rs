@@ -23,8 +23,8 @@ fn queue(edge: &Processes) -> CallQueue {
     CallQueue::new(edge.broker.endpoint.clone(), &CallerLimits::default())
 }
 
-/// Hands in one call after another until it is told to stop; those that were accepted.
-fn caller(queue: CallQueue, number: u64, stop: Arc<AtomicBool>) -> JoinHandle<Vec<CallId>> {
+/// Hands in one call after another, to any of these brokers, until it is told to stop; those that were accepted.
+pub(crate) fn caller(queues: Vec<CallQueue>, number: u64, stop: Arc<AtomicBool>) -> JoinHandle<Vec<CallId>> {
     tokio::spawn(async move {
         let mut accepted = Vec::new();
         for at in 0u64.. {
@@ -39,6 +39,7 @@ fn caller(queue: CallQueue, number: u64, stop: Arc<AtomicBool>) -> JoinHandle<Ve
             // Who is told nothing asks again, with the same id.
             let began = Instant::now();
             loop {
+                let queue = &queues[rand::random_range(0..queues.len())];
                 match queue.accept(&acceptance).await {
                     Ok(told) => break accepted.push(told.id),
                     Err(error) => assert!(began.elapsed() < PATIENCE, "{error:?}"),
@@ -69,32 +70,50 @@ async fn kill_one(edge: &mut Processes) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_call_that_was_accepted_comes_to_an_outcome_whatever_is_killed() {
-    let seconds = std::env::var("NIGH_KILL_TEST_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(SECONDS);
     let mut edge = Processes::start(2).await;
     edge.deploy("echo", guests::echo()).await;
     let stop = Arc::new(AtomicBool::new(false));
-    let callers: Vec<_> = (0..CALLERS).map(|number| caller(queue(&edge), number, stop.clone())).collect();
+    let callers: Vec<_> = (0..CALLERS).map(|number| caller(vec![queue(&edge)], number, stop.clone())).collect();
     let (began, mut kills) = (Instant::now(), 0);
-    while began.elapsed() < Duration::from_secs(seconds) {
+    while began.elapsed() < Duration::from_secs(seconds()) {
         tokio::time::sleep(Duration::from_millis(rand::random_range(100..1000))).await;
         kill_one(&mut edge).await;
         kills += 1;
     }
     stop.store(true, Ordering::Relaxed);
+    account_for(&queue(&edge), callers, kills, || edge.until_ready("echo")).await;
+}
+
+/// How long processes are killed for.
+pub(crate) fn seconds() -> u64 {
+    std::env::var("NIGH_KILL_TEST_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(SECONDS)
+}
+
+/// Finds the outcome of every call that these callers had accepted, once all is up again.
+pub(crate) async fn account_for<F: Future<Output = ()>>(
+    queue: &CallQueue,
+    callers: Vec<JoinHandle<Vec<CallId>>>,
+    kills: u32,
+    until_ready: impl FnOnce() -> F,
+) {
     let mut accepted = BTreeSet::new();
     for caller in callers {
         let ids = caller.await.unwrap();
         accepted.extend(ids.iter().map(|id| id.as_str().to_owned()));
     }
-    edge.until_ready("echo").await;
+    until_ready().await;
 
-    let (queue, settling) = (queue(&edge), Instant::now());
+    let settling = Instant::now();
     let (mut answered, mut failed) = (0, BTreeMap::new());
     for id in &accepted {
         let settled = loop {
             match queue.result(&id.parse().unwrap(), Duration::from_secs(5)).await {
                 Ok(Some(settled)) => break settled,
                 Ok(None) => assert!(settling.elapsed() < PATIENCE, "{id} has no outcome; {:?}", queue.counts().await),
+                // A store that was away a moment ago may be found by one broker before another.
+                Err(error) if error.reason.retry_helps() && settling.elapsed() < PATIENCE => {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
                 Err(error) => panic!("{id} was accepted and is lost: {error:?}"),
             }
         };

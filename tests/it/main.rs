@@ -17,11 +17,17 @@ mod http_door;
 mod lambda;
 mod load;
 mod modelled;
+#[path = "../../store/tests/it/nats_server.rs"]
+mod nats_server;
 mod network;
 mod openfaas;
 mod openwhisk;
 mod processes;
+mod shared;
 mod states;
 mod tidy;
 mod tls;
 mod watching;
+
+/// Time for anything that a test waits for.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);

@@ -22,7 +22,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("doors", &["nigh-client", "nigh-proto", "nigh-telemetry"]),
     ("broker", &["nigh-doors", "nigh-flow", "nigh-proto", "nigh-routing", "nigh-store", "nigh-telemetry"]),
     ("runtime", &["nigh-model", "nigh-proto", "nigh-routing", "nigh-state", "nigh-store", "nigh-telemetry"]),
-    ("controller", &["nigh-proto", "nigh-routing", "nigh-telemetry"]),
+    ("controller", &["nigh-proto", "nigh-routing", "nigh-store", "nigh-telemetry"]),
     ("mec", &["nigh-proto", "nigh-store", "nigh-telemetry"]),
     (
         "nigh",

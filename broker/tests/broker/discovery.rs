@@ -8,7 +8,7 @@ use super::controller::{FakeController, alive, deployed};
 use super::*;
 
 async fn following(controller: &FakeController) -> TestBroker {
-    TestBroker::start(Config { controller: Some(controller.endpoint.clone()), ..config() }).await
+    TestBroker::start(Config { controller: Some(controller.endpoint.clone().into()), ..config() }).await
 }
 
 /// Waits until a call of `f` ends so.
@@ -22,7 +22,7 @@ async fn ends(broker: &TestBroker, expected: Result<(), Reason>) {
 #[tokio::test(flavor = "multi_thread")]
 async fn before_the_controller_is_heard_of_calls_are_told_to_wait_and_those_by_hand_work() {
     let computer = FakeComputer::echo().await;
-    let config = Config { controller: Some(nobody().await), ..config_with_routes(&[&computer.endpoint]) };
+    let config = Config { controller: Some(nobody().await.into()), ..config_with_routes(&[&computer.endpoint]) };
     let broker = TestBroker::start(config).await;
     broker.invoke(&call("x")).await.unwrap();
     let other = Call::new("other".parse().unwrap(), "x", SECOND);
@@ -89,7 +89,8 @@ async fn what_was_learnt_stays_through_a_snapshot_and_what_was_set_by_hand_too()
     let by_hand = FakeComputer::echo().await;
     let told = vec![deployed("f"), alive("computer-1", &computer.endpoint, &["f"])];
     let mut controller = FakeController::start(told).await;
-    let config = Config { controller: Some(controller.endpoint.clone()), ..config_with_routes(&[&by_hand.endpoint]) };
+    let config =
+        Config { controller: Some(controller.endpoint.clone().into()), ..config_with_routes(&[&by_hand.endpoint]) };
     let broker = TestBroker::start(config).await;
     eventually("both are known", || async { broker.routes().await[0].destinations.len() == 2 }).await;
     for _ in 0..4 {
@@ -121,7 +122,7 @@ async fn it_announces_where_it_is_reached() {
 async fn an_address_that_nobody_could_reach_is_not_announced() {
     let unspecified = || async { TcpListener::bind("0.0.0.0:0").await.unwrap() };
     let listeners = Listeners { calls: unspecified().await, table: None, http: None, doors: Vec::new() };
-    let config = Config { controller: Some(nobody().await), ..config() };
+    let config = Config { controller: Some(nobody().await.into()), ..config() };
     let error = nigh_broker::run(listeners, config, CancellationToken::new()).await.unwrap_err();
     assert!(matches!(error, Error::Advertise(_)) && error.to_string().contains("advertise"), "{error}");
 
@@ -129,7 +130,7 @@ async fn an_address_that_nobody_could_reach_is_not_announced() {
     let table = unspecified().await;
     let port = table.local_addr().unwrap().port();
     let config = Config {
-        controller: Some(controller.endpoint.clone()),
+        controller: Some(controller.endpoint.clone().into()),
         advertise: Some("edge-7.local:6473".parse().unwrap()),
         ..config_with_routes(&[])
     };

@@ -27,7 +27,8 @@ async fn gated() -> (FakeComputer, Arc<Notify>) {
 async fn calls_under_way_end_well_new_ones_find_the_door_closed_and_the_controller_knows() {
     let (computer, go) = gated().await;
     let controller = FakeController::start(Vec::new()).await;
-    let config = Config { controller: Some(controller.endpoint.clone()), ..config_with_routes(&[&computer.endpoint]) };
+    let config =
+        Config { controller: Some(controller.endpoint.clone().into()), ..config_with_routes(&[&computer.endpoint]) };
     let broker = TestBroker::start(config).await;
     let client = broker.client.clone();
     let over_grpc =

@@ -232,7 +232,7 @@ async fn health_is_told() {
     let ask = b"GET /healthz HTTP/1.1\r\nhost: e\r\nconnection: close\r\n\r\n";
     let healthy = raw(&broker.http, ask).await;
     assert_eq!((healthy.status, healthy.body.as_slice()), (200, b"ok\n".as_slice()));
-    let waiting = TestBroker::start(Config { controller: Some(nobody().await), ..config() }).await;
+    let waiting = TestBroker::start(Config { controller: Some(nobody().await.into()), ..config() }).await;
     let answer = raw(&waiting.http, ask).await;
     assert_eq!((answer.status, answer.problem()["reason"].as_str()), (503, Some("not-serving")));
 }

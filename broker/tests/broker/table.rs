@@ -84,7 +84,7 @@ async fn an_announced_route_that_is_removed_comes_back_with_the_next_news() {
     let computer = FakeComputer::echo().await;
     let told = vec![deployed("f"), alive("computer-1", &computer.endpoint, &["f"])];
     let controller = FakeController::start(told).await;
-    let broker = TestBroker::start(Config { controller: Some(controller.endpoint.clone()), ..config() }).await;
+    let broker = TestBroker::start(Config { controller: Some(controller.endpoint.clone().into()), ..config() }).await;
     eventually("it works", || async { broker.invoke(&call("x")).await.is_ok() }).await;
     broker.table_client().remove_route(remove(computer.endpoint.as_str())).await.unwrap();
     assert_eq!(broker.invoke(&call("x")).await.unwrap_err().reason, Reason::NotReady);

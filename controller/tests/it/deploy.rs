@@ -246,7 +246,7 @@ async fn a_store_that_cannot_be_used_is_named_at_the_start() {
     let running = Controller::start().await;
     running.functions().await;
     let store = running.folder.path().join("store");
-    let second = Controller::start_with(|config| config.store = store).await;
+    let second = Controller::start_with(|config| config.store = nigh_store::Place::Embedded { file: store }).await;
     let error = tokio::time::timeout(PATIENCE, second.task).await.unwrap().unwrap().unwrap_err();
     assert!(matches!(error, Error::Store(StoreError::InUse { .. })), "{error}");
     running.stop().await;

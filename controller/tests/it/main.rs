@@ -3,8 +3,11 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod deploy;
+#[path = "../../../store/tests/it/nats_server.rs"]
+mod nats_server;
 mod nodes;
 mod older;
+mod stores;
 
 use std::time::Duration;
 

@@ -118,7 +118,7 @@ impl World {
         let controller = FakeController::start(known).await;
         let folder = TempDir::new().unwrap();
         let mut config = Config::new(Place::Embedded { file: folder.path().join("mec.redb") });
-        config.controller = Some(controller.endpoint.clone());
+        config.controller = Some(controller.endpoint.clone().into());
         config.callbacks.pause = Duration::from_millis(20);
         change(&mut config);
         let role = Role::start(config.clone()).await;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use nigh_proto::Endpoint;
+use nigh_proto::Endpoints;
 
 use crate::config::{
     BrokerOptions, BrokerSettings, ComputerOptions, ComputerSettings, ControllerOptions, ControllerSettings,
@@ -17,6 +17,7 @@ use crate::roles;
   nigh controller                                    on this machine only, port 6475
   nigh controller --listen 10.0.0.1:6475 --tls-dir control   for other machines, over TLS (see nigh ca)
   nigh controller --print-config > controller.toml   every setting, with its default
+  nigh controller --store nats://127.0.0.1:4222      several share what is deployed, and any of them may go
   nigh controller --config controller.toml")]
 pub(super) struct ControllerCommand {
     #[command(flatten)]
@@ -73,7 +74,7 @@ pub(super) struct MecCommand {
 impl MecCommand {
     pub(super) async fn run(
         mut self,
-        controller: Option<&Endpoint>,
+        controller: Option<&Endpoints>,
         tls_dir: Option<PathBuf>,
         output: Output,
     ) -> anyhow::Result<()> {
@@ -98,7 +99,7 @@ impl ControllerCommand {
 impl BrokerCommand {
     pub(super) async fn run(
         mut self,
-        controller: Option<&Endpoint>,
+        controller: Option<&Endpoints>,
         tls_dir: Option<PathBuf>,
         output: Output,
     ) -> anyhow::Result<()> {
@@ -113,7 +114,7 @@ impl BrokerCommand {
 impl ComputerCommand {
     pub(super) async fn run(
         mut self,
-        controller: Option<&Endpoint>,
+        controller: Option<&Endpoints>,
         tls_dir: Option<PathBuf>,
         output: Output,
     ) -> anyhow::Result<()> {

@@ -69,7 +69,7 @@ fn what_is_not_understood_is_refused_with_the_usage() {
 fn options_of_every_command_may_stand_anywhere() {
     let cli = parse("nigh ls --json --controller 10.0.0.1:6475").unwrap();
     assert!(cli.global.json);
-    assert_eq!(cli.global.controller.unwrap().as_str(), "10.0.0.1:6475");
+    assert_eq!(cli.global.controller.unwrap().first().as_str(), "10.0.0.1:6475");
     assert!(parse("nigh --json ls").unwrap().global.json);
 }
 

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use nigh_broker::{AsynchronousConfig, Config};
 use nigh_doors::System;
-use nigh_proto::{AllowedHost, Endpoint, FunctionName, NodeName, Role};
+use nigh_proto::{AllowedHost, Endpoint, Endpoints, FunctionName, NodeName, Role};
 use nigh_routing::Policy;
 use nigh_routing::forwarding::Optimizer;
 use nigh_store::Given;
@@ -120,7 +120,7 @@ keys! {
             listen_table: Text<OrNone<SocketAddr>>,
             listen_http: Text<OrNone<SocketAddr>>,
             listen_metrics: Text<OrNone<SocketAddr>>,
-            controller: Text<OrNone<Endpoint>>,
+            controller: Text<OrNone<Endpoints>>,
             routes: BTreeMap<String, Vec<Text<Endpoint>>>,
             forward: BTreeMap<String, Vec<Text<Endpoint>>>,
             hedge: Text<OrNone<u32>>,
@@ -175,7 +175,7 @@ impl BrokerSettings {
     ///
     /// # Errors
     /// [`ConfigError`].
-    pub fn new(options: &BrokerOptions, controller: Option<&Endpoint>) -> Result<Self, ConfigError> {
+    pub fn new(options: &BrokerOptions, controller: Option<&Endpoints>) -> Result<Self, ConfigError> {
         let mut keys: BrokerKeys = read(options.config.as_deref())?;
         let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let calls = options.listen.or(keys.listen.take().map(|listen| listen.0)).unwrap_or(at(ports::CALLS));

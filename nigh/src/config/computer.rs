@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 
-use nigh_proto::{Endpoint, Label, Labels, NodeName, Role};
+use nigh_proto::{Endpoint, Endpoints, Label, Labels, NodeName, Role};
 use nigh_runtime::{Config, OfferedDirectory};
 use nigh_store::Given;
 
@@ -106,7 +106,7 @@ keys! {
             listen_http: Text<OrNone<SocketAddr>>,
             http_clients: Visitors,
             listen_metrics: Text<OrNone<SocketAddr>>,
-            controller: Text<Endpoint>,
+            controller: Text<Endpoints>,
             data_dir: PathBuf,
             directories: BTreeMap<String, Offer>,
             labels: BTreeMap<String, String>,
@@ -171,7 +171,7 @@ impl ComputerSettings {
     ///
     /// # Errors
     /// [`ConfigError`].
-    pub fn new(options: &ComputerOptions, controller: Option<&Endpoint>) -> Result<Self, ConfigError> {
+    pub fn new(options: &ComputerOptions, controller: Option<&Endpoints>) -> Result<Self, ConfigError> {
         let mut keys: ComputerKeys = read(options.config.as_deref())?;
         let listen = options.listen.or(keys.listen.take().map(|listen| listen.0));
         let listen = listen.unwrap_or((Ipv4Addr::LOCALHOST, ports::COMPUTERS).into());

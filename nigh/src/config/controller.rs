@@ -7,11 +7,13 @@ use std::path::PathBuf;
 use nigh_controller::Config;
 use nigh_proto::Role;
 use nigh_routing::install::{Hierarchy, Objective, Topology};
+use nigh_store::{Given, Place};
 
 use super::keys::{Fill as _, ModuleLimitKeys, OrNone, ServerLimitKeys, Text, keys};
 use super::node::{Listen, metrics_at, or_none};
+use super::store::{self, Wanted};
 use super::tls::{self, TlsFiles, TlsKeys};
-use super::{ConfigError, default_data_dir, ports, read};
+use super::{ConfigError, ports, read};
 use crate::units::{Size, Time};
 
 /// The file in the data folder that holds what is deployed.
@@ -32,6 +34,9 @@ pub struct ControllerOptions {
     /// Folder for what is deployed, made if missing [default: nigh/controller in the user's data folder]
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
+    /// Where what is deployed is kept: embedded (a file in --data-dir), or NATS, which several controllers can share
+    #[arg(long, value_name = "embedded|nats://HOST:PORT[,…]")]
+    pub store: Option<Given>,
     /// Distances between hosts: each computer then has a home broker, the only one that calls it
     #[arg(long, value_name = "FILE")]
     pub topology: Option<PathBuf>,
@@ -53,8 +58,8 @@ pub struct ControllerSettings {
     pub listen: SocketAddr,
     /// Where it serves metrics and health.
     pub metrics: Option<SocketAddr>,
-    /// The folder that must be there for its store.
-    pub data_dir: PathBuf,
+    /// The folder that must be there for its store, if it needs one.
+    pub data_dir: Option<PathBuf>,
     /// The files of its certificate, to be read again when they change.
     pub tls: Option<TlsFiles>,
     /// The file of the topology, and what homes are chosen by.
@@ -70,6 +75,7 @@ keys! {
             listen: Text<SocketAddr>,
             listen_metrics: Text<OrNone<SocketAddr>>,
             data_dir: PathBuf,
+            store: Text<Given>,
             topology: PathBuf,
             objective: Text<Objective>,
             insecure_plaintext: bool,
@@ -115,11 +121,18 @@ impl ControllerSettings {
         let listen = options.listen.or(keys.listen.as_ref().map(|listen| listen.0));
         let listen = listen.unwrap_or((Ipv4Addr::LOCALHOST, ports::CONTROLLER).into());
         let metrics = metrics_at(options.listen_metrics, keys.listen_metrics.take(), listen, ports::CONTROLLER_OFFSET);
-        let data_dir = match options.data_dir.clone().or(keys.data_dir.clone()) {
-            Some(folder) => folder,
-            None => default_data_dir("controller")?,
-        };
-        let mut config = Config::new(data_dir.join(STORE));
+        let files = tls::chosen(options.tls_dir.as_deref(), keys.tls.take())?;
+        let insecure = options.insecure_plaintext || keys.insecure_plaintext == Some(true);
+        let place = store::place(Wanted {
+            given: options.store.clone().or(keys.store.take().map(|store| store.0)).or(Some(Given::Embedded)),
+            data_dir: options.data_dir.clone().or(keys.data_dir.take()),
+            file: STORE,
+            role: "controller",
+            tls: files.as_ref(),
+            insecure_plaintext: insecure,
+        })?;
+        let (place, data_dir) = place.unwrap_or_else(|| (Place::Embedded { file: STORE.into() }, None));
+        let mut config = Config { store: place, ..Config::new(STORE.into()) };
         let objective = options.objective.or(keys.objective.take().map(|objective| objective.0));
         let topology = options.topology.clone().or(keys.topology.take());
         if topology.is_none() && objective.is_some() {
@@ -127,9 +140,7 @@ impl ControllerSettings {
             return Err(ConfigError::Contradiction(message.into()));
         }
         let hierarchy = topology.map(|file| (file, objective.unwrap_or(Objective::MinMax)));
-        let files = tls::chosen(options.tls_dir.as_deref(), keys.tls.take())?;
         config.tls = tls::load(files.as_ref(), Role::Controller)?;
-        let insecure = options.insecure_plaintext || keys.insecure_plaintext == Some(true);
         let listens: Vec<SocketAddr> = std::iter::once(listen).chain(metrics).collect();
         tls::check_exposed(Role::Controller, &listens, config.tls.as_ref(), insecure)?;
         keys.fill(&mut config);

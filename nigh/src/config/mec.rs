@@ -8,7 +8,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use nigh_mec::{CallbackConfig, Config, DeciderConfig, Give, IpNet, Location, Reference};
-use nigh_proto::{AllowedHost, Endpoint, NodeName, Role};
+use nigh_proto::{AllowedHost, Endpoint, Endpoints, NodeName, Role};
 use nigh_store::Given;
 
 use super::keys::{Fill as _, OrNone, ServerLimitKeys, Text, keys};
@@ -137,7 +137,7 @@ keys! {
             listen_metrics: Text<OrNone<SocketAddr>>,
             insecure_plaintext: bool,
             http_clients: Visitors,
-            controller: Text<Endpoint>,
+            controller: Text<Endpoints>,
             data_dir: PathBuf,
             store: Text<Given>,
             provider: String,
@@ -218,7 +218,7 @@ impl MecSettings {
     ///
     /// # Errors
     /// [`ConfigError`].
-    pub fn new(options: &MecOptions, controller: Option<&Endpoint>) -> Result<Self, ConfigError> {
+    pub fn new(options: &MecOptions, controller: Option<&Endpoints>) -> Result<Self, ConfigError> {
         let mut keys: MecKeys = read(options.config.as_deref())?;
         let devices = options.listen.or(keys.listen.take().map(|listen| listen.0));
         let devices = devices.unwrap_or((Ipv4Addr::LOCALHOST, ports::MEC).into());

@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use nigh_proto::tls::HttpClients;
-use nigh_proto::{Endpoint, NodeName};
+use nigh_proto::{Endpoint, Endpoints, NodeName};
 
 use super::keys::{OrNone, Text};
 use super::{ConfigError, ports};
@@ -30,8 +30,8 @@ impl From<Visitors> for HttpClients {
 }
 
 /// Where a controller of this machine is by convention.
-pub(crate) fn default_controller() -> Endpoint {
-    SocketAddr::from((Ipv4Addr::LOCALHOST, ports::CONTROLLER)).into()
+pub(crate) fn default_controller() -> Endpoints {
+    Endpoint::from(SocketAddr::from((Ipv4Addr::LOCALHOST, ports::CONTROLLER))).into()
 }
 
 /// The name of a node that was given none: its role and port, as in `computer-10000`.

@@ -85,7 +85,7 @@ fn what_the_examples_show_in_comments_is_valid_too() {
     };
     let controller = controller(&with_certificate(ControllerSettings::EXAMPLE, Role::Controller, "control")).unwrap();
     assert_eq!(controller.config.tls.unwrap().identity().to_string(), "controller control");
-    assert_eq!(controller.data_dir, PathBuf::from("/var/lib/nigh/controller"));
+    assert_eq!(controller.data_dir, Some(PathBuf::from("/var/lib/nigh/controller")));
     let broker = broker(&with_certificate(BrokerSettings::EXAMPLE, Role::Broker, "broker-6473")).unwrap();
     assert_eq!(broker.config.routes.len(), 2);
     assert_eq!(broker.config.advertise.unwrap().as_str(), "edge-7.example:6473");
@@ -164,13 +164,13 @@ fn options_win_over_the_file() {
         file("name = \"from-file\"\nlisten = \"127.0.0.1:1\"\ncontroller = \"file:1\"\nworkers = 3\ndrain = \"1s\"\n");
     let mut options = ComputerOptions { config: Some(file.path.clone()), ..Default::default() };
     let settings = ComputerSettings::new(&options, None).unwrap();
-    assert_eq!(settings.config.controller.as_ref().unwrap().as_str(), "file:1");
+    assert_eq!(settings.config.controller.as_ref().unwrap().first().as_str(), "file:1");
     assert_eq!((settings.listen.port(), settings.config.workers), (1, 3));
     options.name = Some("from-option".parse().unwrap());
     options.listen = Some("127.0.0.1:2".parse().unwrap());
     options.workers = std::num::NonZeroUsize::new(5);
     options.dir = vec![parse_offer("data=/srv:rw").unwrap()];
-    let chosen: Endpoint = "option:2".parse().unwrap();
+    let chosen: nigh_proto::Endpoints = "option:2".parse().unwrap();
     let settings = ComputerSettings::new(&options, Some(&chosen)).unwrap();
     assert_eq!(settings.name.unwrap().as_str(), "from-option");
     assert_eq!((settings.listen.port(), settings.config.workers), (2, 5));

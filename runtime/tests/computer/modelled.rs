@@ -254,7 +254,7 @@ async fn callers_of_the_older_system_are_served() {
 #[tokio::test(flavor = "multi_thread")]
 async fn it_is_announced_with_what_it_brings_and_drains_as_any_other() {
     let (controller, at) = FakeController::start().await;
-    let computer = Arc::new(start(Config { controller: Some(at), ..modelled(HARDWARE) }).await);
+    let computer = Arc::new(start(Config { controller: Some(at.into()), ..modelled(HARDWARE) }).await);
     until("it is announced", || controller.announced.lock().is_some()).await;
     let announced = controller.announced.lock().clone().unwrap();
     assert_eq!((announced.own_functions.as_slice(), announced.workers), (&["at-once".into(), "paced".into()][..], 5));

@@ -154,7 +154,7 @@ async fn a_computer_learns_runs_updates_and_forgets() {
     let (controller, at) = FakeController::start().await;
     let first = controller.deploy("f", &guests::says("one"));
     controller.deploy("broken", &guests::echo().replace("(param i32 i32 i32)", "(param i64)"));
-    let computer = start(Config { controller: Some(at), ..config() }).await;
+    let computer = start(Config { controller: Some(at.into()), ..config() }).await;
     until("the first version is announced", || controller.announces(&first)).await;
     let reply = computer.invoke(call("f", "")).await.unwrap();
     assert_eq!(reply.version, Some(first.version));
@@ -187,7 +187,7 @@ async fn a_module_that_is_not_what_its_digest_says_is_never_run() {
     let wanted = controller.deploy("f", &guests::says("good"));
     let (_, evil) = deployment("f", &guests::says("evil"), limits(), Vec::new());
     let good = controller.modules.lock().insert(wanted.module.to_string(), evil).unwrap();
-    let computer = start(Config { controller: Some(at), ..config() }).await;
+    let computer = start(Config { controller: Some(at.into()), ..config() }).await;
     until("it is announced", || controller.announced.lock().is_some()).await;
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert!(!controller.announces(&wanted));
@@ -201,7 +201,7 @@ async fn a_module_that_is_not_what_its_digest_says_is_never_run() {
 async fn calls_under_way_finish_while_the_computer_drains() {
     let (controller, at) = FakeController::start().await;
     let wanted = controller.deploy("sleeps", &guests::sleeps());
-    let computer = Arc::new(start(Config { controller: Some(at), ..config() }).await);
+    let computer = Arc::new(start(Config { controller: Some(at.into()), ..config() }).await);
     until("it is ready", || controller.announces(&wanted)).await;
     let slow = {
         let computer = computer.clone();
@@ -223,7 +223,7 @@ async fn guests_that_outlast_the_drain_are_stopped() {
     let (controller, at) = FakeController::start().await;
     let wanted = controller.deploy("loops", &guests::loops());
     let drain = Duration::from_millis(100);
-    let computer = Arc::new(start(Config { controller: Some(at), drain, ..config() }).await);
+    let computer = Arc::new(start(Config { controller: Some(at.into()), drain, ..config() }).await);
     until("it is ready", || controller.announces(&wanted)).await;
     let endless = {
         let computer = computer.clone();
@@ -244,7 +244,7 @@ async fn lines_logged_are_kept_cut_and_followed() {
     controller.modules.lock().insert(deployment.module.to_string(), module);
     controller.functions.lock().push(deployment.clone());
     let other = controller.deploy("gives-up", &guests::gives_up());
-    let computer = start(Config { controller: Some(at), ..config() }).await;
+    let computer = start(Config { controller: Some(at.into()), ..config() }).await;
     until("both are ready", || controller.announces(&deployment) && controller.announces(&other)).await;
     computer.invoke(call("chatters", "")).await.unwrap();
 
@@ -299,7 +299,7 @@ async fn lines_logged_are_kept_cut_and_followed() {
 async fn big_payloads_go_in_parts_on_a_stream() {
     let (controller, at) = FakeController::start().await;
     let wanted = controller.deploy("echo", &guests::echo());
-    let computer = start(Config { controller: Some(at), ..config() }).await;
+    let computer = start(Config { controller: Some(at.into()), ..config() }).await;
     until("it is ready", || controller.announces(&wanted)).await;
     let payload: bytes::Bytes = (0..1_000_000u32).map(|n| n.to_le_bytes()[1]).collect::<Vec<_>>().into();
     let (frames, receiver) = tokio::sync::mpsc::channel(4);
@@ -361,7 +361,7 @@ async fn a_computer_is_known_to_an_older_controller_as_long_as_it_runs() {
     tokio::spawn(service.serve_with_incoming(channel::incoming(listener)));
     let (controller, at) = FakeController::start().await;
     controller.deploy("f", &guests::echo());
-    let computer = start(Config { controller: Some(at), older_controller: Some(older), ..config() }).await;
+    let computer = start(Config { controller: Some(at.into()), older_controller: Some(older), ..config() }).await;
     let endpoint = computer.endpoint.to_string();
     until("it is announced with its function", || {
         let is_it = |info: &rpc::ComputerInfo| {
