@@ -70,7 +70,7 @@ impl From<PlatformError> for Failure {
 
 fn status_of(reason: Reason) -> StatusCode {
     match reason {
-        Reason::UnknownFunction | Reason::UnknownCall => StatusCode::NOT_FOUND,
+        Reason::UnknownFunction | Reason::UnknownCall | Reason::UnknownTrigger => StatusCode::NOT_FOUND,
         Reason::Malformed => StatusCode::BAD_REQUEST,
         Reason::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         Reason::QueueFull | Reason::TooBusy | Reason::OutOfBudget => StatusCode::TOO_MANY_REQUESTS,
