@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use nigh_proto::{Endpoint, Identity, Role};
+use nigh_proto::{Identity, Role};
 
 use super::*;
 use crate::ca::{Authority, folder};
