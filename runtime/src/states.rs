@@ -14,7 +14,7 @@ use crate::function::Callee;
 
 /// What keeps the states of a computer of this configuration.
 pub(crate) fn keeper(config: &Config) -> Arc<Keeper> {
-    let controller = config.controller.clone().map(|controller| Remote::new(controller, config.tls.clone()));
+    let controller = config.controller.as_ref().map(|controllers| Remote::any_of(controllers, config.tls.clone()));
     let directory = controller.map(|controller| Arc::new(RemoteDirectory::new(controller)) as Arc<_>);
     let peers = Arc::new(RemotePeers::new(config.tls.clone()));
     Keeper::new(config.states.clone(), config.name.clone(), directory, peers)

@@ -29,14 +29,30 @@ const OLDER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Connections kept to other computers.
 const CONNECTIONS_MAX: usize = 64;
 
-/// The controller's directory.
+/// The controller's directory; of several controllers that share one, that of whichever can be asked.
 #[derive(Debug)]
-pub struct RemoteDirectory(StateDirectoryClient<Channel>);
+pub struct RemoteDirectory(Vec<StateDirectoryClient<Channel>>);
 
 impl RemoteDirectory {
     /// That of this controller; connects when it is first asked.
     pub fn new(controller: Remote) -> Self {
-        Self(StateDirectoryClient::new(channel::connect_lazy(controller.expecting(&[Role::Controller]))))
+        let each = controller.expecting(&[Role::Controller]).each().into_iter();
+        Self(each.map(|controller| StateDirectoryClient::new(channel::connect_lazy(controller))).collect())
+    }
+
+    /// Asks one after the other until one answers; what is asked for twice is done once.
+    async fn ask<T, F>(&self, question: impl Fn(StateDirectoryClient<Channel>) -> F) -> Result<T, PlatformError>
+    where
+        F: Future<Output = Result<T, PlatformError>>,
+    {
+        let mut failed = PlatformError::new(Reason::Unreachable, "there is no controller to ask");
+        for client in &self.0 {
+            match question(client.clone()).await {
+                Err(error) if error.reason.retry_helps() || error.reason == Reason::Late => failed = error,
+                answered => return answered,
+            }
+        }
+        Err(failed)
     }
 }
 
@@ -44,7 +60,11 @@ impl RemoteDirectory {
 impl Directory for RemoteDirectory {
     async fn locate(&self, id: &StateId) -> Result<Option<Holder>, PlatformError> {
         let request = v1::LocateStateRequest { id: Some(id.to_wire()) };
-        let located = within(DIRECTORY_TIMEOUT, self.0.clone().locate(request)).await?;
+        let asking = |mut client: StateDirectoryClient<Channel>| {
+            let request = request.clone();
+            async move { within(DIRECTORY_TIMEOUT, client.locate(request)).await }
+        };
+        let located = self.ask(asking).await?;
         located.holder.map(holder).transpose()
     }
 
@@ -61,14 +81,21 @@ impl Directory for RemoteDirectory {
             endpoint: endpoint.to_string(),
             expected_epoch: expected,
         };
-        let v1::ClaimStateResponse { claimed, holder: found } =
-            within(DIRECTORY_TIMEOUT, self.0.clone().claim(request)).await?;
+        let asking = |mut client: StateDirectoryClient<Channel>| {
+            let request = request.clone();
+            async move { within(DIRECTORY_TIMEOUT, client.claim(request)).await }
+        };
+        let v1::ClaimStateResponse { claimed, holder: found } = self.ask(asking).await?;
         Ok(if claimed { Claimed::Yes } else { Claimed::No(found.map(holder).transpose()?) })
     }
 
     async fn forget(&self, id: &StateId, name: &NodeName) -> Result<(), PlatformError> {
         let request = v1::ForgetStateRequest { id: Some(id.to_wire()), name: name.to_string() };
-        within(DIRECTORY_TIMEOUT, self.0.clone().forget(request)).await.map(drop)
+        let asking = |mut client: StateDirectoryClient<Channel>| {
+            let request = request.clone();
+            async move { within(DIRECTORY_TIMEOUT, client.forget(request)).await }
+        };
+        self.ask(asking).await.map(drop)
     }
 }
 
