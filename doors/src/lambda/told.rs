@@ -60,7 +60,9 @@ impl Failure {
 impl From<PlatformError> for Failure {
     fn from(error: PlatformError) -> Self {
         let (status, kind) = match error.reason {
-            Reason::UnknownFunction | Reason::UnknownCall => (StatusCode::NOT_FOUND, "ResourceNotFoundException"),
+            Reason::UnknownFunction | Reason::UnknownCall | Reason::UnknownTrigger => {
+                (StatusCode::NOT_FOUND, "ResourceNotFoundException")
+            }
             Reason::Malformed => (StatusCode::BAD_REQUEST, "InvalidRequestContentException"),
             Reason::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "RequestTooLargeException"),
             Reason::QueueFull | Reason::TooBusy | Reason::OutOfBudget => {
