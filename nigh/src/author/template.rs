@@ -23,6 +23,7 @@ const SDK: &[(&str, &str)] = &[
     ("src/io.rs", include_str!("../../../sdk/src/io.rs")),
     ("src/lib.rs", include_str!("../../../sdk/src/lib.rs")),
     ("src/log.rs", include_str!("../../../sdk/src/log.rs")),
+    ("src/state.rs", include_str!("../../../sdk/src/state.rs")),
     ("README.md", include_str!("../../../sdk/README.md")),
     ("LICENSE-APACHE", include_str!("../../../LICENSE-APACHE")),
     ("LICENSE-MIT", include_str!("../../../LICENSE-MIT")),
