@@ -327,7 +327,7 @@ impl Edge {
         let telling =
             self.telling("controller", metrics, &controller.telemetry, controller.tls.as_ref(), &controller.server);
         self.spawn("controller", telling, async move |shutdown| {
-            Ok(nigh_controller::run(bound.listener, controller, shutdown).await?)
+            Ok(Box::pin(nigh_controller::run(bound.listener, controller, shutdown)).await?)
         });
         Ok(())
     }

@@ -136,7 +136,7 @@ async fn start_mec(edge: &Edge, folder: &Path) -> (String, CancellationToken) {
     let devices = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let at = devices.local_addr().unwrap().to_string();
     let mut config = nigh_mec::Config::new(nigh_store::Place::Embedded { file: folder.join("mec.redb") });
-    config.controller = Some(edge.controller());
+    config.controller = Some(edge.controller().into());
     config.mx2 = true;
     let (telemetry, stop) = (config.telemetry.clone(), CancellationToken::new());
     let stopped = stop.clone();
