@@ -90,6 +90,7 @@ pub(crate) fn seconds() -> u64 {
 }
 
 /// Finds the outcome of every call that these callers had accepted, once all is up again.
+#[expect(clippy::print_stdout, reason = "for whoever looks on while it runs for minutes")]
 pub(crate) async fn account_for<F: Future<Output = ()>>(
     queue: &CallQueue,
     callers: Vec<JoinHandle<Vec<CallId>>>,
