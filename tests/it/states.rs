@@ -186,7 +186,7 @@ async fn no_answered_update_is_lost_when_computers_are_killed() {
         let callers: Vec<_> = edge.computers.iter().map(|computer| at(&computer.endpoint)).collect();
         let calls = tokio::spawn(async move {
             let (mut told, mut unknown) = (0, 0);
-            for n in 0..40 {
+            for n in 0..16 {
                 let mut call = call("obey", "tally visits");
                 call.deadline = std::time::Instant::now() + Duration::from_secs(2);
                 match callers[n % 2].invoke(call).await {
