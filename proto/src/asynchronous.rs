@@ -51,7 +51,7 @@ pub enum Callback {
     },
 }
 
-/// Where an outcome is posted to: `http://HOST[:PORT]/…`, without user or fragment.
+/// Where an outcome is posted to: `http://HOST[:PORT]/…` or `https://…`, without user or fragment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CallbackUrl(Uri);
 
@@ -68,11 +68,18 @@ impl CallbackUrl {
 
     /// The port.
     pub fn port(&self) -> u16 {
-        self.0.port_u16().unwrap_or(Self::PORT)
+        self.0.port_u16().unwrap_or(self.standard_port())
     }
 
     /// The port that goes without saying.
-    pub const PORT: u16 = 80;
+    pub fn standard_port(&self) -> u16 {
+        if self.is_https() { 443 } else { 80 }
+    }
+
+    /// Whether it is posted over TLS.
+    pub fn is_https(&self) -> bool {
+        self.0.scheme_str() == Some("https")
+    }
 }
 
 impl FromStr for CallbackUrl {
@@ -81,12 +88,13 @@ impl FromStr for CallbackUrl {
     fn from_str(given: &str) -> Result<Self, PlatformError> {
         let wrong = || {
             let given: String = given.chars().take(128).collect();
-            PlatformError::malformed(format!("callback {given:?}: write http://HOST[:PORT]/PATH"))
+            PlatformError::malformed(format!("callback {given:?}: write http://HOST[:PORT]/PATH or https://…"))
         };
         let uri: Uri = given.parse().ok().filter(|_| given.len() <= CALLBACK_BYTES_MAX).ok_or_else(wrong)?;
         let authority = uri.authority().ok_or_else(wrong)?;
-        let fits =
-            uri.scheme_str() == Some("http") && !authority.as_str().contains('@') && !authority.host().is_empty();
+        let fits = matches!(uri.scheme_str(), Some("http" | "https"))
+            && !authority.as_str().contains('@')
+            && !authority.host().is_empty();
         if fits { Ok(Self(uri)) } else { Err(wrong()) }
     }
 }
@@ -343,7 +351,8 @@ mod tests {
         let url: CallbackUrl = "http://hooks.example:81/nigh?x=1".parse().unwrap();
         assert_eq!((url.host(), url.port()), ("hooks.example", 81));
         assert_eq!("http://h/".parse::<CallbackUrl>().unwrap().port(), 80);
-        for wrong in ["", "h", "/path", "ftp://h/", "https://h/", "http://u:p@h/", "http:///x", "http://h\n/"] {
+        assert_eq!("https://h/".parse::<CallbackUrl>().unwrap().port(), 443);
+        for wrong in ["", "h", "/path", "ftp://h/", "https:///", "http://u:p@h/", "http:///x", "http://h\n/"] {
             assert_eq!(wrong.parse::<CallbackUrl>().unwrap_err().reason, Reason::Malformed, "{wrong:?}");
         }
     }

@@ -27,6 +27,7 @@ mod shared;
 mod states;
 mod tidy;
 mod tls;
+mod triggers;
 mod watching;
 
 /// Time for anything that a test waits for.

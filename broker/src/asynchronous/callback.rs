@@ -4,7 +4,8 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use nigh_proto::asynchronous::{CallbackUrl, Settled};
+use nigh_proto::asynchronous::Settled;
+use nigh_proto::tls::Outgoing;
 use nigh_proto::{AllowedHost, Call, Callback, Endpoint, PlatformError, Reason, event, older};
 
 /// How often somebody is told who does not take it.
@@ -25,7 +26,7 @@ pub(super) fn check_allowed(
     from: Option<IpAddr>,
 ) -> Result<(), PlatformError> {
     let (host, port, standard, is_own) = match callback {
-        Callback::Http(url) => (url.host(), url.port(), CallbackUrl::PORT, false),
+        Callback::Http(url) => (url.host(), url.port(), url.standard_port(), false),
         Callback::Older { endpoint, .. } => {
             (endpoint.host(), port_of(endpoint), 0, from.is_some_and(|from| is_at(endpoint, from)))
         }
@@ -52,12 +53,12 @@ fn is_at(endpoint: &Endpoint, from: IpAddr) -> bool {
 }
 
 /// Tells the caller of a call what came of it; why that was in vain.
-pub(super) async fn deliver(to: &Callback, call: &Call, settled: &Settled) -> Result<(), String> {
+pub(super) async fn deliver(to: &Callback, call: &Call, settled: &Settled, outgoing: &Outgoing) -> Result<(), String> {
     let mut wait = WAIT_MIN;
     for tries in 1.. {
         let tried = async {
             match to {
-                Callback::Http(url) => event::post(url, call, settled.clone()).await,
+                Callback::Http(url) => event::post(url, call, settled.clone(), outgoing).await,
                 Callback::Older { endpoint, response } => {
                     older::call_back(endpoint, older_response(response, call, settled))
                         .await
@@ -105,6 +106,7 @@ mod tests {
         let hosts: Vec<AllowedHost> = ["hooks.example", "10.0.0.1:81"].map(|host| host.parse().unwrap()).to_vec();
         let http = |url: &str| check_allowed(&Callback::Http(url.parse().unwrap()), &hosts, None).is_ok();
         assert!(http("http://hooks.example/x") && http("http://HOOKS.example:80/") && http("http://10.0.0.1:81/"));
+        assert!(http("https://hooks.example/x") && !http("https://hooks.example:80/"));
         assert!(!http("http://hooks.example:81/") && !http("http://other/") && !http("http://127.0.0.1/"));
         let older = |endpoint: &str, from: &str| {
             let callback = Callback::Older { endpoint: endpoint.parse().unwrap(), response: Box::default() };

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use nigh_proto::AllowedHost;
+use nigh_proto::tls::Outgoing;
 use nigh_store::Place;
 
 use crate::triggers::TriggersConfig;
@@ -28,6 +29,8 @@ pub struct AsynchronousConfig {
     pub give_up_after: Duration,
     /// Hosts to which outcomes may be posted, beside a caller of the older system itself.
     pub callback_hosts: Vec<AllowedHost>,
+    /// Whom outcomes are posted to over https.
+    pub outgoing: Outgoing,
     /// What brings calls by itself.
     pub triggers: TriggersConfig,
 }
@@ -60,6 +63,7 @@ impl AsynchronousConfig {
             tries_max: Self::TRIES_MAX,
             give_up_after: Self::GIVE_UP_AFTER,
             callback_hosts: Vec::new(),
+            outgoing: Outgoing::default(),
             triggers: TriggersConfig::default(),
         }
     }

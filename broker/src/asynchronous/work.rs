@@ -202,7 +202,7 @@ impl Crew {
 
     async fn tell(&self, to: &nigh_proto::Callback, stored: &Stored, settled: &Settled) {
         let tally = &self.asynchronous.tally;
-        match callback::deliver(to, &stored.acceptance.call, settled).await {
+        match callback::deliver(to, &stored.acceptance.call, settled, &self.config.outgoing).await {
             Ok(()) => Tally::count(&tally.callbacks),
             Err(why) => {
                 Tally::count(&tally.callbacks_failed);

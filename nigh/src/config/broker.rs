@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use nigh_broker::{AsynchronousConfig, Config};
 use nigh_doors::System;
+use nigh_proto::tls::Outgoing;
 use nigh_proto::{AllowedHost, Endpoint, Endpoints, FunctionName, NodeName, Role};
 use nigh_routing::Policy;
 use nigh_routing::forwarding::Optimizer;
@@ -152,6 +153,7 @@ keys! {
     AsynchronousKeys for AsynchronousConfig {
         own {
             callback_hosts: Vec<Text<AllowedHost>>,
+            callback_ca: PathBuf,
             triggers_max: NonZeroUsize,
             rate_max: NonZeroU32,
         }
@@ -216,9 +218,11 @@ impl BrokerSettings {
             tls: files.as_ref(),
             insecure_plaintext: insecure,
         })?;
-        let asynchronous = keys.asynchronous.take().unwrap_or_default();
+        let mut asynchronous = keys.asynchronous.take().unwrap_or_default();
+        let outgoing = asynchronous.callback_ca.take().map(believing).transpose()?;
         let data_dir = place.and_then(|(place, data_dir)| {
             let mut asynchronous = asynchronous.applied_to(AsynchronousConfig::new(place));
+            asynchronous.outgoing = outgoing.unwrap_or(asynchronous.outgoing);
             asynchronous.triggers.insecure_plaintext = insecure;
             asynchronous.triggers.tls = files.as_ref().map(store::tls_files);
             config.asynchronous = Some(asynchronous);
@@ -259,6 +263,13 @@ impl AsynchronousKeys {
         self.fill(&mut config);
         config
     }
+}
+
+/// Whom callbacks over https believe, from a file.
+fn believing(file: PathBuf) -> Result<Outgoing, ConfigError> {
+    let pem = std::fs::read(&file).map_err(|source| ConfigError::Read { path: file.clone(), source })?;
+    Outgoing::believing(&pem)
+        .map_err(|error| ConfigError::Contradiction(format!("callback_ca {}: {error}", file.display())))
 }
 
 fn routes(keys: BTreeMap<String, Vec<Text<Endpoint>>>) -> Result<Vec<(FunctionName, Endpoint)>, ConfigError> {
