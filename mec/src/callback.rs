@@ -57,9 +57,9 @@ pub(crate) async fn resolve(
 
 fn judge(callback: &str, device: Device, rules: &CallbackConfig) -> Result<(CallbackUrl, Target), Refusal> {
     let refused = || Refusal::Callback(callback.chars().take(256).collect());
-    let url: CallbackUrl = callback.parse().map_err(|_| refused())?;
+    let url: CallbackUrl = callback.parse().ok().filter(|url: &CallbackUrl| !url.is_https()).ok_or_else(refused)?;
     let host = url.host().trim_matches(['[', ']']);
-    let is_listed = rules.hosts.iter().any(|allowed| allowed.covers(url.host(), url.port(), CallbackUrl::PORT));
+    let is_listed = rules.hosts.iter().any(|allowed| allowed.covers(url.host(), url.port(), url.standard_port()));
     let Ok(address) = host.parse::<IpAddr>() else {
         if host == "localhost" && device.is_direct && device.address.is_loopback() {
             return Ok((url, Target::At(device.address)));
