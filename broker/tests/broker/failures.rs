@@ -42,7 +42,9 @@ async fn a_peers_refusal_is_tried_once_more_elsewhere_by_its_reason() {
                 | Reason::Unreachable => true,
                 // The broker could not prove who it is: of its caller nothing more can be asked.
                 Reason::Unauthenticated => true,
-                Reason::Disconnected => retry_safe,
+                // Another computer may reach the state.
+                Reason::StateUnavailable => true,
+                Reason::Disconnected | Reason::StateConflict | Reason::StateUnsaved => retry_safe,
                 _ => false,
             };
             let tries: usize = computers.iter().map(FakeComputer::calls).sum();
