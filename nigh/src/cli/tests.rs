@@ -6,7 +6,21 @@ use clap::error::ErrorKind;
 use super::*;
 
 fn parse(line: &str) -> Result<Cli, clap::Error> {
-    Cli::try_parse_from(line.split_whitespace())
+    Cli::try_parse_from(words(line))
+}
+
+/// As a shell splits a line with double or single quotes.
+fn words(line: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    let mut rest = line.trim_start();
+    while let Some(first) = rest.chars().next() {
+        let quote = ['"', '\''].into_iter().find(|quote| *quote == first);
+        let body = if quote.is_some() { &rest[1..] } else { rest };
+        let end = body.find(|c: char| quote.map_or(c.is_whitespace(), |quote| c == quote)).unwrap_or(body.len());
+        words.push(body[..end].to_owned());
+        rest = body[end..].strip_prefix(|c| Some(c) == quote).unwrap_or(&body[end..]).trim_start();
+    }
+    words
 }
 
 #[test]

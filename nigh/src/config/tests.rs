@@ -81,7 +81,9 @@ fn what_the_examples_show_in_comments_is_valid_too() {
         let folder = home.path().join(name);
         let pem = issue(&authority, role, name);
         folder::write_issued(&folder, &pem, false).unwrap();
-        switched_on(example).replace("/etc/nigh/tls", folder.to_str().unwrap())
+        let callbacks = folder.join("ca.pem");
+        let example = switched_on(example).replace("/etc/nigh/callbacks.pem", callbacks.to_str().unwrap());
+        example.replace("/etc/nigh/tls", folder.to_str().unwrap())
     };
     let controller = controller(&with_certificate(ControllerSettings::EXAMPLE, Role::Controller, "control")).unwrap();
     assert_eq!(controller.config.tls.unwrap().identity().to_string(), "controller control");
