@@ -39,6 +39,7 @@ use crate::mp1::Registration;
 pub use config::{CallbackConfig, Config, DeciderConfig, Give, PlatformConfig, Reference};
 pub use device::{Device, DeviceError};
 pub use error::{AssociationsError, Error};
+pub use http::Uri;
 pub use ipnet::IpNet;
 pub use location::Location;
 

@@ -1,5 +1,6 @@
 //! The edge over links that are cut, lose packets and are slow. Needs root, and is left out, with a word, where it is not.
 
+mod handover;
 mod links;
 
 use std::cell::{Cell, RefCell};

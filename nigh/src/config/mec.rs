@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use nigh_mec::{CallbackConfig, Config, DeciderConfig, Give, IpNet, Location, Reference};
+use nigh_mec::{CallbackConfig, Config, DeciderConfig, Give, IpNet, Location, PlatformConfig, Reference, Uri};
 use nigh_proto::{AllowedHost, Endpoint, Endpoints, NodeName, Role};
 use nigh_store::Given;
 
@@ -72,6 +72,12 @@ pub struct MecOptions {
     /// A network in which any address may be notified; may be given several times
     #[arg(long, value_name = "IP/BITS", value_parser = parse_network)]
     pub callback_network: Vec<IpNet>,
+    /// The MEC platform (Mp1) at which it is registered; needs --instance
+    #[arg(long, value_name = "http://HOST:PORT", requires = "instance")]
+    pub platform: Option<Uri>,
+    /// The application instance that it is there
+    #[arg(long, value_name = "ID", requires = "platform")]
+    pub instance: Option<String>,
     /// Listen beyond this machine without TLS: whoever is on that network can read and send everything
     #[arg(long)]
     pub insecure_plaintext: bool,
@@ -151,6 +157,7 @@ keys! {
             elsewhere: String,
             proxies: Vec<Text<Network>>,
             callbacks: CallbackKeys,
+            platform: PlatformKeys,
             locations: BTreeMap<String, LocationKeys>,
             tls: TlsKeys,
         }
@@ -180,6 +187,22 @@ keys! {
             timeout: Time,
             tries_max: NonZeroU32,
             pause: Time,
+        }
+    }
+}
+
+keys! {
+    /// `[platform]`: the MEC platform at which it is registered.
+    PlatformKeys for PlatformConfig {
+        own {
+            url: Text<Uri>,
+            instance: String,
+        }
+        config {
+            devices_service: Text<String>,
+            calls_service: Text<String>,
+            check_every: Time,
+            timeout: Time,
         }
     }
 }
@@ -253,6 +276,7 @@ impl MecSettings {
             networks(callbacks.networks.take()).chain(options.callback_network.iter().copied()).collect();
         callbacks.fill(&mut config.callbacks);
         config.locations = locations(keys.locations.take().unwrap_or_default())?;
+        config.platform = platform(options, keys.platform.take())?;
         what_devices_see(options, &mut keys, &mut config);
         keys.fill(&mut config);
         config.advertise = options.advertise.clone().or(config.advertise);
@@ -260,6 +284,22 @@ impl MecSettings {
         let listens: Vec<SocketAddr> = [Some(devices), older, metrics].into_iter().flatten().collect();
         tls::check_exposed(Role::Mec, &listens, config.tls.as_ref(), insecure)?;
         Ok(Self { devices, older, metrics, data_dir, tls: files, config })
+    }
+}
+
+/// The MEC platform, if there is one.
+fn platform(options: &MecOptions, keys: Option<PlatformKeys>) -> Result<Option<PlatformConfig>, ConfigError> {
+    let mut keys = keys.unwrap_or_default();
+    let url = options.platform.clone().or(keys.url.take().map(|url| url.0));
+    let instance = options.instance.clone().or(keys.instance.take());
+    match (url, instance) {
+        (None, None) => Ok(None),
+        (Some(url), Some(instance)) => {
+            let mut platform = PlatformConfig::new(url, instance);
+            keys.fill(&mut platform);
+            Ok(Some(platform))
+        }
+        _ => Err(ConfigError::Contradiction("[platform] needs both `url` and `instance`, or neither".into())),
     }
 }
 

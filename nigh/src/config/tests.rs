@@ -97,6 +97,7 @@ fn what_the_examples_show_in_comments_is_valid_too() {
     assert_eq!(computer.name.unwrap().as_str(), "computer-10000");
     let mec = mec(&with_certificate(MecSettings::EXAMPLE, Role::Mec, "mec")).unwrap();
     assert_eq!(mec.config.locations["broker-6473"].country.as_deref(), Some("IT"));
+    assert_eq!(mec.config.platform.unwrap().timeout, Duration::from_secs(5));
     assert_eq!(mec.config.elsewhere.as_deref(), Some("https://cloud.example/function/{name}"));
 }
 
@@ -108,6 +109,8 @@ fn who_decides_where_devices_are_sent_has_what_that_needs() {
     assert!(told("[locations.broker-1]\npoint = [200.0, 0.0]").contains("longitude"));
     assert!(told("proxies = [\"10.0.0.0/33\"]").contains("no network"));
     assert!(told("elsewhere = \"nowhere\"").contains("absolute URI"));
+    assert!(told("[platform]\nurl = \"http://mep\"").contains("both"));
+    assert!(told("[platform]\nurl = \"ftp://mep\"\ninstance = \"a\"").contains("http://HOST:PORT"));
     assert!(told("listen_older = \"10.0.0.1:1\"").contains("--role mec"));
     let settings = mec("decide = \"file\"\nassociations = \"rows\"\n[callbacks]\nnetworks = [\"10.0.0.7\"]").unwrap();
     assert_eq!(settings.config.decider, nigh_mec::DeciderConfig::File { path: "rows".into() });
@@ -122,6 +125,7 @@ fn the_examples_name_every_key() {
         (BrokerSettings::EXAMPLE, broker("[limits]\nnonsense = 1").unwrap_err().to_string()),
         (MecSettings::EXAMPLE, mec("nonsense = 1").unwrap_err().to_string()),
         (MecSettings::EXAMPLE, mec("[callbacks]\nnonsense = 1").unwrap_err().to_string()),
+        (MecSettings::EXAMPLE, mec("[platform]\nnonsense = 1").unwrap_err().to_string()),
         (ComputerSettings::EXAMPLE, computer("nonsense = 1").unwrap_err().to_string()),
         (ComputerSettings::EXAMPLE, computer("[module_limits]\nnonsense = 1").unwrap_err().to_string()),
     ] {

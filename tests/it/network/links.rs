@@ -68,6 +68,11 @@ impl Network {
         format!("10.77.0.{}", at + 1)
     }
 
+    /// A host has this address, too.
+    pub(crate) fn also_at(&self, host: &str, address: &str) {
+        ip(&["-n", &self.space(host), "address", "add", &format!("{address}/24"), "dev", "eth0"]).unwrap();
+    }
+
     /// From now on nothing passes between these two, and nobody is told.
     pub(crate) fn cut(&self, one: &str, other: &str) {
         self.between(one, other, "drop");
