@@ -134,7 +134,7 @@ async fn body(mec: &Mec, request: Request) -> Result<Bytes, Refusal> {
 
 /// What every handler is given.
 type Shared = State<Arc<Mec>>;
-type From = Extension<Device>;
+type Asker = Extension<Device>;
 
 #[cfg(test)]
 mod tests {

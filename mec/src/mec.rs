@@ -132,15 +132,23 @@ impl Mec {
             wish,
             told: Vec::new(),
         };
-        let context = self.state.lock().admit(context)?;
+        let (context, revision) = {
+            let mut state = self.state.lock();
+            (state.admit(context)?, state.revision)
+        };
         if let Err(error) = self.keep(context.id).await {
             self.state.lock().remove(context.id);
             return Err(error.into());
         }
-        self.state.lock().kept(context.id);
+        let is_as_before = {
+            let mut state = self.state.lock();
+            state.kept(context.id);
+            state.revision == revision
+        };
         tracing::debug!(context = %context.id, device = %context.device, application = context.wish.application.app_name, "context created");
-        // The edge may have changed in the meantime.
-        self.changed.notify_one();
+        if !is_as_before {
+            self.changed.notify_one();
+        }
         Ok(context)
     }
 
@@ -228,7 +236,11 @@ impl Mec {
         }
         let value = serde_json::to_vec(&associations).map_err(|error| StoreError::Failed(error.to_string()))?;
         self.bucket.put(&key(ASSOCIATIONS)?, value.into()).await?;
-        self.state.lock().associations = associations;
+        {
+            let mut state = self.state.lock();
+            state.associations = associations;
+            state.revision += 1;
+        }
         self.changed.notify_one();
         Ok(())
     }
@@ -275,8 +287,10 @@ impl Mec {
 
     /// A turn is over; there may be more to tell.
     pub(crate) fn end_turn(&self, id: ContextId, turn: &Turn) {
-        self.state.lock().end_turn(id, turn);
-        self.changed.notify_one();
+        let is_more = self.state.lock().end_turn(id, turn);
+        if is_more {
+            self.changed.notify_one();
+        }
     }
 
     /// How many contexts there are, and of how many the device could not be told.

@@ -36,6 +36,10 @@ pub(crate) struct State {
     contexts: BTreeMap<ContextId, Standing>,
     of_device: HashMap<IpAddr, usize>,
     turns: u64,
+    /// Counts what may have been decided otherwise since.
+    pub(crate) revision: u64,
+    /// Some devices have more to hear than is told at once.
+    has_waiting: bool,
 }
 
 /// A context and how its device stands.
@@ -96,6 +100,8 @@ impl State {
             contexts: BTreeMap::new(),
             of_device: HashMap::new(),
             turns: 0,
+            revision: 0,
+            has_waiting: false,
         }
     }
 
@@ -281,17 +287,20 @@ impl State {
 
     /// What is known of the edge has changed.
     pub(crate) fn edge_changed(&mut self) {
+        self.revision += 1;
         let (known, config) = (&self.known, &self.config);
         self.balance.mend(|group| servers_of(known, config, group));
     }
 
     /// Another file of associations.
     pub(crate) fn take_rows(&mut self, rows: Rows) {
+        self.revision += 1;
         self.rows = rows;
     }
 
     /// The period of the balanced decider is over.
     pub(crate) fn period_over(&mut self) {
+        self.revision += 1;
         let (known, config) = (&self.known, &self.config);
         self.balance.assign_anew(|group| servers_of(known, config, group));
     }

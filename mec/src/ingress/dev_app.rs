@@ -13,7 +13,7 @@ use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
 use super::read::{self, Object};
-use super::{From, Shared, body, problem};
+use super::{Asker, Shared, body, problem};
 use crate::application::{Application, Filter, NAME_CHARS_MAX};
 use crate::context::{ApplicationInfo, Context, ContextId, Dialect, Wish};
 use crate::error::Refusal;
@@ -48,7 +48,7 @@ async fn list(State(mec): Shared, uri: Uri) -> Response {
     .await
 }
 
-async fn create(State(mec): Shared, Extension(device): From, request: Request) -> Response {
+async fn create(State(mec): Shared, Extension(device): Asker, request: Request) -> Response {
     answer(async {
         let host = request.headers().get(header::HOST).cloned();
         let document = read::parse(&body(&mec, request).await?)?;
@@ -63,7 +63,7 @@ async fn create(State(mec): Shared, Extension(device): From, request: Request) -
     .await
 }
 
-async fn amend(State(mec): Shared, Extension(device): From, uri: Uri, request: Request) -> Response {
+async fn amend(State(mec): Shared, Extension(device): Asker, uri: Uri, request: Request) -> Response {
     answer(async {
         let document = read::parse(&body(&mec, request).await?)?;
         let wish = wish(read::root(&document)?, mec.config.strict)?;

@@ -12,7 +12,7 @@ use http::{HeaderValue, StatusCode, Uri, header};
 use serde_json::{Value, json};
 
 use super::read::{self, Object};
-use super::{From, Shared, body, problem};
+use super::{Asker, Shared, body, problem};
 use crate::application::{Application, Filter, NAME_CHARS_MAX};
 use crate::context::{ApplicationInfo, ContextId, Dialect, Wish};
 use crate::error::Refusal;
@@ -39,7 +39,7 @@ async fn list(State(mec): Shared) -> Response {
     json(StatusCode::OK, &json!({ "ApplicationList": { "appInfo": applications } }))
 }
 
-async fn create(State(mec): Shared, Extension(device): From, request: Request) -> Response {
+async fn create(State(mec): Shared, Extension(device): Asker, request: Request) -> Response {
     answer(async {
         let document = read::parse(&body(&mec, request).await?)?;
         let wish = wish(read::root(&document)?)?;
@@ -53,7 +53,7 @@ async fn create(State(mec): Shared, Extension(device): From, request: Request) -
     .await
 }
 
-async fn amend(State(mec): Shared, Extension(device): From, uri: Uri, request: Request) -> Response {
+async fn amend(State(mec): Shared, Extension(device): Asker, uri: Uri, request: Request) -> Response {
     answer(async {
         let document = read::parse(&body(&mec, request).await?)?;
         let wish = wish(read::root(&document)?)?;

@@ -13,6 +13,7 @@ impl State {
     /// Compares what devices know with what is decided now.
     pub(crate) fn due(&mut self) -> Due {
         let mut due = Due::default();
+        self.has_waiting = false;
         let mut turns: HashMap<IpAddr, usize> = HashMap::new();
         for standing in self.contexts.values().filter(|standing| standing.turn.is_some()) {
             *turns.entry(standing.context.device).or_default() += 1;
@@ -34,7 +35,10 @@ impl State {
             match &standing.turn {
                 Some((_, what)) if *what == news => continue,
                 Some((turn, _)) => turn.over.cancel(),
-                None if *under_way >= TURNS_PER_DEVICE_MAX => continue,
+                None if *under_way >= TURNS_PER_DEVICE_MAX => {
+                    self.has_waiting = true;
+                    continue;
+                }
                 None => *under_way += 1,
             }
             self.turns += 1;
@@ -109,11 +113,12 @@ impl State {
         is_gone
     }
 
-    /// A turn is over.
-    pub(crate) fn end_turn(&mut self, id: ContextId, turn: &Turn) {
+    /// A turn is over. Whether somebody has more to hear.
+    pub(crate) fn end_turn(&mut self, id: ContextId, turn: &Turn) -> bool {
         if let Some(standing) = self.in_turn(id, turn) {
             standing.turn = None;
         }
+        self.has_waiting || self.news_of(id).is_some()
     }
 
     fn in_turn(&mut self, id: ContextId, turn: &Turn) -> Option<&mut Standing> {
