@@ -303,6 +303,7 @@ async fn every_message_of_a_stream_becomes_one_call_whichever_broker_and_server_
     publisher.create_stream(stream).await.unwrap();
     one.add(&trigger(of_nats(&server, "orders.>", Some("ORDERS"))), false).await.unwrap();
     one.until_listening().await;
+    other.until_listening().await;
     assert_eq!(other.listed().await.unwrap()[0].record.broker, one.listed().await.unwrap()[0].record.broker);
     let publish = async |numbers: std::ops::Range<u32>| {
         for number in numbers {
