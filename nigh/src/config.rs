@@ -9,6 +9,7 @@ mod hardware;
 mod keys;
 mod mec;
 mod node;
+mod remote;
 mod store;
 mod tls;
 

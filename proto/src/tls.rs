@@ -2,12 +2,13 @@
 //!
 //! [`Tls`] is what a role or client proves itself with, and whom it believes. It can be replaced while in use: connections
 //! made from then on use the new one, those that exist live on. `accept` makes connections of those who come, `connect`
-//! makes them to other roles, `outgoing` to the rest of the world, `refusal` says why one was not made, and `connection` is what they are.
+//! makes them to other roles, `outgoing` and, for clients that keep connections, `https` to the rest of the world, `refusal` says why one was not made, and `connection` is what they are.
 
 pub mod accept;
 pub(crate) mod complaints;
 pub(crate) mod connect;
 pub mod connection;
+pub mod https;
 mod outgoing;
 mod plaintext;
 pub(crate) mod refusal;

@@ -18,7 +18,7 @@ use crate::schedule::{Claim, Full};
 use crate::threads::Handle;
 
 /// Calls that a prediction must rest on before a call is refused because of it.
-const SAMPLES_MIN: u64 = 8;
+pub(crate) const SAMPLES_MIN: u64 = 8;
 /// The shortest and the longest time that a refused caller is told to wait.
 const RETRY_AFTER: std::ops::RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(1);
 /// When to come again for a function that is being prepared.

@@ -12,6 +12,7 @@ use nigh_telemetry::Telemetry;
 
 use crate::error::Error;
 use crate::probe;
+use crate::remote::RemoteSettings;
 
 /// Files of guests open at once, where this process may have twice as many.
 const OPEN_FILES_MAX: u32 = 4096;
@@ -24,6 +25,8 @@ pub enum Backend {
     Wasm,
     /// Nothing: calls are answered when this hardware would have answered them.
     Modelled(Hardware),
+    /// A system elsewhere, which is asked over HTTP.
+    Remote(Box<RemoteSettings>),
 }
 
 /// How a computer is set up. [`Config::new`] gives every field but the name a default.
@@ -31,8 +34,8 @@ pub enum Backend {
 pub struct Config {
     /// Its name, unique among the nodes of one controller.
     pub name: NodeName,
-    /// What runs its functions. Where the hardware is modelled, only the fields about the wire, `queue_max`,
-    /// `payload_bytes_total_max` and `drain` matter.
+    /// What runs its functions. Where the hardware is modelled or they run elsewhere, only the fields about the wire,
+    /// `queue_max`, `payload_bytes_total_max`, `drain` and, elsewhere, `workers` matter.
     pub backend: Backend,
     /// Where others reach it, if not at its listener's own address.
     pub advertise: Option<Endpoint>,

@@ -61,7 +61,7 @@ pub(crate) async fn follow(computer: Arc<Computer>, controller: Remote, shutdown
 }
 
 /// Where a computer announces itself.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum At {
     /// A controller.
     Current(Remote),

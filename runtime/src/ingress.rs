@@ -1,6 +1,8 @@
 //! The computer's doors: calls (`nigh.v1.Functions`), and what people and tools want to see of it (`nigh.v1.Computer`), on one
 //! port; calls over HTTP on another, where it has one.
 
+pub(crate) mod inside;
+
 use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::Arc;

@@ -16,8 +16,8 @@
 //!
 //! Beside them: `engine`, `epoch`, `module`, `compile`, `expose` and `cache` make code ready to run, `residency` says how much
 //! of it stays in memory; `reset` and `pages` make an instance as new; `discovery` learns from the controller
-//! what to run, and announces what can be run; `serve` is the computer's life as a role. A computer whose hardware is modelled
-//! has only that in common with others: `modelled` is all else of it.
+//! what to run, and announces what can be run; `serve` is the computer's life as a role. A computer whose hardware is modelled,
+//! or whose functions run in another system, has only that in common with others: `modelled` and `remote` are all else of them.
 //!
 //! A guest is hostile from its first instruction: every number that it hands over is checked, every resource is
 //! bounded, a trapped instance is never used again, and no byte of one call is visible to the next unless its function
@@ -53,6 +53,7 @@ mod outcome;
 mod pages;
 mod pool;
 mod probe;
+mod remote;
 mod reset;
 mod residency;
 mod run;
@@ -70,4 +71,5 @@ pub use engine::start as engine_for_benches;
 pub use computer::Computer;
 pub use config::{Backend, CompilerProgram, Config, OfferedDirectory};
 pub use error::{Error, PrepareError};
+pub use remote::{Credentials, RemoteApi, RemoteFunction, RemoteSettings, RootUrl, UrlTemplate};
 pub use serve::{Listeners, run};

@@ -123,6 +123,33 @@ impl Drop for Counted {
     }
 }
 
+/// One call that was taken by a computer that brings its functions itself, counted once: as cancelled where nothing else is said
+/// of it.
+#[derive(Debug)]
+pub(crate) struct Taking<'a>(Option<&'a Meters>);
+
+impl<'a> Taking<'a> {
+    /// A call of the function with these meters.
+    pub(crate) fn of(meters: &'a Meters) -> Self {
+        Self(Some(meters))
+    }
+
+    /// It ended otherwise.
+    pub(crate) fn end(mut self, count: impl FnOnce(&Meters)) {
+        if let Some(meters) = self.0.take() {
+            count(meters);
+        }
+    }
+}
+
+impl Drop for Taking<'_> {
+    fn drop(&mut self) {
+        if let Some(meters) = self.0 {
+            meters.record_ended(Reason::Cancelled);
+        }
+    }
+}
+
 /// Has everything that there is to watch of a computer written when somebody asks.
 pub(crate) fn describe(telemetry: &Telemetry, computer: &Arc<Computer>) {
     let name = computer.name().clone();

@@ -16,6 +16,7 @@ use crate::discovery::At;
 use crate::error::Error;
 use crate::ingress::Doors;
 use crate::modelled::Modelled;
+use crate::remote::RemoteComputer;
 use crate::{discovery, ingress};
 
 /// How long calls are still taken after the withdrawal, so that brokers learn of it before any call is refused.
@@ -104,6 +105,10 @@ pub async fn run(listeners: impl Into<Listeners>, config: Config, shutdown: Canc
         }
         Backend::Modelled(hardware) => {
             let computer = Modelled::start(&config, hardware)?;
+            run_as(computer, listeners, config, shutdown).await
+        }
+        Backend::Remote(settings) => {
+            let computer = RemoteComputer::start(&config, &settings)?;
             run_as(computer, listeners, config, shutdown).await
         }
     }

@@ -20,6 +20,9 @@ pub(crate) fn keeper(config: &Config) -> Arc<Keeper> {
     Keeper::new(config.states.clone(), config.name.clone(), directory, peers)
 }
 
+/// How long a call waits for states that only travel with it.
+const PASS_BY_WAIT: Duration = Duration::from_secs(10);
+
 /// What a function may have of states.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Terms<'a> {
@@ -50,6 +53,19 @@ impl Computer {
         let opened = Box::pin(open(&self.states, call, terms, arrived)).await;
         opened.map(Some).inspect_err(|error| admission::refused(&callee.function, error))
     }
+}
+
+/// The states that travel with a call, for a function that a computer brings itself: it has none of its own, and changes none.
+pub(crate) async fn pass_by(
+    keeper: &Arc<Keeper>,
+    call: &Call,
+    arrived: Instant,
+) -> Result<Option<Box<Session>>, PlatformError> {
+    if call.states.is_empty() {
+        return Ok(None);
+    }
+    let terms = Terms { declared: &[], bytes_max: 0, wait: PASS_BY_WAIT, term: PASS_BY_WAIT };
+    Box::pin(open(keeper, call, terms, arrived)).await.map(Some)
 }
 
 /// Leases the states that a call is to have.

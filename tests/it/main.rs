@@ -23,6 +23,7 @@ mod network;
 mod openfaas;
 mod openwhisk;
 mod processes;
+mod remote;
 mod shared;
 mod states;
 mod tidy;

@@ -46,6 +46,8 @@ pub(super) struct BrokerCommand {
   nigh computer                                      port 10000
   nigh computer --controller box:6475 --listen 0.0.0.0:10000 --advertise camera-3:10000 --tls-dir camera-3
   nigh computer --backend modelled --hardware intel-server,num-workers=8   answers as that hardware would
+  nigh computer --backend http --url 'http://gateway:8080/function/{function}' --auth-file auth   OpenFaaS's functions
+  nigh computer --backend openwhisk --url https://openwhisk.example --auth-file auth --function hello
   nigh computer --dir pictures=/srv/pictures --dir scratch=/tmp/scratch:rw
   nigh computer --print-config > computer.toml       every setting, with its default")]
 pub(super) struct ComputerCommand {

@@ -12,6 +12,7 @@ use nigh_store::Given;
 use super::hardware::{BackendName, backend};
 use super::keys::{CallLimitKeys, Fill as _, ModuleLimitKeys, OrNone, ServerLimitKeys, Text, keys};
 use super::node::{Listen, Visitors, check_advertise, default_controller, default_name, metrics_at, or_none};
+use super::remote::{self, RemoteKeys, RemoteOptions};
 use super::tls::{self, TlsFiles, TlsKeys};
 use super::{ConfigError, default_data_dir, ports, read, store};
 use crate::units::{Size, Time};
@@ -73,6 +74,9 @@ pub struct ComputerOptions {
     /// Listen beyond this machine without TLS: whoever is on that network can read every payload, call, deploy and remove
     #[arg(long)]
     pub insecure_plaintext: bool,
+    /// Where functions run that do not run here.
+    #[command(flatten)]
+    pub remote: RemoteOptions,
     /// Folder of its certificate; the option of every command.
     #[arg(skip)]
     pub tls_dir: Option<PathBuf>,
@@ -115,6 +119,7 @@ keys! {
             backend: BackendName,
             hardware: String,
             store: Text<Given>,
+            remote: RemoteKeys,
         }
         config {
             advertise: Text<Endpoint>,
@@ -204,7 +209,16 @@ impl ComputerSettings {
         let shared = shared.transpose()?.flatten().map(|(place, _)| place);
         let named = options.backend.or(keys.backend.take()).unwrap_or_default();
         let described = options.hardware.clone().or(keys.hardware.take().filter(|_| named == BackendName::Modelled));
-        config.backend = backend(named, described.as_deref())?;
+        let elsewhere = keys.remote.take().unwrap_or_default();
+        config.backend = if named.is_remote() && described.is_none() {
+            config.workers = remote::WORKERS;
+            remote::backend(named, &options.remote, elsewhere)?
+        } else if !named.is_remote() && options.remote.is_given() {
+            let message = "say with --backend http or --backend openwhisk what it is where the functions run";
+            return Err(ConfigError::Contradiction(message.to_owned()));
+        } else {
+            backend(named, described.as_deref())?
+        };
         keys.fill(&mut config);
         config.states.place = shared;
         config.advertise = options.advertise.clone().or(config.advertise);

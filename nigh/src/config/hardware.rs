@@ -20,17 +20,34 @@ pub enum BackendName {
     Wasm,
     /// A model of hardware: calls are answered when it would have answered them
     Modelled,
+    /// Whatever is behind a URL, such as an OpenFaaS gateway
+    Http,
+    /// OpenWhisk
+    Openwhisk,
+}
+
+impl BackendName {
+    /// Whether functions run elsewhere.
+    pub(super) fn is_remote(self) -> bool {
+        matches!(self, Self::Http | Self::Openwhisk)
+    }
 }
 
 /// What runs functions, of this hardware or a Raspberry Pi.
 ///
 /// # Errors
-/// As of [`hardware`]; where there is hardware, but nothing is modelled.
+/// As of [`hardware`]; where there is hardware, but nothing is modelled; where functions run elsewhere, which takes more to
+/// say.
 pub fn backend(name: BackendName, described: Option<&str>) -> Result<Backend, ConfigError> {
     match (name, described) {
         (BackendName::Modelled, described) => hardware(described.unwrap_or("raspberry")).map(Backend::Modelled),
         (BackendName::Wasm, None) => Ok(Backend::Wasm),
-        (BackendName::Wasm, Some(_)) => {
+        (BackendName::Http | BackendName::Openwhisk, None) => {
+            let message =
+                "functions run elsewhere for a computer that is told where: nigh computer --backend http --url URL";
+            Err(ConfigError::Contradiction(message.to_owned()))
+        }
+        (_, Some(_)) => {
             let message = "--hardware says what a modelled computer is; add --backend modelled, or leave it out";
             Err(ConfigError::Contradiction(message.to_owned()))
         }

@@ -128,13 +128,16 @@ fn the_examples_name_every_key() {
         (MecSettings::EXAMPLE, mec("[platform]\nnonsense = 1").unwrap_err().to_string()),
         (ComputerSettings::EXAMPLE, computer("nonsense = 1").unwrap_err().to_string()),
         (ComputerSettings::EXAMPLE, computer("[module_limits]\nnonsense = 1").unwrap_err().to_string()),
+        (ComputerSettings::EXAMPLE, computer("[remote]\nnonsense = 1").unwrap_err().to_string()),
     ] {
         let keys: Vec<_> = error.split('`').skip(3).step_by(2).collect();
         assert!(keys.len() >= 4, "{error}");
         for key in keys {
             let named = example.lines().any(|line| {
                 let line = line.trim_start_matches("# ");
-                line.starts_with(&format!("{key} = ")) || line.starts_with(&format!("[{key}"))
+                line.starts_with(&format!("{key} = "))
+                    || line.starts_with(&format!("[{key}"))
+                    || line.ends_with(&format!(".{key}]"))
             });
             assert!(named, "{key} is not in the example");
         }

@@ -61,6 +61,12 @@ impl Connection {
         Self { io: Io::Plain(stream), peer, unread: Some(complaints), bound: None }
     }
 
+    /// One that was made to a server that proves nothing.
+    pub(super) fn outgoing(stream: TcpStream, address: SocketAddr) -> Self {
+        let peer = Peer { address, proof: Arc::new(Proof::Plain), busy: Busy::default() };
+        Self { io: Io::Plain(stream), peer, unread: None, bound: None }
+    }
+
     pub(super) fn secured(stream: TlsStream<TcpStream>, address: SocketAddr) -> Self {
         let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
         let proof = match certificate.map(|certificate| Certificate::from_der(certificate)) {
@@ -74,6 +80,11 @@ impl Connection {
             unread: None,
             bound: None,
         }
+    }
+
+    /// Whether both sides have agreed on HTTP/2.
+    pub(super) fn speaks_http2(&self) -> bool {
+        matches!(&self.io, Io::Tls(stream) if stream.get_ref().1.alpn_protocol() == Some(b"h2"))
     }
 
     /// The same in a place of its own at a door.

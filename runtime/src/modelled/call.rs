@@ -6,38 +6,15 @@ use bytes::Bytes;
 use nigh_model::{Operation, Output, Refusal};
 use nigh_proto::ingress::Handler;
 use nigh_proto::{Call, Estimate, Headers, Load, Outcome, PlatformError, Reason, Reply, Spread, Timing, older};
-use nigh_state::Session;
 use nigh_telemetry::outcome_word;
 use tracing::Instrument as _;
 
 use super::pace::{Refused, Taken};
 use super::{Function, Modelled};
 use crate::admission::{late_waiting, retry_delay, stopping, too_busy};
-use crate::metrics::Meters;
+use crate::metrics::Taking;
 use crate::outcome::late_running;
-use crate::states::{self, Terms};
-
-/// How long a call waits for its states.
-const STATES_WAIT: Duration = Duration::from_secs(10);
-
-/// One call that was taken, counted once: as cancelled where nothing else is said of it.
-struct Counted<'a>(Option<&'a Meters>);
-
-impl Counted<'_> {
-    fn end(mut self, count: impl FnOnce(&Meters)) {
-        if let Some(meters) = self.0.take() {
-            count(meters);
-        }
-    }
-}
-
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        if let Some(meters) = self.0 {
-            meters.record_ended(Reason::Cancelled);
-        }
-    }
-}
+use crate::states;
 
 impl Handler for Modelled {
     async fn handle(&self, call: Call, arrived: Instant) -> Result<Reply, PlatformError> {
@@ -70,7 +47,7 @@ impl Modelled {
             let estimate = Estimate { queue, run, run_spread, modelled: true, ..Estimate::default() };
             return Ok(self.reply(&call, Outcome::Estimate(estimate), Timing::default(), self.load_of(function)));
         }
-        let session = self.states_of(&call, arrived).await.inspect_err(|error| {
+        let session = states::pass_by(&self.states, &call, arrived).await.inspect_err(|error| {
             function.measures.lock().record_refused();
             function.meters.record_refused(error.reason);
         })?;
@@ -92,16 +69,6 @@ impl Modelled {
         Ok(Reply { outcome: outcome?, states, ..reply })
     }
 
-    /// The states that travel with a call and that it is to have; a modelled function has none of its own, and changes none.
-    async fn states_of(&self, call: &Call, arrived: Instant) -> Result<Option<Box<Session>>, PlatformError> {
-        if call.states.is_empty() {
-            return Ok(None);
-        }
-        let (wait, term) = (STATES_WAIT, STATES_WAIT);
-        let terms = Terms { declared: &[], bytes_max: 0, wait, term };
-        states::open(&self.states, call, terms, arrived).await.map(Some)
-    }
-
     async fn await_end(
         &self,
         function: &Function,
@@ -110,7 +77,7 @@ impl Modelled {
         arrived: Instant,
     ) -> Result<Reply, PlatformError> {
         // Counted as cancelled where the caller goes away before the end.
-        let counted = Counted(Some(&function.meters));
+        let counted = Taking::of(&function.meters);
         let done = match tokio::time::timeout_at(call.deadline.into(), &mut taken.done).await {
             Ok(Ok(done)) => done,
             Ok(Err(_)) => {

@@ -3,20 +3,16 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use futures_util::{Stream, StreamExt as _, stream};
 use http::StatusCode;
 use nigh_proto::ingress::Handler as _;
 use nigh_proto::ingress::http::HttpHandler;
-use nigh_proto::older::rpc;
-use nigh_proto::older::rpc::edge_computer_server::EdgeComputer;
-use nigh_proto::v1::computer_server::Computer as ComputerService;
-use nigh_proto::{Call, CallLimits, Exchange, Exchanged, FunctionName, Kind, PlatformError, Priority, Reply, v1};
+use nigh_proto::{Call, CallLimits, Exchange, Exchanged, FunctionName, Kind, Load, PlatformError, Priority, Reply, v1};
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Response, Status};
 
 use super::Modelled;
 use crate::error::Error;
-use crate::ingress::{Doors, Outgoing, function_status, processor_shares, samples, serve_with};
+use crate::ingress::inside::{Inside, Watched};
+use crate::ingress::{Doors, function_status, processor_shares, serve_with};
 use crate::probe;
 use crate::serve::Computing;
 
@@ -27,7 +23,7 @@ pub(super) async fn serve(
     limits: CallLimits,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
-    let inside = Inside { computer: computer.clone(), shutdown: shutdown.clone() };
+    let inside = Inside::new(computer.clone(), shutdown.clone());
     let states = nigh_state::ingress::Door::new(computer.states.clone());
     serve_with(computer, inside, states, doors, limits, shutdown).await
 }
@@ -61,75 +57,28 @@ impl HttpHandler for Modelled {
     }
 }
 
-/// A look inside the computer.
-#[derive(Clone)]
-struct Inside {
-    computer: Arc<Modelled>,
-    shutdown: CancellationToken,
-}
-
-impl Inside {
-    /// What is read off the computer once a second, until it stops.
-    fn each_second<T: Send + 'static, Read: Fn(&Modelled) -> T + Send + 'static>(
-        &self,
-        read: Read,
-    ) -> impl Stream<Item = Result<T, Status>> + Send + use<T, Read> {
-        let samples = samples(self.computer.clone(), move |computer| Ok(read(computer)));
-        samples.take_until(self.shutdown.clone().cancelled_owned())
-    }
-}
-
-#[tonic::async_trait]
-impl ComputerService for Inside {
-    type StreamUtilisationStream = Outgoing<v1::UtilisationSample>;
-
-    async fn stream_utilisation(
-        &self,
-        _: Request<v1::UtilisationRequest>,
-    ) -> Result<Response<Self::StreamUtilisationStream>, Status> {
-        let samples = self.each_second(|computer| v1::UtilisationSample {
-            load: Some(computer.load().to_wire()),
-            processors: processor_shares(computer.processors()),
-        });
-        Ok(Response::new(Box::pin(samples)))
-    }
-
-    type LogsStream = Outgoing<v1::LogLine>;
-
-    /// What is modelled logs nothing; whoever follows waits for as long as the computer is there.
-    async fn logs(&self, request: Request<v1::LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
-        if request.into_inner().follow {
-            let silence = stream::pending().take_until(self.shutdown.clone().cancelled_owned());
-            return Ok(Response::new(Box::pin(silence)));
-        }
-        Ok(Response::new(Box::pin(stream::empty())))
-    }
-
-    async fn status(&self, _: Request<v1::StatusRequest>) -> Result<Response<v1::StatusResponse>, Status> {
+impl Watched for Modelled {
+    fn status(&self) -> v1::StatusResponse {
         let functions = self
-            .computer
             .function_statuses()
             .map(|status| function_status(status.name, None, status.summary, (status.running, status.queued)));
-        Ok(Response::new(v1::StatusResponse {
-            name: self.computer.name().as_str().to_owned(),
-            load: Some(self.computer.load().to_wire()),
+        v1::StatusResponse {
+            name: self.name().as_str().to_owned(),
+            load: Some(self.load().to_wire()),
             functions: functions.collect(),
             resident_bytes: probe::resident_bytes(),
             instances_max: 0,
             instances: 0,
-            processors: processor_shares(self.computer.processors()),
+            processors: processor_shares(self.processors()),
             modelled: true,
-        }))
+        }
     }
-}
 
-#[tonic::async_trait]
-impl EdgeComputer for Inside {
-    type StreamUtilStream = Outgoing<rpc::Utilization>;
+    fn load(&self) -> Load {
+        self.load()
+    }
 
-    async fn stream_util(&self, _: Request<rpc::Void>) -> Result<Response<Self::StreamUtilStream>, Status> {
-        let samples =
-            self.each_second(|computer| rpc::Utilization { values: computer.processors().into_iter().collect() });
-        Ok(Response::new(Box::pin(samples)))
+    fn processors(&self) -> Vec<(String, f32)> {
+        self.processors()
     }
 }

@@ -13,6 +13,7 @@ mod limits;
 mod metrics;
 mod modelled;
 mod outcomes;
+mod remote;
 mod residency;
 mod role;
 mod set_up;
