@@ -1,7 +1,5 @@
 //! An http function that does what its path says: well behaved, and otherwise.
 
-mod keyvalue;
-
 use std::io::{Read, Write};
 use std::time::Duration;
 
@@ -37,14 +35,6 @@ impl Guest for Handler {
                 println!("printed");
                 eprintln!("complained");
                 whole(out, 204, &[], b"");
-            }
-            "/keep" => match keyvalue::obey(query) {
-                Ok(said) => whole(out, 200, &[], said.as_bytes()),
-                Err(error) => whole(out, 500, &[], format!("{error:?}").as_bytes()),
-            },
-            "/keep-and-trap" => {
-                let _ = keyvalue::obey(query);
-                core::arch::wasm32::unreachable()
             }
             "/silent" => {}
             "/unable" => ResponseOutparam::set(out, Err(ErrorCode::InternalError(Some("not today".to_owned())))),
