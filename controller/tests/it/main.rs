@@ -102,7 +102,7 @@ async fn upload(
     client: &mut ControllerClient<Channel>,
     parts: Vec<v1::DeployRequest>,
 ) -> Result<v1::DeployResponse, PlatformError> {
-    let answer = tokio::time::timeout(PATIENCE, client.deploy(tokio_stream::iter(parts))).await.expect("an answer");
+    let answer = tokio::time::timeout(4 * PATIENCE, client.deploy(tokio_stream::iter(parts))).await.expect("an answer");
     Ok(answer?.into_inner())
 }
 

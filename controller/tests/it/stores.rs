@@ -25,7 +25,7 @@ async fn insisting<T>(mut ask: impl AsyncFnMut() -> Result<T, PlatformError>) ->
     loop {
         match ask().await {
             Ok(told) => return told,
-            Err(error) => assert!(error.reason.retry_helps() && began.elapsed() < 2 * PATIENCE, "{error:?}"),
+            Err(error) => assert!(error.reason.retry_helps() && began.elapsed() < 4 * PATIENCE, "{error:?}"),
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }

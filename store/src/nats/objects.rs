@@ -1,6 +1,6 @@
 //! Large objects in an object store of JetStream, which checks their digests.
 
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
 
 use async_nats::jetstream::object_store::{self, DeleteErrorKind, GetErrorKind, ObjectStore};
 use async_trait::async_trait;
@@ -12,6 +12,10 @@ use crate::error::StoreError;
 use crate::key::Key;
 use crate::nats::{Server, failed, limit_of, named, of_source, time_of_nanos};
 use crate::objects::{Object, Objects, ObjectsSettings};
+
+/// Time for an object to be written or read as a whole: what it is read from may have lost its place when a server went, and
+/// then waits for ever.
+const OBJECT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Objects in NATS.
 pub(super) struct NatsObjects {
@@ -37,6 +41,13 @@ impl NatsObjects {
     }
 }
 
+/// What was begun, within its time.
+async fn in_time<T>(what: &str, work: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    tokio::time::timeout(OBJECT_TIMEOUT, work).await.unwrap_or_else(|_| {
+        Err(StoreError::Unavailable(format!("{what}: NATS did not get to the end within {OBJECT_TIMEOUT:?}")))
+    })
+}
+
 impl std::fmt::Debug for NatsObjects {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("NatsObjects").field("what", &self.what).finish_non_exhaustive()
@@ -46,19 +57,25 @@ impl std::fmt::Debug for NatsObjects {
 #[async_trait]
 impl Objects for NatsObjects {
     async fn put(&self, name: &Key, bytes: Bytes) -> Result<(), StoreError> {
-        let mut bytes = bytes.as_ref();
-        self.store.put(name.as_str(), &mut bytes).await.map(drop).map_err(failed(&self.what))
+        in_time(&self.what, async {
+            let mut bytes = bytes.as_ref();
+            self.store.put(name.as_str(), &mut bytes).await.map(drop).map_err(failed(&self.what))
+        })
+        .await
     }
 
     async fn get(&self, name: &Key) -> Result<Option<Bytes>, StoreError> {
-        let mut object = match self.store.get(name.as_str()).await {
-            Ok(object) => object,
-            Err(error) if error.kind() == GetErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(of_source(&self.what, &error)),
-        };
-        let mut bytes = Vec::with_capacity(object.info().size);
-        object.read_to_end(&mut bytes).await.map_err(|error| StoreError::Unavailable(error.to_string()))?;
-        Ok(Some(bytes.into()))
+        in_time(&self.what, async {
+            let mut object = match self.store.get(name.as_str()).await {
+                Ok(object) => object,
+                Err(error) if error.kind() == GetErrorKind::NotFound => return Ok(None),
+                Err(error) => return Err(of_source(&self.what, &error)),
+            };
+            let mut bytes = Vec::with_capacity(object.info().size);
+            object.read_to_end(&mut bytes).await.map_err(|error| StoreError::Unavailable(error.to_string()))?;
+            Ok(Some(bytes.into()))
+        })
+        .await
     }
 
     async fn delete(&self, name: &Key) -> Result<(), StoreError> {
@@ -69,8 +86,11 @@ impl Objects for NatsObjects {
     }
 
     async fn list(&self) -> Result<Vec<Object>, StoreError> {
-        let listed = self.store.list().await.map_err(failed(&self.what))?;
-        let listed: Vec<_> = listed.try_collect().await.map_err(failed(&self.what))?;
+        let listed: Vec<_> = in_time(&self.what, async {
+            let listed = self.store.list().await.map_err(failed(&self.what))?;
+            listed.try_collect().await.map_err(failed(&self.what))
+        })
+        .await?;
         let object = |info: object_store::ObjectInfo| {
             let stored = info.modified.map_or(UNIX_EPOCH, |time| time_of_nanos(time.unix_timestamp_nanos()));
             Some(Object { name: info.name.parse().ok()?, bytes: info.size as u64, stored })
