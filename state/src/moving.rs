@@ -173,13 +173,24 @@ impl Keeper {
         let giving = async {
             let mut kept = self.lock(id).await?;
             let Some(directory) = self.directory_of(id) else { return Ok(None) };
+            let mut is_offered_now = false;
             for _ in 0..STEPS_MAX {
                 match self.read(&mut kept).await?.record.clone() {
                     Some(record @ Record { standing: Standing::Held | Standing::Leased { .. }, .. }) => {
                         self.offer(&mut kept, record, name, endpoint).await?;
+                        is_offered_now = true;
                     }
                     Some(Record { standing: Standing::Offered { to, .. }, epoch, version, content }) if to == *name => {
-                        return Ok(Some(Given { epoch, version, content }));
+                        let ahead = match is_offered_now {
+                            true => None,
+                            false => self.locate(directory, id).await?.filter(|holder| holder.name == self.name),
+                        };
+                        let Some(holder) = ahead.filter(|holder| holder.epoch > epoch) else {
+                            return Ok(Some(Given { epoch, version, content }));
+                        };
+                        // It was killed while it took this back: only the directory knows, and no claim after the old epoch counts.
+                        let record = Record { epoch: holder.epoch, version, content, standing: Standing::Held };
+                        self.write(&mut kept, record).await?;
                     }
                     Some(Record { standing: Standing::Offered { since_ms, .. }, .. }) => {
                         self.take_back(directory, &mut kept, since_ms).await?;

@@ -10,6 +10,7 @@ use nigh_state::{Access, Keeper, Session};
 use parking_lot::Mutex;
 use proptest::prelude::*;
 
+use crate::PATIENCE;
 use crate::world::{Controller, Disk, Luck, Network};
 
 const COMPUTERS: usize = 3;
@@ -76,6 +77,20 @@ async fn open(keeper: &Arc<Keeper>, name: &StateName) -> Result<Session, nigh_st
     Session::open(keeper, access).await
 }
 
+/// The same, as often as a caller that is told to come again does. What was handed over is left for a moment of the real clock to
+/// whoever asked for it.
+async fn open_again(keeper: &Arc<Keeper>, name: &StateName) -> Result<Session, nigh_state::StateError> {
+    let began = std::time::Instant::now();
+    loop {
+        match open(keeper, name).await {
+            Err(nigh_state::StateError::InUse(_)) if began.elapsed() < PATIENCE => {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            opened => return opened,
+        }
+    }
+}
+
 fn count(session: &Session, name: &StateName) -> u64 {
     let content = session.get(name.as_str()).unwrap();
     content.map_or(0, |content| std::str::from_utf8(content).unwrap().parse().unwrap())
@@ -109,9 +124,8 @@ async fn run(seed: u64) {
     }
     luck.turn();
     for (at, computer) in computers.iter().enumerate() {
-        // What was handed over is left for a moment of the real clock to whoever asked for it.
-        std::thread::sleep(Duration::from_millis(1));
-        let session = open(computer, &name).await.unwrap_or_else(|error| panic!("computer {at}, seed {seed}: {error}"));
+        let session = open_again(computer, &name).await;
+        let session = session.unwrap_or_else(|error| panic!("computer {at}, seed {seed}: {error}"));
         let found = count(&session, &name);
         let expected = {
             let books = books.lock();
