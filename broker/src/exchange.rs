@@ -63,7 +63,7 @@ impl Broker {
         let scope = self.count_hop(&mut call, Instant::now())?;
         self.count_call();
         let best = self.ask_around(&call, scope).await;
-        let demand = Demand { scope, exclude: None, payload_bytes: announced_bytes(head) };
+        let demand = Demand { scope, exclude: None, payload_bytes: head.announced_bytes().unwrap_or(0) };
         let first = Attempt::first(&self.routes, &call, demand, best.as_ref()).inspect_err(|_| {
             counted.belongs_to(&self.routes.meters().find(call.function.as_str()));
         })?;
@@ -76,12 +76,6 @@ impl Broker {
             outcome => outcome.map_err(|failed| failed.error),
         }
     }
-}
-
-/// How large the body will be, as far as its sender says.
-fn announced_bytes(head: &RequestHead) -> u64 {
-    let announced = head.headers.get(http::header::CONTENT_LENGTH);
-    announced.and_then(|value| value.to_str().ok()?.parse().ok()).unwrap_or(0)
 }
 
 /// The drain is over.

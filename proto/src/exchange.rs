@@ -55,6 +55,13 @@ pub struct RequestHead {
     pub headers: HeaderMap,
 }
 
+impl RequestHead {
+    /// Bytes that the body will have, where its sender says so.
+    pub fn announced_bytes(&self) -> Option<u64> {
+        self.headers.get(http::header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+    }
+}
+
 /// A request's body, in parts as they come.
 pub type Body = Pin<Box<dyn Stream<Item = Result<Bytes, PlatformError>> + Send>>;
 

@@ -87,9 +87,7 @@ pub(crate) fn request_of(call: &mut Call) -> Result<(RequestHead, Body), Platfor
 
 /// Refuses a request that announces more than its function takes.
 pub(crate) fn check_length(head: &RequestHead, payload_bytes_max: u64) -> Result<(), PlatformError> {
-    let announced: Option<u64> =
-        head.headers.get(http::header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-    match announced {
+    match head.announced_bytes() {
         Some(bytes) if bytes > payload_bytes_max => {
             let message = format!(
                 "a body of {bytes} bytes; the function takes at most {payload_bytes_max}; deploy it with a larger --payload"
