@@ -121,10 +121,7 @@ fn submit(
     let (claim, samples) = claim(crew, function, &version.deployment, &call, now);
     let left = call.time_left(now);
     if left.is_zero() {
-        return Err(PlatformError::new(
-            Reason::Late,
-            "the deadline had passed when the call arrived; give it more time",
-        ));
+        return Err(late_arriving());
     }
     let is_known = samples >= SAMPLES_MIN;
     let queue_wait = version.deployment.limits.queue_wait;
@@ -257,35 +254,35 @@ pub(crate) enum Refusal {
 impl Refusal {
     fn into_error(self, function: &Function, claim: &Claim) -> PlatformError {
         let name = &function.name;
-        let (reason, message) = match self {
-            Self::Full(Full::Function) => (
-                Reason::QueueFull,
-                format!(
-                    "{name} has {} calls running and {} waiting here, its limits; try again later, or deploy it with more --concurrency",
-                    claim.concurrency, claim.queue
-                ),
-            ),
-            Self::Full(Full::Computer) => {
-                (Reason::QueueFull, "the computer's queue is full; try again later, or another computer".to_owned())
-            }
-            Self::Full(Full::Payloads) => (
-                Reason::OutOfBudget,
-                "the computer holds as many bytes of payload as it may; try again later, or another computer"
-                    .to_owned(),
-            ),
-            Self::Full(Full::Share) => (
-                Reason::QueueFull,
-                format!(
-                    "{name} has taken its share of this computer's queue, the rest is for other functions; try again later, or another computer"
-                ),
-            ),
+        let queue_is_full = |message: String| PlatformError::new(Reason::QueueFull, message);
+        let error = match self {
+            Self::Full(Full::Function) => queue_is_full(format!(
+                "{name} has {} calls running and {} waiting here, its limits; try again later, or deploy it with more --concurrency",
+                claim.concurrency, claim.queue
+            )),
+            Self::Full(Full::Computer) => queue_full(),
+            Self::Full(Full::Payloads) => payloads_full(),
+            Self::Full(Full::Share) => queue_is_full(format!(
+                "{name} has taken its share of this computer's queue, the rest is for other functions; try again later, or another computer"
+            )),
             Self::WaitTooLong(wait) => return too_busy(wait, Duration::ZERO, Duration::ZERO),
             Self::Stopping => return stopping(),
         };
         // One place comes free when one of the calls running ends.
         let wait = claim.expected / claim.concurrency.max(1);
-        PlatformError::new(reason, message).retry_after(retry_delay(wait))
+        error.retry_after(retry_delay(wait))
     }
+}
+
+/// As many calls wait as may.
+pub(crate) fn queue_full() -> PlatformError {
+    PlatformError::new(Reason::QueueFull, "the computer's queue is full; try again later, or another computer")
+}
+
+/// As many bytes of payload are there as may be.
+pub(crate) fn payloads_full() -> PlatformError {
+    let message = "the computer holds as many bytes of payload as it may; try again later, or another computer";
+    PlatformError::new(Reason::OutOfBudget, message)
 }
 
 /// The computer takes no more calls.
@@ -369,6 +366,11 @@ impl Drop for Place {
             self.meters.record_ended(Reason::Cancelled);
         }
     }
+}
+
+/// The deadline passed on the way here.
+pub(crate) fn late_arriving() -> PlatformError {
+    PlatformError::new(Reason::Late, "the deadline had passed when the call arrived; give it more time")
 }
 
 /// The deadline passed before a worker was free.

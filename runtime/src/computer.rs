@@ -1,5 +1,6 @@
 //! A computer in this process: functions go in by `deploy`, calls by `handle`.
 
+mod role;
 mod set_up;
 
 use std::fmt;
@@ -10,13 +11,11 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use nigh_proto::ingress::Handler;
 use nigh_proto::{
-    Call, Deployment, Exchange, Exchanged, FunctionName, Kind, Load, NodeName, PlatformError, Reason, Reply, Timing,
-    module,
+    Call, Deployment, Exchange, Exchanged, FunctionName, Kind, Load, NodeName, PlatformError, Reason, Reply, module,
 };
 use nigh_state::Keeper;
-use nigh_telemetry::{HttpResponses, outcome_word};
-use tokio::sync::{Notify, Semaphore, watch};
-use tracing::Instrument as _;
+use nigh_telemetry::HttpResponses;
+use tokio::sync::{Notify, Semaphore};
 
 use self::set_up::{open_cache, open_offer};
 use crate::admission::{self, Admitted, Brought};
@@ -26,18 +25,17 @@ use crate::config::{Config, OfferedDirectory};
 use crate::crew::Crew;
 use crate::engine;
 use crate::error::{Error, PrepareError};
-use crate::function::{Callee, Code, Function, Functions, Grant, Known, Retired, Version};
+use crate::function::{Callee, Code, Function, Functions, Grant, Retired, Version};
 use crate::host::files::{self, OpenFiles};
 use crate::host::{self, Guest};
 use crate::http::{self, Http};
 use crate::logs::Hub;
-use crate::measure::Summary;
 use crate::metrics::{self, Instances};
 use crate::module::{Compiled, CompiledCode, Form, Modules, Shelf};
 use crate::native::Native;
 use crate::residency::Residency;
 use crate::schedule::{Budgets, LaneId};
-use crate::states;
+use crate::{span, states};
 
 /// When to come again for a function whose code is gone from the cache and has to be fetched and compiled again.
 const RETRY_LOST: Duration = Duration::from_millis(500);
@@ -66,17 +64,9 @@ pub struct Computer {
     /// Told when code that should be there is gone from the cache.
     lost: Notify,
     /// Answers at the door for HTTP.
-    pub(crate) http: HttpResponses,
+    http: HttpResponses,
     /// The states that it holds.
     pub(crate) states: Arc<Keeper>,
-}
-
-/// One function, as `Status` tells of it.
-pub(crate) struct FunctionStatus {
-    pub(crate) known: Known,
-    pub(crate) summary: Summary,
-    pub(crate) running: u32,
-    pub(crate) queued: u32,
 }
 
 impl Computer {
@@ -136,7 +126,7 @@ impl Computer {
             http: HttpResponses::default(),
             states,
         });
-        metrics::describe(&config.telemetry, &computer);
+        metrics::describe(&config.telemetry, &computer, metrics::write);
         Ok(computer)
     }
 
@@ -191,11 +181,6 @@ impl Computer {
         self.crew.under_way()
     }
 
-    /// Its name.
-    pub(crate) fn name(&self) -> &NodeName {
-        &self.name
-    }
-
     /// Instances that it can hold at once.
     pub(crate) fn instances_max(&self) -> u32 {
         self.instances_max
@@ -211,28 +196,9 @@ impl Computer {
         self.crew.counts(lane)
     }
 
-    /// Whether it takes calls and knows which functions there are.
-    ///
-    /// # Errors
-    /// Why not.
-    pub(crate) fn readiness(&self) -> Result<(), String> {
-        if self.crew.is_closed() {
-            return Err("the computer is stopping".to_owned());
-        }
-        if self.is_learning.load(Ordering::Relaxed) {
-            return Err("the computer has not learnt from its controller what is deployed".to_owned());
-        }
-        Ok(())
-    }
-
     /// What its operator says of it.
     pub(crate) fn labels(&self) -> &nigh_proto::Labels {
         &self.labels
-    }
-
-    /// Names of the directories that it offers.
-    pub(crate) fn directory_names(&self) -> Vec<String> {
-        self.directories.iter().map(|offer| offer.name.clone()).collect()
     }
 
     /// The functions that it knows.
@@ -250,35 +216,14 @@ impl Computer {
         self.functions.hub()
     }
 
-    /// Told whenever what it can run has changed.
-    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
-        self.functions.changes()
-    }
-
     /// Says whether it is still to learn what is deployed.
     pub(crate) fn set_learning(&self, is_learning: bool) {
         self.is_learning.store(is_learning, Ordering::Relaxed);
     }
 
-    /// All functions with their measurements.
-    pub(crate) fn function_statuses(&self) -> Vec<FunctionStatus> {
-        self.settle_measures();
-        let status = |known: Known| {
-            let (running, queued) = self.crew.counts(known.function.lane);
-            let summary = summary(&known.function);
-            FunctionStatus { known, summary, running, queued }
-        };
-        self.functions.all().into_iter().map(status).collect()
-    }
-
     /// Has everything counted that calls have measured.
     pub(crate) fn settle_measures(&self) {
         self.crew.settle_measures();
-    }
-
-    /// Ends everything at once.
-    pub(crate) fn end(&self) {
-        self.crew.end();
     }
 
     /// Checks what can be checked before the module is at hand.
@@ -415,16 +360,7 @@ enum Entered {
 
 impl Handler for Computer {
     async fn handle(&self, call: Call, arrived: Instant) -> Result<Reply, PlatformError> {
-        let span = tracing::debug_span!("call", id = %call.id, function = %call.function, computer = %self.name);
-        let reply = self.run(call, arrived).instrument(span.clone()).await;
-        span.in_scope(|| match &reply {
-            Ok(Reply { outcome, timing, .. }) => {
-                let Timing { queue, init, run, reset, .. } = timing;
-                tracing::debug!(outcome = outcome_word(Ok(outcome)), ?queue, ?init, ?run, ?reset, "ended");
-            }
-            Err(error) => tracing::debug!(reason = error.reason.word(), %error, "not brought to an outcome"),
-        });
-        reply
+        span::around(&self.name, call, |call| self.run(call, arrived)).await
     }
 
     async fn exchange(&self, exchange: Exchange, arrived: Instant) -> Result<Exchanged, PlatformError> {
@@ -491,8 +427,4 @@ impl fmt::Debug for Computer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Computer").field("name", &self.name).finish_non_exhaustive()
     }
-}
-
-fn summary(function: &Function) -> Summary {
-    function.measures.lock().summary(Instant::now())
 }

@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::computer::Computer;
+use crate::computing::Computing;
 use crate::error::PrepareError;
 use crate::function::Version;
 
@@ -79,37 +80,43 @@ impl At {
     }
 }
 
-/// Announces what the computer can run until `shutdown`, then withdraws it.
-pub(crate) async fn announce(computer: Arc<Computer>, endpoint: Endpoint, controller: At, shutdown: CancellationToken) {
+/// Announces a computer whenever there is something to be told of it, until `shutdown`; withdraws it when there is no more, and at
+/// the end.
+pub(crate) async fn announce<C: Computing>(computer: Arc<C>, endpoint: Endpoint, at: At, shutdown: CancellationToken) {
     let mut changes = computer.changes();
-    let (sender, node) = watch::channel(node(&computer, &endpoint));
-    let announcing = controller.keep_announced(node, shutdown);
-    let updating = async {
-        while changes.changed().await.is_ok() {
-            sender.send_replace(self::node(&computer, &endpoint));
-            tokio::time::sleep(ANNOUNCE_INTERVAL).await;
+    while !shutdown.is_cancelled() {
+        let Some(node) = computer.node(endpoint.clone()) else {
+            tokio::select! {
+                () = changed(&mut changes) => continue,
+                () = shutdown.cancelled() => return,
+            }
+        };
+        let over = shutdown.child_token();
+        let (sender, node) = watch::channel(node);
+        let announcing = at.clone().keep_announced(node, over.clone());
+        let updating = async {
+            loop {
+                changed(&mut changes).await;
+                let Some(node) = computer.node(endpoint.clone()) else { break };
+                sender.send_if_modified(|announced| std::mem::replace(announced, node.clone()) != node);
+                tokio::time::sleep(ANNOUNCE_INTERVAL).await;
+            }
+            over.cancel();
+            // Until it has withdrawn.
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = announcing => {}
+            () = updating => {}
         }
-    };
-    tokio::pin!(updating);
-    tokio::select! {
-        () = announcing => {}
-        () = &mut updating => {}
     }
 }
 
-fn node(computer: &Computer, endpoint: &Endpoint) -> Node {
-    let (ready, problems) = computer.functions().announcement();
-    Node::Computer(nigh_proto::Computer {
-        name: computer.name().clone(),
-        endpoint: endpoint.clone(),
-        ready,
-        problems,
-        workers: computer.load().workers,
-        directories: computer.directory_names(),
-        own_functions: Vec::new(),
-        older: false,
-        labels: computer.labels().clone(),
-    })
+/// Waits for a change; for ever, where there are to be none.
+async fn changed(changes: &mut watch::Receiver<u64>) {
+    if changes.changed().await.is_err() {
+        std::future::pending().await
+    }
 }
 
 struct Follower {

@@ -16,8 +16,10 @@
 //!
 //! Beside them: `engine`, `epoch`, `module`, `compile`, `expose` and `cache` make code ready to run, `residency` says how much
 //! of it stays in memory; `reset` and `pages` make an instance as new; `discovery` learns from the controller
-//! what to run, and announces what can be run; `serve` is the computer's life as a role. A computer whose hardware is modelled,
-//! or whose functions run in another system, has only that in common with others: `modelled` and `remote` are all else of them.
+//! what to run, and announces what can be run; `serve` is the computer's life as a role.
+//!
+//! All that `serve`, `ingress` and `discovery` know of a computer is `computing`. Where its functions do not run here, `front` takes
+//! the place of the rooms from `admission` to `host`, with one of two behind it: `modelled` hardware, or a `remote` system.
 //!
 //! A guest is hostile from its first instruction: every number that it hands over is checked, every resource is
 //! bounded, a trapped instance is never used again, and no byte of one call is visible to the next unless its function
@@ -29,6 +31,7 @@ mod chain;
 mod command;
 mod compile;
 mod computer;
+mod computing;
 mod config;
 mod crew;
 mod discovery;
@@ -37,6 +40,7 @@ mod epoch;
 mod error;
 mod estimate;
 mod expose;
+mod front;
 mod function;
 mod host;
 mod http;
@@ -59,6 +63,7 @@ mod residency;
 mod run;
 mod schedule;
 mod serve;
+mod span;
 mod states;
 mod threads;
 mod utilisation;

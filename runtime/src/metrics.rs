@@ -5,10 +5,11 @@ use std::fmt;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use nigh_proto::{Load, Outcome, PlatformError, Reason, Timing};
-use nigh_telemetry::{Exposition, Histogram, OTHER, Outcomes, Telemetry};
+use nigh_proto::{FunctionName, Load, Outcome, PlatformError, Reason, Timing};
+use nigh_telemetry::{Exposition, Histogram, OTHER, Outcomes, PerFunction, Telemetry};
 
 use crate::computer::Computer;
+use crate::computing::Computing;
 use crate::function::{Callee, Function};
 use crate::logs::Lost;
 use crate::probe;
@@ -123,46 +124,24 @@ impl Drop for Counted {
     }
 }
 
-/// One call that was taken by a computer that brings its functions itself, counted once: as cancelled where nothing else is said
-/// of it.
-#[derive(Debug)]
-pub(crate) struct Taking<'a>(Option<&'a Meters>);
-
-impl<'a> Taking<'a> {
-    /// A call of the function with these meters.
-    pub(crate) fn of(meters: &'a Meters) -> Self {
-        Self(Some(meters))
-    }
-
-    /// It ended otherwise.
-    pub(crate) fn end(mut self, count: impl FnOnce(&Meters)) {
-        if let Some(meters) = self.0.take() {
-            count(meters);
-        }
-    }
-}
-
-impl Drop for Taking<'_> {
-    fn drop(&mut self) {
-        if let Some(meters) = self.0 {
-            meters.record_ended(Reason::Cancelled);
-        }
-    }
-}
-
 /// Has everything that there is to watch of a computer written when somebody asks.
-pub(crate) fn describe(telemetry: &Telemetry, computer: &Arc<Computer>) {
+pub(crate) fn describe<C: Computing>(
+    telemetry: &Telemetry,
+    computer: &Arc<C>,
+    write: impl Fn(&C, &mut Exposition<'_>) -> fmt::Result + Send + Sync + 'static,
+) {
     let name = computer.name().clone();
-    let computer: Weak<Computer> = Arc::downgrade(computer);
+    let computer: Weak<C> = Arc::downgrade(computer);
     telemetry.describe("computer", name, move |out| match computer.upgrade() {
         Some(computer) => write(&computer, out),
         None => Ok(()),
     });
 }
 
-fn write(computer: &Computer, out: &mut Exposition<'_>) -> fmt::Result {
+/// Writes what there is to watch of a computer that runs its functions itself.
+pub(crate) fn write(computer: &Computer, out: &mut Exposition<'_>) -> fmt::Result {
     computer.settle_measures();
-    write_calls(&computer.functions().meters().all(), out)?;
+    write_calls(computer.functions().meters(), out)?;
     write_functions(computer, out)?;
     write_instances(computer, out)?;
     write_load(&computer.load(), out)?;
@@ -177,7 +156,7 @@ fn write(computer: &Computer, out: &mut Exposition<'_>) -> fmt::Result {
         let lost = Lost::ALL.into_iter().map(|reason| (reason, computer.hub().lost(reason)));
         lost.into_iter().try_for_each(|(reason, lines)| samples.counter(&[("reason", reason.word())], lines))
     })?;
-    computer.http.write("nigh_computer_http_responses_total", out)
+    computer.http_responses().write("nigh_computer_http_responses_total", out)
 }
 
 /// How busy a computer is.
@@ -190,7 +169,8 @@ pub(crate) fn write_load(load: &Load, out: &mut Exposition<'_>) -> fmt::Result {
 }
 
 /// What was counted of calls, by function.
-pub(crate) fn write_calls(meters: &[(String, Arc<Meters>)], out: &mut Exposition<'_>) -> fmt::Result {
+pub(crate) fn write_calls(meters: &PerFunction<Meters>, out: &mut Exposition<'_>) -> fmt::Result {
+    let meters = &meters.all();
     out.counters("nigh_computer_calls_total", "Calls let in that ended, by how", |samples| {
         for (function, meters) in meters {
             for (outcome, calls) in meters.ended.read() {
@@ -224,23 +204,27 @@ fn write_functions(computer: &Computer, out: &mut Exposition<'_>) -> fmt::Result
     out.gauge("nigh_computer_functions", "Functions ready to be called", ready.len())?;
     let help = "Functions whose deployed version cannot run here";
     out.gauge("nigh_computer_functions_failed", help, problems.len())?;
-    let mut counts: BTreeMap<String, (u32, u32)> = BTreeMap::new();
-    for known in computer.functions().all() {
-        let label = computer.functions().meters().label(known.function.name.as_str());
-        let (running, queued) = computer.counts(known.function.lane);
-        let sum = counts.entry(label).or_default();
-        *sum = (sum.0.saturating_add(running), sum.1.saturating_add(queued));
-    }
-    write_counts(&counts, out)
+    let counts = computer.functions().all().into_iter().map(|known| known.function);
+    let counts = counts.map(|function| (function.name.clone(), computer.counts(function.lane)));
+    write_counts(computer.functions().meters(), counts, out)
 }
 
 /// How many calls run and wait, by function.
-pub(crate) fn write_counts(counts: &BTreeMap<String, (u32, u32)>, out: &mut Exposition<'_>) -> fmt::Result {
+pub(crate) fn write_counts(
+    meters: &PerFunction<Meters>,
+    counts: impl Iterator<Item = (FunctionName, (u32, u32))>,
+    out: &mut Exposition<'_>,
+) -> fmt::Result {
+    let mut by_label: BTreeMap<String, (u32, u32)> = BTreeMap::new();
+    for (name, (running, queued)) in counts {
+        let sum = by_label.entry(meters.label(name.as_str())).or_default();
+        *sum = (sum.0.saturating_add(running), sum.1.saturating_add(queued));
+    }
     out.gauges("nigh_computer_running", "Calls that run", |samples| {
-        counts.iter().try_for_each(|(function, (running, _))| samples.gauge(&[("function", function)], *running))
+        by_label.iter().try_for_each(|(function, (running, _))| samples.gauge(&[("function", function)], *running))
     })?;
     out.gauges("nigh_computer_queued", "Calls that wait for their turn", |samples| {
-        counts.iter().try_for_each(|(function, (_, queued))| samples.gauge(&[("function", function)], *queued))
+        by_label.iter().try_for_each(|(function, (_, queued))| samples.gauge(&[("function", function)], *queued))
     })
 }
 

@@ -2,9 +2,6 @@
 //! `nigh-model` alone; here are its clock, its callers, and what is told of it.
 
 mod call;
-mod discovery;
-mod ingress;
-mod metrics;
 mod pace;
 
 use std::collections::BTreeMap;
@@ -13,54 +10,32 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nigh_model::{ContainerId, Hardware, Model, Output, Requirement};
-use nigh_proto::{CallLimits, Endpoint, FunctionName, Load, NodeName};
-use nigh_state::Keeper;
-use nigh_telemetry::{HttpResponses, PerFunction};
-use parking_lot::Mutex;
-use tokio_util::sync::CancellationToken;
+use nigh_proto::{Call, Estimate, FunctionName, Load, Outcome, PlatformError, Timing};
+use nigh_telemetry::{Exposition, PerFunction};
+use tokio::sync::watch;
 
 use crate::config::Config;
-use crate::discovery::At;
 use crate::error::Error;
-use crate::ingress::Doors;
-use crate::measure::{Mean, Measures, Summary};
+use crate::front::{Backend, Tally};
 use crate::metrics::Meters;
-use crate::serve::Computing;
-use crate::states;
-use pace::{Limits, Pace};
+use pace::{Limits, Pace, Taken};
 
-/// A modelled computer. Dropping it ends all its calls.
+/// Modelled hardware that runs.
 pub(crate) struct Modelled {
-    name: NodeName,
-    functions: BTreeMap<FunctionName, Function>,
+    functions: BTreeMap<FunctionName, Arc<Function>>,
     /// Calls that run at once, in all containers.
     workers: u32,
     pace: Pace,
     meters: PerFunction<Meters>,
-    http: HttpResponses,
-    /// What its operator says of it.
-    labels: nigh_proto::Labels,
-    /// The states that it holds.
-    states: Arc<Keeper>,
 }
 
 /// One function: its container, and what is known of its calls.
-struct Function {
+pub(crate) struct Function {
     container: ContainerId,
     workers: u32,
     requirement: Requirement,
     output: Output,
-    meters: Arc<Meters>,
-    measures: Mutex<Measures>,
-    service: Mutex<Mean>,
-}
-
-/// One function, as `Status` tells of it.
-struct FunctionStatus<'a> {
-    name: &'a FunctionName,
-    summary: Summary,
-    running: u32,
-    queued: u32,
+    tally: Tally,
 }
 
 impl Modelled {
@@ -81,30 +56,60 @@ impl Modelled {
                 workers: described.workers,
                 requirement: described.requirement,
                 output: described.output.clone(),
-                meters: meters.of(name.as_str()),
-                measures: Mutex::default(),
-                service: Mutex::default(),
+                tally: Tally::new(meters.of(name.as_str())),
             };
-            functions.insert(name, function);
+            functions.insert(name, Arc::new(function));
         }
         let workers = functions.values().fold(0u32, |sum, function| sum.saturating_add(function.workers));
         let limits = Limits { queue_max: config.queue_max, payload_bytes_max: config.payload_bytes_total_max };
         let pace = Pace::start(model, limits)?;
-        let computer = Arc::new(Self {
-            name: config.name.clone(),
-            functions,
-            workers,
-            pace,
-            meters,
-            http: HttpResponses::default(),
-            labels: config.labels.clone(),
-            states: states::keeper(config),
-        });
-        metrics::describe(&config.telemetry, &computer);
-        Ok(computer)
+        Ok(Arc::new(Self { functions, workers, pace, meters }))
+    }
+}
+
+impl AsRef<Tally> for Function {
+    fn as_ref(&self) -> &Tally {
+        &self.tally
+    }
+}
+
+impl Backend for Modelled {
+    const IS_MODELLED: bool = true;
+
+    type Function = Function;
+    type Place<'a> = Taken;
+
+    fn function(&self, name: &FunctionName) -> Option<Arc<Function>> {
+        self.functions.get(name).cloned()
     }
 
-    /// How busy all of it is: its processors together, each by its cores.
+    fn functions(&self) -> Vec<(FunctionName, Arc<Function>)> {
+        self.functions.iter().map(|(name, function)| (name.clone(), function.clone())).collect()
+    }
+
+    fn meters(&self) -> &PerFunction<Meters> {
+        &self.meters
+    }
+
+    fn estimate(&self, function: &Function, call: &Call) -> Result<Estimate, PlatformError> {
+        self.foresee(function, call)
+    }
+
+    fn admit(&self, function: &Function, call: &Call, left: Duration) -> Result<Taken, PlatformError> {
+        self.submit(function, call, left)
+    }
+
+    async fn run<'a>(
+        &'a self,
+        function: &'a Function,
+        call: &'a Call,
+        taken: Taken,
+        arrived: Instant,
+    ) -> Result<(Outcome, Timing), PlatformError> {
+        call::await_end(function, call, taken, arrived).await
+    }
+
+    /// Its processors together, each by its cores.
     fn load(&self) -> Load {
         let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
         let (running, queued) = self.pace.totals();
@@ -120,43 +125,48 @@ impl Modelled {
         let services: Vec<Duration> = self
             .functions
             .values()
-            .map(|function| function.service.lock().value())
+            .map(|function| function.tally.service.lock().value())
             .filter(|mean| !mean.is_zero())
             .collect();
         let service = services.iter().sum::<Duration>() / count(services.len()).max(1);
         Load { running, queued, workers: self.workers, utilisation: [mean(0), mean(1), mean(2)], service }
     }
 
-    /// How busy what serves one function is: its container, and the processor that this is on.
+    /// Its container, and the processor that this is on.
     fn load_of(&self, function: &Function) -> Load {
         let (running, queued, utilisation) = self.pace.look(function.container);
-        Load { running, queued, workers: function.workers, utilisation, service: function.service.lock().value() }
+        let service = function.tally.service.lock().value();
+        Load { running, queued, workers: function.workers, utilisation, service }
     }
 
-    /// By name, the share of each processor's cores that was busy in the last second.
+    fn counts(&self, function: &Function) -> (u32, u32) {
+        let (running, queued, _) = self.pace.look(function.container);
+        (running, queued)
+    }
+
     fn processors(&self) -> Vec<(String, f32)> {
         self.pace.utilisation().into_iter().map(|sample| (sample.processor, sample.shares[0])).collect()
     }
 
-    fn function_statuses(&self) -> impl Iterator<Item = FunctionStatus<'_>> {
-        self.functions.iter().map(|(name, function)| {
-            let (running, queued, _) = self.pace.look(function.container);
-            FunctionStatus { name, summary: function.measures.lock().summary(Instant::now()), running, queued }
-        })
-    }
-}
-
-impl Computing for Modelled {
-    fn name(&self) -> &NodeName {
-        &self.name
-    }
-
-    fn set_endpoint(&self, endpoint: &Endpoint) {
-        self.states.set_endpoint(endpoint.clone());
-    }
-
     fn readiness(&self) -> Result<(), String> {
         if self.pace.is_closed() { Err("the computer is stopping".to_owned()) } else { Ok(()) }
+    }
+
+    fn offered(&self) -> Vec<FunctionName> {
+        self.functions.keys().cloned().collect()
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        // Nothing of it ever changes.
+        watch::channel(0).1
+    }
+
+    fn write_metrics(&self, out: &mut Exposition<'_>) -> fmt::Result {
+        let help = "Share of a modelled processor's cores that was busy in the last second";
+        out.gauges("nigh_computer_processor_utilisation_ratio", help, |samples| {
+            let processors = self.processors();
+            processors.iter().try_for_each(|(processor, share)| samples.gauge(&[("processor", processor)], *share))
+        })
     }
 
     fn close(&self) {
@@ -169,30 +179,5 @@ impl Computing for Modelled {
 
     fn end(&self) {
         self.pace.end();
-    }
-
-    async fn serve(
-        self: Arc<Self>,
-        doors: Doors,
-        limits: CallLimits,
-        shutdown: CancellationToken,
-    ) -> Result<(), Error> {
-        ingress::serve(self, doors, limits, shutdown).await
-    }
-
-    async fn announce(self: Arc<Self>, endpoint: Endpoint, at: At, shutdown: CancellationToken) {
-        discovery::announce(self, endpoint, at, shutdown).await;
-    }
-}
-
-impl Drop for Modelled {
-    fn drop(&mut self) {
-        self.pace.end();
-    }
-}
-
-impl fmt::Debug for Modelled {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Modelled").field("name", &self.name).finish_non_exhaustive()
     }
 }

@@ -107,11 +107,13 @@ fn of_stop(stop: Stop, limits: &Limits) -> Result<Outcome, PlatformError> {
         Stop::Cancelled => {
             Err(PlatformError::new(Reason::Cancelled, "the caller went away, so the function was ended"))
         }
-        Stop::Stopping => {
-            let message = "the computer stopped while the function ran; try another";
-            Err(PlatformError::new(Reason::Disconnected, message))
-        }
+        Stop::Stopping => Err(stopped_running()),
     }
+}
+
+/// The computer ends before a call has.
+pub(crate) fn stopped_running() -> PlatformError {
+    PlatformError::new(Reason::Disconnected, "the computer stopped before the call had ended; try another")
 }
 
 /// The caller's deadline passed while the function ran.

@@ -4,12 +4,9 @@
 mod api;
 mod call;
 mod client;
-mod discovery;
 mod gateway;
 mod http;
-mod ingress;
 mod lookout;
-mod metrics;
 mod openwhisk;
 mod settings;
 mod turns;
@@ -19,35 +16,26 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use nigh_proto::{CallLimits, Endpoint, FunctionName, Load, NodeName};
-use nigh_state::Keeper;
-use nigh_telemetry::{HttpResponses, PerFunction};
+use nigh_proto::{Call, Estimate, FunctionName, Load, Outcome, PlatformError, Timing};
+use nigh_telemetry::{Exposition, PerFunction};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
-use crate::discovery::At;
 use crate::error::Error;
-use crate::ingress::Doors;
-use crate::measure::{Mean, Measures, Summary};
+use crate::front::{Backend, Tally};
+use crate::measure::Mean;
 use crate::metrics::Meters;
-use crate::serve::Computing;
-use crate::states;
 use api::{Api, Listing, Target};
 use client::Client;
 use gateway::Gateway;
-use turns::{Counts, Turns};
+use turns::{Counts, Place, Turns};
 
 pub use settings::{Credentials, RemoteApi, RemoteFunction, RemoteSettings, RootUrl, UrlTemplate};
 
-/// A computer whose functions run elsewhere.
-pub(crate) struct RemoteComputer {
-    name: NodeName,
-    /// What its operator says of it.
-    labels: nigh_proto::Labels,
-    /// The states that it holds.
-    states: Arc<Keeper>,
+/// A system elsewhere, and the calls that are made there.
+pub(crate) struct RemoteSystem {
     /// Bytes of an answer, at most.
     answer_bytes_max: usize,
     api: Api,
@@ -62,33 +50,23 @@ pub(crate) struct RemoteComputer {
     /// Mean time of the calls of all functions.
     service: Mutex<Mean>,
     meters: PerFunction<Meters>,
-    http: HttpResponses,
-    /// What is announced: the functions, while somebody answers.
-    offered: watch::Sender<Vec<FunctionName>>,
+    /// Counts what may have changed of which functions there are, and whether somebody answers.
+    changes: watch::Sender<u64>,
     /// Have another look soon.
     look_again: Arc<Notify>,
     ended: CancellationToken,
 }
 
 /// One function: where it runs, and what is known of its calls.
-struct Function {
+pub(crate) struct Function {
     target: Target,
     counts: Arc<Counts>,
-    meters: Arc<Meters>,
-    measures: Mutex<Measures>,
+    tally: Tally,
     /// The system takes no calls of it until then.
     held_until: Mutex<Option<Instant>>,
 }
 
-/// One function, as `Status` tells of it.
-struct FunctionStatus {
-    name: FunctionName,
-    summary: Summary,
-    running: u32,
-    queued: u32,
-}
-
-impl RemoteComputer {
+impl RemoteSystem {
     /// Checks the settings, and begins to look which functions there are. Within a Tokio runtime.
     ///
     /// # Errors
@@ -114,10 +92,7 @@ impl RemoteComputer {
             queue_max: config.queue_max,
             payload_bytes_max: config.payload_bytes_total_max,
         };
-        let computer = Arc::new(Self {
-            name: config.name.clone(),
-            labels: config.labels.clone(),
-            states: states::keeper(config),
+        let remote = Arc::new(Self {
             answer_bytes_max: config.limits.payload_bytes_max,
             api,
             client: Client::new(settings.trust.clone(), config.workers),
@@ -128,20 +103,18 @@ impl RemoteComputer {
             turns: Turns::new(limits),
             service: Mutex::default(),
             meters: PerFunction::default(),
-            http: HttpResponses::default(),
-            offered: watch::Sender::new(Vec::new()),
+            changes: watch::Sender::new(0),
             look_again: Arc::default(),
             ended: CancellationToken::new(),
         });
-        computer.take_up(named);
-        metrics::describe(&config.telemetry, &computer);
-        tokio::spawn(lookout::keep_looking(Arc::downgrade(&computer), computer.ended.clone()));
-        Ok(computer)
+        remote.take_up(named);
+        tokio::spawn(lookout::keep_looking(Arc::downgrade(&remote), remote.ended.clone()));
+        Ok(remote)
     }
 
     /// From now on there are these functions; what is known of those that stay is kept.
     fn take_up(&self, listing: Listing) {
-        let before = self.functions();
+        let before = self.listed();
         let mut functions = BTreeMap::new();
         for (name, target) in listing {
             let function = match before.get(&name) {
@@ -149,8 +122,7 @@ impl RemoteComputer {
                 _ => Arc::new(Function {
                     target,
                     counts: Arc::default(),
-                    meters: self.meters.of(name.as_str()),
-                    measures: Mutex::default(),
+                    tally: Tally::new(self.meters.of(name.as_str())),
                     held_until: Mutex::default(),
                 }),
             };
@@ -167,40 +139,69 @@ impl RemoteComputer {
         *self.functions.write() = Arc::new(functions);
     }
 
-    /// Tells who announces it what is to be announced now.
-    fn offer(&self) {
-        let functions = self.functions();
-        let now: Vec<_> = if self.gateway.is_up() { functions.keys().cloned().collect() } else { Vec::new() };
-        self.offered.send_if_modified(|offered| {
-            let is_news = *offered != now;
-            *offered = now;
-            is_news
-        });
+    /// Says that what is offered may be something else now.
+    fn has_changed(&self) {
+        self.changes.send_modify(|count| *count += 1);
     }
 
-    fn functions(&self) -> Arc<BTreeMap<FunctionName, Arc<Function>>> {
+    fn listed(&self) -> Arc<BTreeMap<FunctionName, Arc<Function>>> {
         self.functions.read().clone()
     }
+}
 
-    /// How busy it is. Nothing computes here, so the shares are of the calls that may be under way.
+impl AsRef<Tally> for Function {
+    fn as_ref(&self) -> &Tally {
+        &self.tally
+    }
+}
+
+impl Backend for RemoteSystem {
+    type Function = Function;
+    type Place<'a> = Place<'a>;
+
+    fn function(&self, name: &FunctionName) -> Option<Arc<Function>> {
+        self.functions.read().get(name).cloned()
+    }
+
+    fn functions(&self) -> Vec<(FunctionName, Arc<Function>)> {
+        self.listed().iter().map(|(name, function)| (name.clone(), function.clone())).collect()
+    }
+
+    fn meters(&self) -> &PerFunction<Meters> {
+        &self.meters
+    }
+
+    fn estimate(&self, function: &Function, call: &Call) -> Result<Estimate, PlatformError> {
+        self.foresee(function, call)
+    }
+
+    fn admit(&self, function: &Function, call: &Call, left: Duration) -> Result<Place<'_>, PlatformError> {
+        self.enter(function, call, left)
+    }
+
+    async fn run<'a>(
+        &'a self,
+        function: &'a Function,
+        call: &'a Call,
+        place: Place<'a>,
+        arrived: Instant,
+    ) -> Result<(Outcome, Timing), PlatformError> {
+        self.complete(function, call, place, arrived).await
+    }
+
+    /// Nothing computes here, so the shares are of the calls that may be under way.
     fn load(&self) -> Load {
         let (running, queued, utilisation) = self.turns.look();
         Load { running, queued, workers: self.turns.workers(), utilisation, service: self.service.lock().value() }
     }
 
-    fn function_statuses(&self) -> Vec<FunctionStatus> {
-        let now = Instant::now();
-        let status = |(name, function): (&FunctionName, &Arc<Function>)| {
-            let (running, queued) = function.counts.read();
-            FunctionStatus { name: name.clone(), summary: function.measures.lock().summary(now), running, queued }
-        };
-        self.functions().iter().map(status).collect()
+    fn counts(&self, function: &Function) -> (u32, u32) {
+        function.counts.read()
     }
-}
 
-impl Computing for RemoteComputer {
-    fn name(&self) -> &NodeName {
-        &self.name
+    /// There is none here; what it would be is the share of the calls that may be under way.
+    fn processors(&self) -> Vec<(String, f32)> {
+        vec![("remote".to_owned(), self.load().utilisation[0])]
     }
 
     fn readiness(&self) -> Result<(), String> {
@@ -208,7 +209,21 @@ impl Computing for RemoteComputer {
             return Err("the computer is stopping".to_owned());
         }
         self.gateway.readiness()?;
-        if self.functions().is_empty() { Err(format!("{} has no functions", self.gateway.url())) } else { Ok(()) }
+        if self.listed().is_empty() { Err(format!("{} has no functions", self.gateway.url())) } else { Ok(()) }
+    }
+
+    fn offered(&self) -> Vec<FunctionName> {
+        if self.gateway.is_up() { self.listed().keys().cloned().collect() } else { Vec::new() }
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    fn write_metrics(&self, out: &mut Exposition<'_>) -> fmt::Result {
+        let help = "Whether the system elsewhere answered when it was last looked at";
+        out.gauge("nigh_computer_remote_up", help, u32::from(self.gateway.is_up()))?;
+        self.client.responses.write("nigh_computer_remote_responses_total", out)
     }
 
     fn close(&self) {
@@ -223,33 +238,10 @@ impl Computing for RemoteComputer {
         self.turns.close();
         self.ended.cancel();
     }
-
-    fn set_endpoint(&self, endpoint: &Endpoint) {
-        self.states.set_endpoint(endpoint.clone());
-    }
-
-    async fn serve(
-        self: Arc<Self>,
-        doors: Doors,
-        limits: CallLimits,
-        shutdown: CancellationToken,
-    ) -> Result<(), Error> {
-        ingress::serve(self, doors, limits, shutdown).await
-    }
-
-    async fn announce(self: Arc<Self>, endpoint: Endpoint, at: At, shutdown: CancellationToken) {
-        discovery::announce(self, endpoint, at, shutdown).await;
-    }
 }
 
-impl Drop for RemoteComputer {
+impl Drop for RemoteSystem {
     fn drop(&mut self) {
         self.ended.cancel();
-    }
-}
-
-impl fmt::Debug for RemoteComputer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RemoteComputer").field("name", &self.name).finish_non_exhaustive()
     }
 }

@@ -4,19 +4,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nigh_proto::channel::Door;
-use nigh_proto::{CallLimits, Endpoint, NodeName, Remote};
+use nigh_proto::{Endpoint, Remote};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::computer::Computer;
+use crate::computing::Computing;
 use crate::config::{Backend, Config};
 use crate::discovery::At;
 use crate::error::Error;
+use crate::front::Front;
 use crate::ingress::Doors;
 use crate::modelled::Modelled;
-use crate::remote::RemoteComputer;
+use crate::remote::RemoteSystem;
 use crate::{discovery, ingress};
 
 /// How long calls are still taken after the withdrawal, so that brokers learn of it before any call is refused.
@@ -41,51 +43,6 @@ impl From<TcpListener> for Listeners {
     }
 }
 
-/// A computer as a role sees it, whatever runs its functions.
-pub(crate) trait Computing: Send + Sync + 'static {
-    fn name(&self) -> &NodeName;
-
-    /// Whether calls have a chance; else why not.
-    fn readiness(&self) -> Result<(), String>;
-
-    /// Takes no more calls; those that wait or run go on.
-    fn close(&self);
-
-    /// Calls that wait or run.
-    fn under_way(&self) -> usize;
-
-    /// Ends everything at once.
-    fn end(&self);
-
-    /// Says where others reach it.
-    fn set_endpoint(&self, endpoint: &Endpoint);
-
-    /// Serves its doors until `shutdown`, and then until all calls under way have been answered.
-    fn serve(
-        self: Arc<Self>,
-        doors: Doors,
-        limits: CallLimits,
-        shutdown: CancellationToken,
-    ) -> impl Future<Output = Result<(), Error>> + Send;
-
-    /// What it is told to run, until `shutdown`; what brings its functions itself is told nothing.
-    fn follow(
-        self: Arc<Self>,
-        _controller: Remote,
-        _shutdown: CancellationToken,
-    ) -> impl Future<Output = ()> + Send + 'static {
-        std::future::ready(())
-    }
-
-    /// Announces itself until `shutdown`, then withdraws.
-    fn announce(
-        self: Arc<Self>,
-        endpoint: Endpoint,
-        at: At,
-        shutdown: CancellationToken,
-    ) -> impl Future<Output = ()> + Send + 'static;
-}
-
 /// Serves calls on `listeners` until `shutdown`. Then the computer withdraws, goes on serving for a short time so that
 /// brokers learn of it, refuses new calls, lets those under way finish within [`Config::drain`], and ends.
 ///
@@ -104,11 +61,11 @@ pub async fn run(listeners: impl Into<Listeners>, config: Config, shutdown: Canc
             run_as(computer, listeners, config, shutdown).await
         }
         Backend::Modelled(hardware) => {
-            let computer = Modelled::start(&config, hardware)?;
+            let computer = Front::new(&config, Modelled::start(&config, hardware)?);
             run_as(computer, listeners, config, shutdown).await
         }
         Backend::Remote(settings) => {
-            let computer = RemoteComputer::start(&config, &settings)?;
+            let computer = Front::new(&config, RemoteSystem::start(&config, &settings)?);
             run_as(computer, listeners, config, shutdown).await
         }
     }
@@ -127,20 +84,20 @@ async fn run_as<C: Computing>(
     let doors =
         Doors { calls: door(listeners.calls), http: listeners.http.map(door), http_clients: config.http_clients };
     let endpoint = config.advertise.unwrap_or_else(|| Endpoint::from(own));
-    computer.set_endpoint(&endpoint);
+    computer.states().set_endpoint(endpoint.clone());
     let watched = Arc::downgrade(&computer);
     let telemetry = config.telemetry;
     telemetry.ready_when(move || watched.upgrade().map_or(Ok(()), |computer| computer.readiness()));
     tracing::info!(name = %computer.name(), %endpoint, "computer ready");
 
     let close_port = CancellationToken::new();
-    let mut port = tokio::spawn(computer.clone().serve(doors, config.limits, close_port.clone()));
+    let mut port = tokio::spawn(ingress::serve(computer.clone(), doors, config.limits, close_port.clone()));
     let mut relations = JoinSet::new();
     if let Some(controller) = &controller {
         relations.spawn(computer.clone().follow(controller.clone(), shutdown.clone()));
     }
     for at in controller.map(At::Current).into_iter().chain(config.older_controller.map(At::Older)) {
-        relations.spawn(computer.clone().announce(endpoint.clone(), at, shutdown.clone()));
+        relations.spawn(discovery::announce(computer.clone(), endpoint.clone(), at, shutdown.clone()));
     }
     tokio::select! {
         () = shutdown.cancelled() => {}
@@ -162,49 +119,6 @@ async fn run_as<C: Computing>(
         Ok(Ok(served)) => served,
         // Connections that their peers keep open end with the process.
         Ok(Err(_)) | Err(_) => Ok(()),
-    }
-}
-
-impl Computing for Computer {
-    fn name(&self) -> &NodeName {
-        self.name()
-    }
-
-    fn readiness(&self) -> Result<(), String> {
-        self.readiness()
-    }
-
-    fn close(&self) {
-        self.close();
-    }
-
-    fn under_way(&self) -> usize {
-        self.under_way()
-    }
-
-    fn end(&self) {
-        self.end();
-    }
-
-    fn set_endpoint(&self, endpoint: &Endpoint) {
-        self.states.set_endpoint(endpoint.clone());
-    }
-
-    async fn serve(
-        self: Arc<Self>,
-        doors: Doors,
-        limits: CallLimits,
-        shutdown: CancellationToken,
-    ) -> Result<(), Error> {
-        ingress::serve(self, doors, limits, shutdown).await
-    }
-
-    async fn follow(self: Arc<Self>, controller: Remote, shutdown: CancellationToken) {
-        discovery::follow(self, controller, shutdown).await;
-    }
-
-    async fn announce(self: Arc<Self>, endpoint: Endpoint, at: At, shutdown: CancellationToken) {
-        discovery::announce(self, endpoint, at, shutdown).await;
     }
 }
 

@@ -4,120 +4,52 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use nigh_model::{Operation, Output, Refusal};
-use nigh_proto::ingress::Handler;
-use nigh_proto::{Call, Estimate, Headers, Load, Outcome, PlatformError, Reason, Reply, Spread, Timing, older};
-use nigh_telemetry::outcome_word;
-use tracing::Instrument as _;
+use nigh_proto::{Call, Estimate, Headers, Outcome, PlatformError, Reason, Spread, Timing, older};
 
 use super::pace::{Refused, Taken};
 use super::{Function, Modelled};
-use crate::admission::{late_waiting, retry_delay, stopping, too_busy};
-use crate::metrics::Taking;
-use crate::outcome::late_running;
-use crate::states;
+use crate::admission::{late_waiting, payloads_full, queue_full, retry_delay, stopping, too_busy};
+use crate::outcome::{late_running, stopped_running};
 
-impl Handler for Modelled {
-    async fn handle(&self, call: Call, arrived: Instant) -> Result<Reply, PlatformError> {
-        let span = tracing::debug_span!("call", id = %call.id, function = %call.function, computer = %self.name);
-        let reply = self.take(call, arrived).instrument(span.clone()).await;
-        span.in_scope(|| match &reply {
-            Ok(Reply { outcome, timing, .. }) => {
-                let Timing { queue, run, .. } = timing;
-                tracing::debug!(outcome = outcome_word(Ok(outcome)), ?queue, ?run, "ended");
-            }
-            Err(error) => tracing::debug!(reason = error.reason.word(), %error, "not brought to an outcome"),
-        });
-        reply
+/// Waits for the end of a call that was taken, until its deadline.
+pub(super) async fn await_end(
+    function: &Function,
+    call: &Call,
+    mut taken: Taken,
+    arrived: Instant,
+) -> Result<(Outcome, Timing), PlatformError> {
+    match tokio::time::timeout_at(call.deadline.into(), &mut taken.done).await {
+        Ok(Ok(done)) => {
+            let timing = Timing { queue: done.wait(), run: done.run(), ..Timing::default() };
+            let late = arrived.elapsed().saturating_sub(timing.at_computer());
+            tracing::trace!(?late, "ended in the model before");
+            Ok((function.answer(call), timing))
+        }
+        Ok(Err(_)) => Err(stopped_running()),
+        Err(_) if taken.is_running() => Err(late_running()),
+        Err(_) => Err(late_waiting()),
     }
 }
 
 impl Modelled {
-    async fn take(&self, call: Call, arrived: Instant) -> Result<Reply, PlatformError> {
-        let Some(function) = self.functions.get(&call.function) else {
-            let error = PlatformError::unknown_function(&call.function);
-            self.meters.unknown().record_refused(error.reason);
-            return Err(error);
-        };
-        let operation = function.operation(&call);
-        if call.dry_run {
-            let estimate = self.pace.estimate(operation);
-            let nigh_model::Estimate { wait: queue, run } =
-                estimate.map_err(|refused| self.refuse(function, &call, refused, Duration::ZERO))?;
-            let run_spread = Spread { p10: run, p90: run };
-            let estimate = Estimate { queue, run, run_spread, modelled: true, ..Estimate::default() };
-            return Ok(self.reply(&call, Outcome::Estimate(estimate), Timing::default(), self.load_of(function)));
-        }
-        let session = states::pass_by(&self.states, &call, arrived).await.inspect_err(|error| {
-            function.measures.lock().record_refused();
-            function.meters.record_refused(error.reason);
-        })?;
-        let left = call.time_left(Instant::now());
-        let taken = if left.is_zero() {
-            let message = "the deadline had passed when the call arrived; give it more time";
-            Err(PlatformError::new(Reason::Late, message))
-        } else {
-            let taken = self.pace.submit(operation, call.payload.len() as u64, left);
-            taken.map_err(|refused| self.refuse(function, &call, refused, left))
-        };
-        let taken = taken.inspect_err(|error| {
-            function.measures.lock().record_refused();
-            function.meters.record_refused(error.reason);
-        })?;
-        let reply = self.await_end(function, call, taken, arrived).await?;
-        let Some(session) = session else { return Ok(reply) };
-        let (outcome, states) = states::settle(Ok(reply.outcome), session).await;
-        Ok(Reply { outcome: outcome?, states, ..reply })
+    /// What a call would take that came now.
+    pub(super) fn foresee(&self, function: &Function, call: &Call) -> Result<Estimate, PlatformError> {
+        let foreseen = self.pace.estimate(function.operation(call));
+        let nigh_model::Estimate { wait: queue, run } =
+            foreseen.map_err(|refused| self.refuse(function, call, refused, Duration::ZERO))?;
+        let run_spread = Spread { p10: run, p90: run };
+        Ok(Estimate { queue, run, run_spread, modelled: true, ..Estimate::default() })
     }
 
-    async fn await_end(
-        &self,
-        function: &Function,
-        call: Call,
-        mut taken: Taken,
-        arrived: Instant,
-    ) -> Result<Reply, PlatformError> {
-        // Counted as cancelled where the caller goes away before the end.
-        let counted = Taking::of(&function.meters);
-        let done = match tokio::time::timeout_at(call.deadline.into(), &mut taken.done).await {
-            Ok(Ok(done)) => done,
-            Ok(Err(_)) => {
-                counted.end(|meters| meters.record_ended(Reason::Disconnected));
-                let message = "the computer stopped before the call had ended; try another";
-                return Err(PlatformError::new(Reason::Disconnected, message));
-            }
-            Err(_) => {
-                counted.end(|meters| meters.record_ended(Reason::Late));
-                return Err(if taken.is_running() { late_running() } else { late_waiting() });
-            }
-        };
-        let timing = Timing { queue: done.wait(), run: done.run(), ..Timing::default() };
-        let outcome = function.answer(&call);
-        let load = self.load_of(function);
-        counted.end(|meters| meters.record(Ok(&outcome), &timing));
-        function.measures.lock().record(&outcome, call.payload.len() as u64, &timing, timing.run, Instant::now());
-        function.service.lock().add(timing.run);
-        tracing::trace!(late = ?arrived.elapsed().saturating_sub(timing.at_computer()), "ended in the model before");
-        Ok(self.reply(&call, outcome, timing, load))
-    }
-
-    fn reply(&self, call: &Call, outcome: Outcome, timing: Timing, load: Load) -> Reply {
-        Reply {
-            outcome,
-            computer: self.name.clone(),
-            responder: None,
-            version: None,
-            call: call.id.clone(),
-            hops: call.hops,
-            load,
-            timing,
-            steps: Vec::new(),
-            states: Vec::new(),
-        }
+    /// Hands a call to the hardware.
+    pub(super) fn submit(&self, function: &Function, call: &Call, left: Duration) -> Result<Taken, PlatformError> {
+        let taken = self.pace.submit(function.operation(call), call.payload.len() as u64, left);
+        taken.map_err(|refused| self.refuse(function, call, refused, left))
     }
 
     /// What a caller is told whose call is not taken.
     fn refuse(&self, function: &Function, call: &Call, refused: Refused, left: Duration) -> PlatformError {
-        let (reason, message) = match refused {
+        let error = match refused {
             Refused::Stopping => return stopping(),
             Refused::WaitTooLong(wait) => return too_busy(wait, left, Duration::MAX),
             Refused::Model(refusal @ (Refusal::TooMuchMemory { .. } | Refusal::NoContainer { .. })) => {
@@ -125,22 +57,14 @@ impl Modelled {
                 return PlatformError::new(Reason::TooLarge, message);
             }
             Refused::Model(refusal @ Refusal::QueueFull { .. }) => {
-                let name = &call.function;
-                let message = format!("{name}: {refusal}; try again later, or another computer");
-                (Reason::QueueFull, message)
+                let message = format!("{}: {refusal}; try again later, or another computer", call.function);
+                PlatformError::new(Reason::QueueFull, message)
             }
-            Refused::QueueFull => {
-                let message = "the computer's queue is full; try again later, or another computer";
-                (Reason::QueueFull, message.to_owned())
-            }
-            Refused::PayloadsFull => {
-                let message =
-                    "the computer holds as many bytes of payload as it may; try again later, or another computer";
-                (Reason::OutOfBudget, message.to_owned())
-            }
+            Refused::QueueFull => queue_full(),
+            Refused::PayloadsFull => payloads_full(),
         };
-        let next = self.pace.next_end().max(function.service.lock().value() / function.workers.max(1));
-        PlatformError::new(reason, message).retry_after(retry_delay(next))
+        let next = self.pace.next_end().max(function.tally.service.lock().value() / function.workers.max(1));
+        error.retry_after(retry_delay(next))
     }
 }
 

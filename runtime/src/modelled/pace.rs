@@ -64,7 +64,7 @@ pub(super) enum Refused {
 }
 
 /// A call taken. Dropped before its end, it is cancelled.
-pub(super) struct Taken {
+pub(crate) struct Taken {
     shared: Arc<Shared>,
     id: OpId,
     /// When it has ended; never, where the computer stops before.

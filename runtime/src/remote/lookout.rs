@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use super::RemoteComputer;
+use super::RemoteSystem;
 use super::api::Look;
 
 /// Time for one look.
@@ -14,9 +14,9 @@ const LOOK_MAX: Duration = Duration::from_secs(10);
 const LOOK_MIN: Duration = Duration::from_millis(500);
 
 /// Looks until the computer ends.
-pub(super) async fn keep_looking(computer: Weak<RemoteComputer>, ended: CancellationToken) {
+pub(super) async fn keep_looking(remote: Weak<RemoteSystem>, ended: CancellationToken) {
     loop {
-        let Some(looking) = computer.upgrade() else { return };
+        let Some(looking) = remote.upgrade() else { return };
         let wait = tokio::select! {
             wait = looking.look() => wait,
             () = ended.cancelled() => return,
@@ -36,7 +36,7 @@ pub(super) async fn keep_looking(computer: Weak<RemoteComputer>, ended: Cancella
     }
 }
 
-impl RemoteComputer {
+impl RemoteSystem {
     /// Looks once; how long to wait before the next time.
     async fn look(&self) -> Duration {
         let looking = self.api.look(&self.client, self.lists);
@@ -48,7 +48,7 @@ impl RemoteComputer {
                     self.take_up(listing);
                 }
                 if self.gateway.looked_well() {
-                    let functions = self.functions().len();
+                    let functions = self.listed().len();
                     tracing::info!(url = self.gateway.url(), functions, "the gateway answers");
                 }
                 self.refresh
@@ -61,7 +61,7 @@ impl RemoteComputer {
                 wait
             }
         };
-        self.offer();
+        self.has_changed();
         wait
     }
 }

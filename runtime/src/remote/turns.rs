@@ -62,7 +62,7 @@ pub(super) enum Full {
 }
 
 /// A call's place. It waits for its turn until [`Place::turn`] is done.
-pub(super) struct Place<'a> {
+pub(crate) struct Place<'a> {
     turns: &'a Turns,
     counts: Arc<Counts>,
     payload_bytes: u64,
