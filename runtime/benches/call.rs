@@ -154,7 +154,8 @@ impl Ours {
         let (stop, calls) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let (began, is_crowd) = (Instant::now(), callers > 1);
         let callers = (0..callers).map(|_| {
-            let (computer, payload) = (self.computer.clone(), payload.clone());
+            // Its own payload, as calls that come from elsewhere have theirs.
+            let (computer, payload) = (self.computer.clone(), Bytes::copy_from_slice(payload));
             let (stop, calls) = (stop.clone(), calls.clone());
             self.runtime.spawn(async move {
                 while !stop.load(Ordering::Relaxed) {

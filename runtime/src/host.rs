@@ -140,7 +140,7 @@ impl Guest {
         } else {
             (service.time_limit, Stop::TimeLimit)
         };
-        Some(wait::Limits { until, stop, stopping: service.turn.crew.stopping.clone() })
+        Some(wait::Limits { until, stop, crew: service.turn.crew.clone() })
     }
 
     fn stop(&self) -> Option<Stop> {

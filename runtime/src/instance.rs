@@ -159,9 +159,9 @@ impl Instance {
     pub(crate) fn reset(&mut self) {
         debug_assert_eq!(self.life, Life::Worn, "an idle instance needs no reset, a spent one gets none");
         let began = Instant::now();
-        let is_as_new = match (&self.version().clone().code, &self.entry) {
-            (Code::Native(native), Entry::Native(entry)) => native.reset(entry, &mut self.store),
-            _ => false,
+        let is_as_new = match &self.entry {
+            Entry::Native(entry) => entry.reset(&mut self.store),
+            Entry::Command(_) => false,
         };
         self.store.data_mut().forget();
         self.calls = 0;

@@ -1,6 +1,8 @@
 //! The native ABI, from the host's side: the request written into guest memory, the answer read out of it. The guest is
 //! not trusted with a single number; the guest's side is documented in the SDK.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use nigh_proto::call::{HEADERS_BYTES_MAX, HEADERS_MAX};
 use nigh_proto::module::abi;
@@ -27,12 +29,13 @@ pub(crate) struct Native {
     handle: ModuleExport,
     initialize: Option<ModuleExport>,
     /// What a new instance is like, where instances can be reset.
-    pristine: Option<Pristine>,
+    pristine: Option<Arc<Pristine>>,
 }
 
 /// One instance's entry.
 pub(crate) struct Entry {
-    state: Option<State>,
+    /// What it was like when it was new, and where that is, if it can be reset.
+    state: Option<Box<(Arc<Pristine>, State)>>,
     initialize: Option<TypedFunc<(), ()>>,
     memory: Memory,
     alloc: TypedFunc<u32, u32>,
@@ -65,7 +68,7 @@ impl Native {
             alloc: function(abi::ALLOC, 1, 1, "a function (i32) -> i32")?,
             handle: function(abi::HANDLE, 2, 1, "a function (i32, i32) -> i32")?,
             initialize,
-            pristine: Pristine::of(module),
+            pristine: Pristine::of(module).map(Arc::new),
         })
     }
 
@@ -80,14 +83,10 @@ impl Native {
         let alloc = alloc.and_then(Extern::into_func).ok_or_else(missing)?.typed(&mut *store)?;
         let handle = handle.and_then(Extern::into_func).ok_or_else(missing)?.typed(&mut *store)?;
         let initialize = initialize.map(|initialize| initialize.typed(&mut *store)).transpose()?;
-        let state = self.pristine.as_ref().and_then(|pristine| pristine.state_of(&mut *store, instance));
+        let pristine = self.pristine.as_ref();
+        let state =
+            pristine.and_then(|pristine| Some(Box::new((pristine.clone(), pristine.state_of(&mut *store, instance)?))));
         Ok(Entry { state, initialize, memory, alloc, handle })
-    }
-
-    /// Makes an instance as new, still to be initialised; says whether it is. One that is not must not be used again.
-    pub(crate) fn reset(&self, entry: &Entry, store: &mut Store<Guest>) -> bool {
-        let (Some(pristine), Some(state)) = (&self.pristine, &entry.state) else { return false };
-        pristine.restore(state, store)
     }
 }
 
@@ -109,6 +108,11 @@ impl Entry {
     /// Whether the instance can be reset.
     pub(crate) fn can_be_reset(&self) -> bool {
         self.state.is_some()
+    }
+
+    /// Makes the instance as new, still to be initialised; says whether it is. One that is not must not be used again.
+    pub(crate) fn reset(&self, store: &mut Store<Guest>) -> bool {
+        self.state.as_deref().is_some_and(|(pristine, state)| pristine.restore(state, store))
     }
 
     /// Runs the handler on one request.

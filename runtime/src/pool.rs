@@ -12,7 +12,7 @@ use crate::function::Version;
 use crate::http;
 use crate::instance::{Instance, Life};
 use crate::number::NumberMap;
-use crate::threads;
+use crate::threads::{self, Apart};
 
 /// Bounds for the time between two looks at what has been idle for too long.
 const LOOK_INTERVAL: std::ops::RangeInclusive<Duration> = Duration::from_millis(50)..=Duration::from_secs(10);
@@ -62,8 +62,8 @@ impl Reusable {
 /// Idle instances by version: one of one version never serves another.
 #[derive(Debug)]
 pub(crate) struct Pool {
-    shelves: Box<[Mutex<Shelf>]>,
-    count: AtomicUsize,
+    shelves: Box<[Apart<Mutex<Shelf>>]>,
+    count: Apart<AtomicUsize>,
     instances_max: usize,
     /// The shortest time that any instance kept so far may be idle.
     shortest_idle_ms: AtomicU64,
@@ -90,8 +90,8 @@ impl Idle {
 impl Pool {
     /// Keeps at most so many, on so many shelves.
     pub(crate) fn new(instances_max: usize, shelves: usize) -> Self {
-        let shelves = (0..shelves.max(1)).map(|_| Mutex::default()).collect();
-        Self { shelves, count: AtomicUsize::new(0), instances_max, shortest_idle_ms: AtomicU64::new(u64::MAX) }
+        let shelves = (0..shelves.max(1)).map(|_| Apart::default()).collect();
+        Self { shelves, count: Apart::default(), instances_max, shortest_idle_ms: AtomicU64::new(u64::MAX) }
     }
 
     /// The instance of this version that was used last, on this thread if there is one.
@@ -130,7 +130,7 @@ impl Pool {
 
     /// Takes out the instance that has been idle for longest.
     pub(crate) fn evict(&self) -> Option<Reusable> {
-        let oldest = |shelf: &Mutex<Shelf>| {
+        let oldest = |shelf: &Apart<Mutex<Shelf>>| {
             let shelf = shelf.lock();
             let first = shelf.by_version.iter().filter_map(|(version, idle)| Some((idle.first()?.since, *version)));
             first.min()

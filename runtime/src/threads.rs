@@ -15,6 +15,20 @@ pub(crate) fn number() -> usize {
     NUMBER.get()
 }
 
+/// What one thread writes, on a cache line of its own: others that read or write what lies beside it are not to wait for that.
+#[derive(Debug, Default)]
+// Two lines, as processors fetch the next one too.
+#[repr(align(128))]
+pub(crate) struct Apart<T>(T);
+
+impl<T> Deref for Apart<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
 /// A thread's own handle of something that all share: where each thread clones and drops its own, they do not meet at one
 /// count of owners.
 #[expect(clippy::redundant_allocation, reason = "the outer count of owners is the thread's own")]

@@ -5,8 +5,7 @@
 //! that all seats together never take what the schedule could give away. Whoever is about to give something away closes the
 //! gate and takes over all calls that are seated; from then on they are calls as any other.
 
-use std::cell::Cell;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use nigh_proto::Load;
@@ -14,6 +13,7 @@ use parking_lot::Mutex;
 
 use super::ledger::{Expected, Ledger, Record};
 use crate::schedule::{Claim, Gate, LaneId, Number, SEAT_PAYLOAD_MAX, Seated};
+use crate::threads::{self, Apart};
 
 /// Marks the numbers of calls that were seated; the schedule's own stay far below.
 const SEATED: Number = 1 << 63;
@@ -26,7 +26,7 @@ const LOAD_AGE_MAX: Duration = Duration::from_millis(1);
 #[derive(Debug)]
 pub(super) struct Seats {
     gate: OpenGate,
-    seats: Box<[Seat]>,
+    seats: Box<[Apart<Mutex<Sitting>>]>,
 }
 
 /// Who may be seated. Read by every call and seldom written to, so it has a cache line of its own.
@@ -36,10 +36,6 @@ struct OpenGate {
     closed_lanes: AtomicU64,
     memory_bytes: AtomicU64,
 }
-
-#[derive(Debug, Default)]
-#[repr(align(128))]
-struct Seat(Mutex<Sitting>);
 
 /// What is at one seat.
 #[derive(Debug, Default)]
@@ -68,7 +64,7 @@ pub(super) fn is_seated(number: Number) -> bool {
 impl Seats {
     pub(super) fn new(seats: usize) -> Self {
         let gate = OpenGate { closed_lanes: AtomicU64::new(u64::MAX), memory_bytes: AtomicU64::new(0) };
-        Self { gate, seats: (0..seats.max(1)).map(|_| Seat::default()).collect() }
+        Self { gate, seats: (0..seats.max(1)).map(|_| Apart::default()).collect() }
     }
 
     /// How many there are.
@@ -79,7 +75,7 @@ impl Seats {
     /// Seats a call that begins now; nothing where it has to go to the desk.
     pub(super) fn sit(&self, claim: &Claim, now: Instant) -> Option<Number> {
         let at = self.own();
-        let mut sitting = self.seats[at].0.lock();
+        let mut sitting = self.seats[at].lock();
         // Read with the seat locked: whoever closes the gate then looks at each seat.
         if sitting.call.is_some() || !self.gate.lets(claim) || !self.has_turn(at, claim) {
             return None;
@@ -118,7 +114,7 @@ impl Seats {
         let mut all = Ended::default();
         let mut seated = 0;
         for seat in &self.seats {
-            let mut sitting = seat.0.lock();
+            let mut sitting = seat.lock();
             let Ended { calls, computed } = std::mem::take(&mut sitting.ended);
             all.calls += calls;
             all.computed += computed;
@@ -135,7 +131,7 @@ impl Seats {
     /// Closes the gate and has all calls get up that are seated.
     pub(super) fn clear(&self, each: impl FnMut(Seated)) {
         self.gate.closed_lanes.store(u64::MAX, Ordering::SeqCst);
-        self.seats.iter().filter_map(|seat| seat.0.lock().call.take()).for_each(each);
+        self.seats.iter().filter_map(|seat| seat.lock().call.take()).for_each(each);
     }
 
     /// Opens the gate as far as the schedule allows.
@@ -150,12 +146,12 @@ impl Seats {
 
     /// What calls of a function with such a payload were expected to take a moment ago.
     pub(super) fn expected(&self, lane: LaneId, payload_bytes: u64, now: Instant) -> Option<Expected> {
-        self.seats[self.own()].0.lock().ledger.expected(lane, payload_bytes, now)
+        self.seats[self.own()].lock().ledger.expected(lane, payload_bytes, now)
     }
 
     /// Remembers what such calls are expected to take.
     pub(super) fn expect(&self, expected: Expected) {
-        self.seats[self.own()].0.lock().ledger.expect(expected);
+        self.seats[self.own()].lock().ledger.expect(expected);
     }
 
     /// Notes a seated call, to be counted with others of its kind; gives it back where it is seated no more, or would hold
@@ -177,23 +173,19 @@ impl Seats {
     /// Counts all calls noted.
     pub(super) fn settle(&self) {
         for seat in &self.seats {
-            let due = seat.0.lock().ledger.take();
+            let due = seat.lock().ledger.take();
             due.into_iter().for_each(Record::count);
         }
     }
 
     fn of(&self, number: Number) -> &Mutex<Sitting> {
         let at = usize::try_from((number & !SEATED) >> COUNT_BITS).unwrap_or(0);
-        &self.seats[at % self.seats.len()].0
+        &self.seats[at % self.seats.len()]
     }
 
     /// The number of this thread's seat.
     fn own(&self) -> usize {
-        static THREADS: AtomicUsize = AtomicUsize::new(0);
-        thread_local! {
-            static NUMBER: Cell<usize> = Cell::new(THREADS.fetch_add(1, Ordering::Relaxed));
-        }
-        NUMBER.get() % self.seats.len()
+        threads::number() % self.seats.len()
     }
 
     /// Whether another call of the function may run beside those seated elsewhere. A seat that somebody is just at counts as
@@ -204,9 +196,8 @@ impl Seats {
             return true;
         }
         let others = self.seats.iter().enumerate().filter(|(at, _)| *at != own);
-        let is_of_function = |(_, seat): &(usize, &Seat)| {
-            seat.0
-                .try_lock()
+        let is_of_function = |(_, seat): &(usize, &Apart<Mutex<Sitting>>)| {
+            seat.try_lock()
                 .is_none_or(|sitting| sitting.call.as_ref().is_some_and(|call| call.claim.lane == claim.lane))
         };
         others.filter(is_of_function).count() < concurrency
@@ -225,7 +216,7 @@ impl OpenGate {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicBool;
+    use std::sync::atomic::{AtomicBool, AtomicUsize};
     use std::thread;
 
     use super::*;

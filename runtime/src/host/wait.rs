@@ -5,10 +5,9 @@ use std::pin::Pin;
 use std::task::Poll;
 use std::time::Instant;
 
-use tokio_util::sync::CancellationToken;
-
 use super::Stop;
-use crate::crew;
+use crate::crew::{self, Crew};
+use crate::threads::Handle;
 
 /// When waiting ends.
 #[derive(Debug)]
@@ -17,8 +16,8 @@ pub(crate) struct Limits {
     pub(crate) until: Instant,
     /// What it means to reach that.
     pub(crate) stop: Stop,
-    /// Cancelled when the computer ends everything.
-    pub(crate) stopping: CancellationToken,
+    /// Whose guests all end when it does.
+    pub(crate) crew: Handle<Crew>,
 }
 
 /// Runs a guest to its end, or to the end of its limits if it waits then. The guest is pinned already, because one that was moved
@@ -46,6 +45,6 @@ pub(crate) async fn within<T>(
 async fn reach(limits: &Limits) -> Stop {
     tokio::select! {
         () = tokio::time::sleep_until(limits.until.into()) => limits.stop,
-        () = limits.stopping.cancelled() => Stop::Stopping,
+        () = limits.crew.stopping.cancelled() => Stop::Stopping,
     }
 }
