@@ -63,7 +63,8 @@ impl Reusable {
 #[derive(Debug)]
 pub(crate) struct Pool {
     shelves: Box<[Apart<Mutex<Shelf>>]>,
-    count: Apart<AtomicUsize>,
+    /// Places given to shelves, at most as many as there may be instances.
+    places: Apart<AtomicUsize>,
     instances_max: usize,
     /// The shortest time that any instance kept so far may be idle.
     shortest_idle_ms: AtomicU64,
@@ -73,6 +74,11 @@ pub(crate) struct Pool {
 struct Shelf {
     /// Those used last stand last.
     by_version: NumberMap<Vec<Idle>>,
+    /// Instances on it.
+    kept: usize,
+    /// Places that it has. That of an instance taken stays for the next one, so that calls which begin and end on one thread
+    /// meet no other at a common count.
+    places: usize,
 }
 
 #[derive(Debug)]
@@ -91,12 +97,12 @@ impl Pool {
     /// Keeps at most so many, on so many shelves.
     pub(crate) fn new(instances_max: usize, shelves: usize) -> Self {
         let shelves = (0..shelves.max(1)).map(|_| Apart::default()).collect();
-        Self { shelves, count: Apart::default(), instances_max, shortest_idle_ms: AtomicU64::new(u64::MAX) }
+        Self { shelves, places: Apart::default(), instances_max, shortest_idle_ms: AtomicU64::new(u64::MAX) }
     }
 
     /// The instance of this version that was used last, on this thread if there is one.
     pub(crate) fn take(&self, version: &Version, now: Instant) -> Option<Reusable> {
-        if self.is_empty() {
+        if self.places.load(Ordering::Relaxed) == 0 {
             return None;
         }
         let own = self.own();
@@ -104,7 +110,7 @@ impl Pool {
             let mut shelf = self.shelves[shelf].lock();
             // One that is expired stays for the next look; those before it have been idle for longer.
             let idle = shelf.by_version.get_mut(&version.id)?.pop_if(|idle| !idle.is_expired(now))?;
-            self.count.fetch_sub(1, Ordering::Relaxed);
+            shelf.kept -= 1;
             Some(idle.instance)
         })
     }
@@ -112,9 +118,19 @@ impl Pool {
     /// Keeps an instance for a later call; gives it back where there is no room, or its version is no longer in use.
     pub(crate) fn keep(&self, instance: Reusable, now: Instant) -> Option<Reusable> {
         let mut shelf = self.shelves[self.own()].lock();
+        if shelf.kept == shelf.places {
+            if !self.add_place() {
+                drop(shelf);
+                self.shelves.iter().for_each(|shelf| self.give_up_places(&mut shelf.lock()));
+                if !self.add_place() {
+                    return Some(instance);
+                }
+                shelf = self.shelves[self.own()].lock();
+            }
+            shelf.places += 1;
+        }
         // Read with the shelf locked: a version is first retired, and then taken from each shelf.
-        if instance.version().is_retired() || self.count.fetch_add(1, Ordering::SeqCst) >= self.instances_max {
-            self.count.fetch_sub(1, Ordering::Relaxed);
+        if instance.version().is_retired() {
             return Some(instance);
         }
         let idle_max = instance.version().deployment.limits.idle;
@@ -125,6 +141,7 @@ impl Pool {
         }
         let version = instance.version().id;
         shelf.by_version.entry(version).or_default().push(Idle { instance, since: now });
+        shelf.kept += 1;
         None
     }
 
@@ -141,7 +158,8 @@ impl Pool {
         let idle = shelf.by_version.get_mut(&version)?;
         // It may have been taken meanwhile.
         let oldest = if idle.is_empty() { None } else { Some(idle.remove(0)) }?;
-        self.count.fetch_sub(1, Ordering::Relaxed);
+        shelf.kept -= 1;
+        self.give_up_places(&mut shelf);
         Some(oldest.instance)
     }
 
@@ -156,14 +174,14 @@ impl Pool {
         self.take_out(|id, _| id == version.id)
     }
 
-    /// How many are kept.
+    /// How many are kept. Looks at each shelf.
     pub(crate) fn kept(&self) -> usize {
-        self.count.load(Ordering::Relaxed)
+        self.shelves.iter().map(|shelf| shelf.lock().kept).sum()
     }
 
-    /// Whether none is kept.
+    /// Whether none is kept. Each shelf is locked in turn, so whoever keeps one on it later sees what the caller has written before.
     pub(crate) fn is_empty(&self) -> bool {
-        self.count.load(Ordering::SeqCst) == 0
+        self.shelves.iter().all(|shelf| shelf.lock().kept == 0)
     }
 
     /// How long to wait until the next look at what has been idle for too long.
@@ -177,16 +195,33 @@ impl Pool {
         threads::number() % self.shelves.len()
     }
 
+    /// Takes a place for one more instance, if any is left.
+    fn add_place(&self) -> bool {
+        let is_left = self.places.fetch_add(1, Ordering::Relaxed) < self.instances_max;
+        if !is_left {
+            self.places.fetch_sub(1, Ordering::Relaxed);
+        }
+        is_left
+    }
+
+    /// Gives up the places that nothing stands on.
+    fn give_up_places(&self, shelf: &mut Shelf) {
+        self.places.fetch_sub(shelf.places - shelf.kept, Ordering::Relaxed);
+        shelf.places = shelf.kept;
+    }
+
     fn take_out(&self, is_due: impl Fn(u64, &Idle) -> bool) -> Vec<Reusable> {
         let mut out = Vec::new();
         for shelf in &self.shelves {
             let mut shelf = shelf.lock();
+            let before = out.len();
             for (&id, idle) in &mut shelf.by_version {
                 out.extend(idle.extract_if(.., |idle| is_due(id, idle)).map(|idle| idle.instance));
             }
             shelf.by_version.retain(|_, idle| !idle.is_empty());
+            shelf.kept -= out.len() - before;
+            self.give_up_places(&mut shelf);
         }
-        self.count.fetch_sub(out.len(), Ordering::Relaxed);
         out
     }
 }
