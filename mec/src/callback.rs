@@ -1,9 +1,10 @@
 //! Where notifications may go. A callback is a URL that a stranger has chosen, so it leads to the device itself or to where
 //! the operator allows, over http only, and names are followed only to addresses that are allowed, checked when it is used.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
 use nigh_proto::asynchronous::CallbackUrl;
+use nigh_proto::http_client::Reach;
 
 use crate::config::CallbackConfig;
 use crate::error::Refusal;
@@ -22,8 +23,8 @@ pub(crate) struct Device {
 enum Target {
     /// Exactly there.
     At(IpAddr),
-    /// Where this name leads, within what is allowed.
-    Named(String),
+    /// Where its name leads, within what is allowed.
+    Named,
 }
 
 /// Reads a callback and checks that it may be used.
@@ -31,28 +32,17 @@ pub(crate) fn check(callback: &str, device: Device, rules: &CallbackConfig) -> R
     judge(callback, device, rules).map(drop)
 }
 
-/// Where to connect to for a callback.
+/// Where a callback is, and where a connection to it may lead.
 ///
 /// # Errors
 /// Why it may not be used now.
-pub(crate) async fn resolve(
-    callback: &str,
-    device: Device,
-    rules: &CallbackConfig,
-) -> Result<(CallbackUrl, SocketAddr), String> {
-    let (url, target) = judge(callback, device, rules).map_err(|refusal| refusal.to_string())?;
-    let port = url.port();
-    let name = match target {
-        Target::At(address) => return Ok((url, SocketAddr::new(address, port))),
-        Target::Named(name) => name,
+pub(crate) fn resolve(callback: &str, device: Device, rules: &CallbackConfig) -> Result<(CallbackUrl, Reach), Refusal> {
+    let (url, target) = judge(callback, device, rules)?;
+    let reach = match target {
+        Target::At(address) => Reach::At(SocketAddr::new(address, url.port())),
+        Target::Named => Reach::Public { networks: rules.networks.clone() },
     };
-    let found = tokio::net::lookup_host((name.as_str(), port)).await;
-    let mut found = found.map_err(|error| format!("{name} leads nowhere: {error}"))?;
-    let may = |address: IpAddr| is_public(address) || is_within(rules, address);
-    match found.find(|address| may(address.ip().to_canonical())) {
-        Some(address) => Ok((url, address)),
-        None => Err(format!("{name} leads to no address that may be notified; the operator may add its network")),
-    }
+    Ok((url, reach))
 }
 
 fn judge(callback: &str, device: Device, rules: &CallbackConfig) -> Result<(CallbackUrl, Target), Refusal> {
@@ -64,8 +54,7 @@ fn judge(callback: &str, device: Device, rules: &CallbackConfig) -> Result<(Call
         if host == "localhost" && device.is_direct && device.address.is_loopback() {
             return Ok((url, Target::At(device.address)));
         }
-        let name = host.to_owned();
-        return if is_listed { Ok((url, Target::Named(name))) } else { Err(refused()) };
+        return if is_listed { Ok((url, Target::Named)) } else { Err(refused()) };
     };
     let address = address.to_canonical();
     let is_own =
@@ -75,30 +64,6 @@ fn judge(callback: &str, device: Device, rules: &CallbackConfig) -> Result<(Call
 
 fn is_within(rules: &CallbackConfig, address: IpAddr) -> bool {
     rules.networks.iter().any(|network| network.contains(&address))
-}
-
-/// Whether an address is of the public internet: not of a machine itself, a private network, or a link, where the
-/// metadata of clouds are too.
-fn is_public(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(v4) => {
-            let [a, b, c, _] = v4.octets();
-            let is_shared = a == 100 && b & 0xc0 == 64;
-            let is_reserved = a == 0 || a >= 240 || (a, b, c) == (192, 0, 0) || (a == 198 && b & 0xfe == 18);
-            !(v4.is_loopback() || v4.is_private() || v4.is_link_local() || v4.is_multicast())
-                && !(v4.is_documentation() || is_shared || is_reserved)
-        }
-        IpAddr::V6(v6) => is_public_v6(v6),
-    }
-}
-
-fn is_public_v6(v6: Ipv6Addr) -> bool {
-    let segments = v6.segments();
-    // Of what is assigned for use on the internet, without the ranges that carry an address of version 4, which may be any.
-    let is_global = segments[0] & 0xe000 == 0x2000;
-    let is_translated = segments[0] == 0x2002 || (segments[0] == 0x2001 && segments[1] < 0x200);
-    let is_documentation = segments[0] == 0x2001 && segments[1] == 0xdb8;
-    is_global && !is_translated && !is_documentation
 }
 
 #[cfg(test)]
@@ -160,44 +125,10 @@ mod tests {
     }
 
     #[test]
-    fn the_public_internet_has_no_private_corner() {
-        for public in ["1.1.1.1", "193.0.6.139", "2a00:1450::1", "2606:4700::1111"] {
-            assert!(is_public(public.parse().unwrap()), "{public}");
-        }
-        for private in [
-            "127.0.0.1",
-            "10.0.0.1",
-            "172.16.0.1",
-            "192.168.1.1",
-            "169.254.169.254",
-            "100.64.0.1",
-            "0.0.0.0",
-            "224.0.0.1",
-            "255.255.255.255",
-            "198.18.0.1",
-            "192.0.0.8",
-            "240.0.0.1",
-            "::1",
-            "::",
-            "fe80::1",
-            "fd00::1",
-            "ff02::1",
-            "2002:7f00:1::",
-            "64:ff9b::7f00:1",
-            "2001::1",
-            "2001:db8::1",
-        ] {
-            assert!(!is_public(private.parse().unwrap()), "{private}");
-        }
-    }
-
-    #[tokio::test]
-    async fn a_name_that_leads_to_a_private_address_is_not_followed() {
+    fn a_name_leads_to_the_public_internet_and_to_allowed_networks_alone() {
         let device = Device { address: "10.0.0.7".parse().unwrap(), is_direct: true };
-        let refused = resolve("http://localhost:1/", device, &rules()).await.unwrap_err();
-        assert!(refused.contains("no address that may be notified"), "{refused}");
-        let local = CallbackConfig { networks: vec!["127.0.0.0/8".parse().unwrap()], ..rules() };
-        let (url, address) = resolve("http://localhost:1/", device, &local).await.unwrap();
-        assert_eq!((url.port(), address), (1, "127.0.0.1:1".parse().unwrap()));
+        let reach = |callback: &str| resolve(callback, device, &rules()).unwrap().1;
+        assert_eq!(reach("http://hooks.example/x"), Reach::Public { networks: rules().networks });
+        assert_eq!(reach("http://10.0.0.7:9000/x"), Reach::At("10.0.0.7:9000".parse().unwrap()));
     }
 }

@@ -2,7 +2,6 @@
 //! (`/mx2/v1`), which this system and ServerlessOnEdge's both offer.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,18 +10,19 @@ use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::routing::post;
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, Uri, header};
-use http_body_util::Full;
 use nigh_proto::Endpoint;
+use nigh_proto::http_client::{AnswerLimits, HttpClient};
+use nigh_proto::tls::https::HttpsConnector;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::outgoing;
-
 /// Time for each answer of the MEC system.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Bytes of one, at most.
+const ANSWER_BYTES_MAX: usize = 64 << 10;
 /// Bytes of a notification, at most.
 const NOTIFICATION_BYTES_MAX: usize = 16 << 10;
 
@@ -32,9 +32,6 @@ pub enum DeviceError {
     /// The root is none.
     #[error("{0} is no root of a MEC system's interface; write it as http://HOST:PORT")]
     Root(Uri),
-    /// Its host has no address.
-    #[error("no address is known for {0}")]
-    Host(String),
     /// It does not answer.
     #[error("the MEC system does not answer {0}: {1}; is it there, and is this its port for devices?")]
     Silent(String, String),
@@ -92,7 +89,7 @@ impl Device {
         reached: &Endpoint,
         applications: impl IntoIterator<Item = String>,
     ) -> Result<Self, DeviceError> {
-        let mec = Mec::find(root).await?;
+        let mec = Mec::at(root)?;
         let offered = mec.applications().await?;
         let mut places = HashMap::new();
         let mut wishes = Vec::new();
@@ -191,20 +188,17 @@ fn serve(listener: TcpListener, places: Places) -> JoinHandle<()> {
 /// A MEC system as devices see it.
 #[derive(Debug)]
 struct Mec {
-    address: SocketAddr,
     root: String,
+    client: HttpClient,
 }
 
 impl Mec {
-    async fn find(root: &Uri) -> Result<Self, DeviceError> {
+    fn at(root: &Uri) -> Result<Self, DeviceError> {
         let (Some("http"), Some(authority)) = (root.scheme_str(), root.authority()) else {
             return Err(DeviceError::Root(root.clone()));
         };
-        let host = authority.host().trim_start_matches('[').trim_end_matches(']');
-        let found = tokio::net::lookup_host((host, authority.port_u16().unwrap_or(80))).await;
-        let address = found.ok().and_then(|mut found| found.next());
-        let address = address.ok_or_else(|| DeviceError::Host(authority.to_string()))?;
-        Ok(Self { address, root: format!("http://{authority}{}/mx2/v1", root.path().trim_end_matches('/')) })
+        let root = format!("http://{authority}{}/mx2/v1", root.path().trim_end_matches('/'));
+        Ok(Self { root, client: HttpClient::new(HttpsConnector::new(None), 0) })
     }
 
     async fn applications(&self) -> Result<Vec<Value>, DeviceError> {
@@ -239,10 +233,11 @@ impl Mec {
             .method(method)
             .uri(format!("{}/{path}", self.root))
             .header(header::CONTENT_TYPE, "application/json")
-            .body(Full::new(body))
+            .body(body)
             .map_err(|error| DeviceError::Odd(what.to_owned(), error.to_string()))?;
-        let answer = outgoing::send(self.address, request, PATIENCE).await;
-        let answer = answer.map_err(|why| DeviceError::Silent(what.to_owned(), why))?;
+        let limits = AnswerLimits { timeout: PATIENCE, bytes_max: ANSWER_BYTES_MAX };
+        let answer = self.client.send(request, limits).await;
+        let answer = answer.map_err(|why| DeviceError::Silent(what.to_owned(), why.to_string()))?;
         if answer.status() == expected {
             return Ok(answer);
         }
@@ -269,14 +264,14 @@ mod tests {
         assert!(b"89ab".contains(&one.as_bytes()[19]), "{one}");
     }
 
-    #[tokio::test]
-    async fn roots_are_of_plain_http() {
+    #[test]
+    fn roots_are_of_plain_http() {
         for odd in ["https://mec:1", "/mec", "mec:80"] {
-            let found = Mec::find(&odd.parse().unwrap()).await;
+            let found = Mec::at(&odd.parse().unwrap());
             assert!(matches!(found, Err(DeviceError::Root(_))), "{odd}: {found:?}");
         }
         assert_eq!(
-            Mec::find(&"http://127.0.0.1:1/here/".parse().unwrap()).await.unwrap().root,
+            Mec::at(&"http://127.0.0.1:1/here/".parse().unwrap()).unwrap().root,
             "http://127.0.0.1:1/here/mx2/v1"
         );
     }

@@ -20,7 +20,6 @@ mod mec;
 mod metrics;
 mod mp1;
 mod notify;
-mod outgoing;
 mod server;
 mod state;
 mod steer;

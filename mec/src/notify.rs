@@ -5,15 +5,18 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, StatusCode, Uri, header};
-use http_body_util::Full;
+use nigh_proto::http_client::{AnswerLimits, HttpClient};
+use nigh_proto::tls::https::HttpsConnector;
 use serde_json::{Value, json};
 
 use crate::callback::{self, Device};
 use crate::context::{Context, ContextId, Dialect, Told};
 use crate::location::Constraint;
 use crate::mec::Mec;
-use crate::outgoing;
 use crate::state::Turn;
+
+/// Bytes of what a device answers, at most.
+const ANSWER_BYTES_MAX: usize = 64 << 10;
 
 /// What a device is to be told.
 #[derive(Debug, Clone, PartialEq)]
@@ -124,24 +127,21 @@ async fn try_to_tell(mec: &Mec, context: &Context, news: &News) -> Result<(), St
     let _place = mec.places.acquire().await.map_err(|_| "it is stopping".to_owned())?;
     let device = Device { address: context.device, is_direct: context.is_direct };
     let rules = &mec.config.callbacks;
-    let within = async {
-        let (url, at) = callback::resolve(callback, device, rules).await?;
-        let response = outgoing::send(at, posted(url.uri().clone(), &told), rules.timeout).await?;
-        match response.status() {
-            // 204 is expected; other successes say as much.
-            status if status.is_success() => Ok(()),
-            StatusCode::NOT_FOUND => Err(format!("{url} is not there (404)")),
-            status => Err(format!("{url} answered {status}")),
-        }
-    };
-    tokio::time::timeout(rules.timeout, within)
-        .await
-        .unwrap_or_else(|_| Err(format!("no answer within {:?}", rules.timeout)))
+    let (url, reach) = callback::resolve(callback, device, rules).map_err(|refusal| refusal.to_string())?;
+    let client = HttpClient::new(HttpsConnector::new(None).reaching(reach), 0);
+    let limits = AnswerLimits { timeout: rules.timeout, bytes_max: ANSWER_BYTES_MAX };
+    let response = client.send(posted(url.uri().clone(), &told), limits).await.map_err(|why| why.to_string())?;
+    match response.status() {
+        // 204 is expected; other successes say as much.
+        status if status.is_success() => Ok(()),
+        StatusCode::NOT_FOUND => Err(format!("{url} is not there (404)")),
+        status => Err(format!("{url} answered {status}")),
+    }
 }
 
 /// A request that posts a document.
-pub(crate) fn posted(uri: Uri, document: &Value) -> Request<Full<Bytes>> {
-    let mut request = Request::new(Full::new(Bytes::from(document.to_string())));
+fn posted(uri: Uri, document: &Value) -> Request<Bytes> {
+    let mut request = Request::new(Bytes::from(document.to_string()));
     *request.method_mut() = Method::POST;
     *request.uri_mut() = uri;
     request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));

@@ -9,7 +9,6 @@ pub(crate) mod complaints;
 pub(crate) mod connect;
 pub mod connection;
 pub mod https;
-mod outgoing;
 mod plaintext;
 pub(crate) mod refusal;
 
@@ -25,8 +24,6 @@ use tokio_rustls::rustls::server::danger::ClientCertVerifier;
 use tokio_rustls::rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use tokio_rustls::rustls::version::{TLS12, TLS13};
 use tokio_rustls::rustls::{self, CertificateError, ClientConfig, RootCertStore, ServerConfig};
-
-pub use outgoing::Outgoing;
 
 use crate::identity::{Certificate, Identity, IdentityError};
 

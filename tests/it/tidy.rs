@@ -224,6 +224,17 @@ fn only_one_room_names_rustls() {
 }
 
 #[test]
+fn only_one_room_sends_http_requests_beyond_the_edge() {
+    let rooms = ["proto/src/http_client.rs", "proto/src/tls/https.rs"];
+    let clients = [concat!("hyper_util::", "client"), concat!("hyper::", "client")];
+    let offenders = sources().into_iter().filter(|(name, text)| {
+        let is_test = name.contains("tests/") || name.contains("/benches/");
+        !is_test && !rooms.contains(&name.as_str()) && clients.iter().any(|client| without_tests(text).contains(client))
+    });
+    assert_none("files beyond proto/http_client that name a client of HTTP", offenders.map(|(name, _)| name).collect());
+}
+
+#[test]
 fn only_doors_name_tonic() {
     let may = |name: &str| {
         let rooms = ["ingress", "forward", "discovery", "table"];

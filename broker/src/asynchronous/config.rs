@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use nigh_proto::AllowedHost;
-use nigh_proto::tls::Outgoing;
+use nigh_proto::tls::https::Trust;
 use nigh_store::Place;
 
 use crate::triggers::TriggersConfig;
@@ -30,7 +30,7 @@ pub struct AsynchronousConfig {
     /// Hosts to which outcomes may be posted, beside a caller of the older system itself.
     pub callback_hosts: Vec<AllowedHost>,
     /// Whom outcomes are posted to over https.
-    pub outgoing: Outgoing,
+    pub callback_trust: Trust,
     /// What brings calls by itself.
     pub triggers: TriggersConfig,
 }
@@ -63,7 +63,7 @@ impl AsynchronousConfig {
             tries_max: Self::TRIES_MAX,
             give_up_after: Self::GIVE_UP_AFTER,
             callback_hosts: Vec::new(),
-            outgoing: Outgoing::default(),
+            callback_trust: Trust::public(),
             triggers: TriggersConfig::default(),
         }
     }

@@ -5,10 +5,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Request, Response, StatusCode};
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
+use nigh_proto::http_client::{self, HttpClient, Unanswered};
+use nigh_proto::tls::https::HttpsConnector;
 use nigh_proto::{Call, Endpoint, Estimate, Headers, Load, NodeName, Outcome, PlatformError, Reason, Reply, Timing};
 use serde_json::Value;
 
@@ -23,34 +21,30 @@ const IDLE_CONNECTIONS_MAX: usize = 1024;
 #[derive(Debug, Clone)]
 pub struct HttpCaller {
     endpoint: Endpoint,
-    client: Client<HttpConnector, Full<Bytes>>,
+    client: HttpClient,
 }
 
 impl HttpCaller {
     /// A caller of the broker whose HTTP door is here.
     pub fn new(endpoint: Endpoint) -> Self {
-        let mut connector = HttpConnector::new();
-        connector.set_nodelay(true);
-        let mut client = Client::builder(TokioExecutor::new());
-        client.pool_max_idle_per_host(IDLE_CONNECTIONS_MAX);
-        Self { endpoint, client: client.build(connector) }
+        Self { endpoint, client: HttpClient::new(HttpsConnector::new(None), IDLE_CONNECTIONS_MAX) }
     }
 
     async fn exchange(&self, call: Call) -> Result<Reply, PlatformError> {
         let began = Instant::now();
         let request = self.request(&call)?;
-        let response = self.client.request(request).await.map_err(|error| {
-            let reason = if error.is_connect() { Reason::Unreachable } else { Reason::Disconnected };
-            PlatformError::new(reason, format!("no answer from {}: {error}", self.endpoint))
+        let answering = async { http_client::read(self.client.begin(request).await?, ANSWER_BYTES_MAX).await };
+        let response = answering.await.map_err(|why| {
+            let reason = match why {
+                Unanswered::Unconnected(_) => Reason::Unreachable,
+                Unanswered::Broken(_) | Unanswered::TooLarge(_) => Reason::Disconnected,
+            };
+            PlatformError::new(reason, format!("no answer from {}: {why}", self.endpoint))
         })?;
-        let (head, body) = response.into_parts();
-        let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await.map_err(|error| {
-            PlatformError::new(Reason::Disconnected, format!("the answer of {} broke off: {error}", self.endpoint))
-        })?;
-        reply(call, &Response::from_parts(head, body.to_bytes()), began.elapsed())
+        reply(call, &response, began.elapsed())
     }
 
-    fn request(&self, call: &Call) -> Result<Request<Full<Bytes>>, PlatformError> {
+    fn request(&self, call: &Call) -> Result<Request<Bytes>, PlatformError> {
         let timeout_ms = call.time_left(Instant::now()).as_millis().max(1);
         let mut request = Request::post(format!("http://{}/function/{}", self.endpoint, call.function))
             .header("nigh-call-id", call.id.as_str())
@@ -66,7 +60,7 @@ impl HttpCaller {
             let value = HeaderValue::try_from(value).map_err(PlatformError::malformed)?;
             request = request.header(name, value);
         }
-        request.body(Full::new(call.payload.clone())).map_err(PlatformError::malformed)
+        request.body(call.payload.clone()).map_err(PlatformError::malformed)
     }
 }
 

@@ -4,12 +4,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
-use http_body_util::Full;
+use nigh_proto::http_client::{AnswerLimits, HttpClient};
+use nigh_proto::tls::https::HttpsConnector;
 use serde_json::{Value, json};
 
 use super::Operation;
 use crate::config::PlatformConfig;
-use crate::outgoing;
+
+/// Bytes of an answer, at most.
+const ANSWER_BYTES_MAX: usize = 64 << 10;
 
 /// Why a platform did not do what it was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -28,11 +31,13 @@ pub(super) struct Platform {
     root: Uri,
     instance: String,
     timeout: Duration,
+    client: HttpClient,
 }
 
 impl Platform {
     pub(super) fn new(config: &PlatformConfig) -> Self {
-        Self { root: config.platform.clone(), instance: config.instance.clone(), timeout: config.timeout }
+        let client = HttpClient::new(HttpsConnector::new(None), 0);
+        Self { root: config.platform.clone(), instance: config.instance.clone(), timeout: config.timeout, client }
     }
 
     /// The application is up and running.
@@ -113,21 +118,17 @@ impl Platform {
         path: &str,
         body: Option<&Value>,
     ) -> Result<Response<Bytes>, Failure> {
-        let unreachable = |error: &dyn std::fmt::Display| Failure::Unreachable(error.to_string());
-        let root = self.root.to_string();
-        let uri: Uri = format!("{}{path}", root.trim_end_matches('/')).parse().map_err(|error| unreachable(&error))?;
-        let authority = uri.authority().ok_or_else(|| Failure::Unreachable("it has no address".to_owned()))?;
-        let (host, port) = (authority.host().trim_matches(['[', ']']).to_owned(), authority.port_u16().unwrap_or(80));
-        let mut request = Request::new(Full::new(Bytes::from(body.map(Value::to_string).unwrap_or_default())));
+        let uri = format!("{}{path}", self.root.to_string().trim_end_matches('/'));
+        let uri: Uri = uri.parse().map_err(|error| Failure::Unreachable(format!("{uri}: {error}")))?;
+        let mut request = Request::new(Bytes::from(body.map(Value::to_string).unwrap_or_default()));
         (*request.method_mut(), *request.uri_mut()) = (method, uri);
         if body.is_some() {
             request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         }
         request.headers_mut().insert(header::ACCEPT, HeaderValue::from_static("application/json"));
-        let found = tokio::time::timeout(self.timeout, tokio::net::lookup_host((host.as_str(), port))).await;
-        let mut found = found.map_err(|error| unreachable(&error))?.map_err(|error| unreachable(&error))?;
-        let at = found.next().ok_or_else(|| Failure::Unreachable(format!("{host} leads nowhere")))?;
-        let response = outgoing::send(at, request, self.timeout).await.map_err(|error| unreachable(&error))?;
+        let limits = AnswerLimits { timeout: self.timeout, bytes_max: ANSWER_BYTES_MAX };
+        let response = self.client.send(request, limits).await;
+        let response = response.map_err(|why| Failure::Unreachable(why.to_string()))?;
         let status = response.status();
         if status.is_success() {
             return Ok(response);

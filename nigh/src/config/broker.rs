@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use nigh_broker::{AsynchronousConfig, Config};
 use nigh_doors::System;
-use nigh_proto::tls::Outgoing;
+use nigh_proto::tls::https::Trust;
 use nigh_proto::{AllowedHost, Endpoint, Endpoints, FunctionName, NodeName, Role};
 use nigh_routing::Policy;
 use nigh_routing::forwarding::Optimizer;
@@ -219,10 +219,10 @@ impl BrokerSettings {
             insecure_plaintext: insecure,
         })?;
         let mut asynchronous = keys.asynchronous.take().unwrap_or_default();
-        let outgoing = asynchronous.callback_ca.take().map(believing).transpose()?;
+        let trust = asynchronous.callback_ca.take().map(believing).transpose()?;
         let data_dir = place.and_then(|(place, data_dir)| {
             let mut asynchronous = asynchronous.applied_to(AsynchronousConfig::new(place));
-            asynchronous.outgoing = outgoing.unwrap_or(asynchronous.outgoing);
+            asynchronous.callback_trust = trust.unwrap_or(asynchronous.callback_trust);
             asynchronous.triggers.insecure_plaintext = insecure;
             asynchronous.triggers.tls = files.as_ref().map(store::tls_files);
             config.asynchronous = Some(asynchronous);
@@ -266,9 +266,9 @@ impl AsynchronousKeys {
 }
 
 /// Whom callbacks over https believe, from a file.
-fn believing(file: PathBuf) -> Result<Outgoing, ConfigError> {
+fn believing(file: PathBuf) -> Result<Trust, ConfigError> {
     let pem = std::fs::read(&file).map_err(|source| ConfigError::Read { path: file.clone(), source })?;
-    Outgoing::believing(&pem)
+    Trust::authorities(&pem)
         .map_err(|error| ConfigError::Contradiction(format!("callback_ca {}: {error}", file.display())))
 }
 

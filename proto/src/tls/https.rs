@@ -25,8 +25,7 @@ use tower::Service;
 
 use super::connection::Connection;
 use super::{ALPN_HTTP, TlsError, certificates, unreadable, unusable};
-use crate::dial::dial;
-use crate::name::Endpoint;
+use crate::reach::Reach;
 
 /// Time for a connection to be made, TLS included.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
@@ -50,6 +49,13 @@ impl Trust {
             return Err(TlsError::Unreadable { part: "ca", problem });
         }
         Self::with(|config| config.with_root_certificates(roots).with_no_client_auth())
+    }
+
+    /// Those that a public authority vouches for, whatever this system believes.
+    pub fn public() -> Self {
+        let roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+        let trust = Self::with(|config| config.with_root_certificates(roots).with_no_client_auth());
+        trust.expect("the provider speaks both versions")
     }
 
     /// Those alone that an authority of this text (PEM) vouches for.
@@ -135,12 +141,18 @@ impl ServerCertVerifier for Believing {
 #[derive(Debug, Clone)]
 pub struct HttpsConnector {
     trust: Option<Trust>,
+    reach: Reach,
 }
 
 impl HttpsConnector {
     /// Without trust, `https` is refused.
     pub fn new(trust: Option<Trust>) -> Self {
-        Self { trust }
+        Self { trust, reach: Reach::Anywhere }
+    }
+
+    /// One that connects to nobody beyond this.
+    pub fn reaching(self, reach: Reach) -> Self {
+        Self { reach, ..self }
     }
 
     /// Makes one connection.
@@ -159,15 +171,15 @@ impl HttpsConnector {
         let host = uri.host().ok_or_else(|| wrong(format!("{uri} has no host")))?;
         let is_secured = uri.scheme() == Some(&Scheme::HTTPS);
         let port = uri.port_u16().unwrap_or(if is_secured { 443 } else { 80 });
-        let endpoint: Endpoint = format!("{host}:{port}").parse().map_err(|error| wrong(format!("{error}")))?;
-        let stream = dial(&endpoint).await?;
+        let host = host.trim_matches(['[', ']']);
+        let stream = self.reach.connect(host, port).await?;
         let address = stream.peer_addr()?;
         if !is_secured {
             return Ok(Connection::outgoing(stream, address));
         }
         let trust = self.trust.ok_or_else(|| wrong("https, and nobody to believe".to_owned()))?;
-        let name = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-        let name = ServerName::try_from(name).map_err(|_| wrong(format!("{host} is no host for a certificate")))?;
+        let name =
+            ServerName::try_from(host.to_owned()).map_err(|_| wrong(format!("{host} is no host for a certificate")))?;
         let stream = TlsConnector::from(trust.0).connect(name, stream).await?;
         Ok(Connection::secured(TlsStream::Client(stream), address))
     }
@@ -191,5 +203,88 @@ impl Service<Uri> for HttpsConnector {
 impl Pooled for Connection {
     fn connected(&self) -> Connected {
         if self.speaks_http2() { Connected::new().negotiated_h2() } else { Connected::new() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+    use tokio_rustls::TlsAcceptor;
+    use tokio_rustls::rustls::ServerConfig;
+    use tokio_rustls::rustls::pki_types::PrivateKeyDer;
+
+    use super::*;
+    use crate::call::Call;
+    use crate::event;
+    use crate::status::{PlatformError, Reason};
+
+    /// An authority, as PEM, and a server for `localhost` that answers each connection with this; what it was sent comes back.
+    async fn server(answer: &'static str) -> (Vec<u8>, u16, tokio::task::JoinHandle<String>) {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let key = KeyPair::generate().unwrap();
+        let certificate =
+            CertificateParams::new(vec!["localhost".to_owned()]).unwrap().signed_by(&key, &authority).unwrap();
+        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_protocol_versions(&[&TLS13])
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.der().clone()], PrivateKeyDer::try_from(key.serialize_der()).unwrap())
+            .unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let serving = tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            let Ok(mut stream) = TlsAcceptor::from(Arc::new(config)).accept(stream).await else { return String::new() };
+            let mut read = Vec::new();
+            let mut buffer = [0; 4096];
+            while !String::from_utf8_lossy(&read).contains("not-serving") {
+                match stream.read(&mut buffer).await {
+                    Ok(0) | Err(_) => break,
+                    Ok(bytes) => read.extend_from_slice(&buffer[..bytes]),
+                }
+            }
+            let _ = stream.write_all(answer.as_bytes()).await;
+            let _ = stream.shutdown().await;
+            String::from_utf8(read).unwrap()
+        });
+        (authority.pem().into_bytes(), port, serving)
+    }
+
+    async fn post(trust: &Trust, port: u16) -> Result<(), String> {
+        let call = Call::new("echo".parse().unwrap(), "", Duration::from_secs(5));
+        let settled = Err(PlatformError::new(Reason::NotServing, "it is stopping"));
+        let url = format!("https://localhost:{port}/told?x=1").parse().unwrap();
+        event::post(&url, &call, settled, trust).await
+    }
+
+    const TAKEN: &str = "HTTP/1.1 204 No Content\r\n\r\n";
+
+    #[tokio::test]
+    async fn outcomes_are_told_over_https_to_whom_an_authority_vouches_for() {
+        let (authority, port, serving) = server(TAKEN).await;
+        post(&Trust::authorities(&authority).unwrap(), port).await.unwrap();
+        let told = serving.await.unwrap();
+        assert!(told.starts_with("POST /told?x=1 HTTP/1.1\r\n"), "{told}");
+        assert!(
+            told.contains(&format!("host: localhost:{port}\r\n")) && told.contains("ce-type: nigh.call.failed"),
+            "{told}"
+        );
+    }
+
+    #[tokio::test]
+    async fn nobody_is_told_who_cannot_prove_who_they_are() {
+        let other = server(TAKEN).await.0;
+        for trust in [Trust::public(), Trust::authorities(&other).unwrap()] {
+            let (_, port, serving) = server(TAKEN).await;
+            let refused = post(&trust, port).await.unwrap_err();
+            assert!(refused.contains("certificate"), "{refused}");
+            assert_eq!(serving.await.unwrap(), "", "nothing was said");
+        }
     }
 }

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use http::HeaderValue;
+use nigh_proto::http_client::Unanswered;
 use nigh_proto::{Call, FunctionName, Outcome, PlatformError, Reason};
 
-use super::client::{Answer, Client, Trouble};
+use super::client::{Answer, Client};
 use super::http::Http;
 use super::openwhisk::OpenWhisk;
 use super::settings::{RemoteApi, RemoteSettings};
@@ -108,18 +109,18 @@ impl Failure {
     }
 }
 
-impl From<Trouble> for Failure {
-    fn from(trouble: Trouble) -> Self {
-        match trouble {
-            Trouble::Unconnected(why) => {
+impl From<Unanswered> for Failure {
+    fn from(why: Unanswered) -> Self {
+        match why {
+            Unanswered::Unconnected(why) => {
                 let message = format!("the gateway cannot be reached: {why}; the computer's operator may see why");
                 Self::new(Reason::Unreachable, message, Sign::Unconnected)
             }
-            Trouble::Broken(why) => {
+            Unanswered::Broken(why) => {
                 let message = format!("the connection to the gateway broke: {why}; the function may have run");
                 Self::new(Reason::Disconnected, message, Sign::None)
             }
-            Trouble::TooLarge(bytes_max) => {
+            Unanswered::TooLarge(bytes_max) => {
                 Self::new(Reason::TooLarge, format!("the answer has over {bytes_max} bytes"), Sign::TooLarge)
             }
         }
@@ -167,7 +168,7 @@ impl Api {
         match (self, lists) {
             (Self::Http(api), true) => api.list(client).await.map(Look::All),
             (Self::Http(api), false) => {
-                client.connect(api.any_url()).await.map(|()| Look::Alive).map_err(|trouble| trouble.to_string())
+                client.connect(api.any_url()).await.map(|()| Look::Alive).map_err(|why| why.to_string())
             }
             (Self::OpenWhisk(api), true) => api.list(client).await.map(Look::All),
             (Self::OpenWhisk(api), false) => api.check_credentials(client).await.map(|()| Look::Alive),

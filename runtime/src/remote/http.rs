@@ -1,7 +1,6 @@
 //! Functions behind URLs, as of an OpenFaaS gateway: a call is a POST of its payload, and the answer's body is its answer.
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
-use http_body_util::Full;
 use nigh_proto::{Call, FunctionName, Headers, Outcome, Reason};
 
 use super::api::{FUNCTIONS_MAX, Failure, LISTING_BYTES_MAX, Listing, Sign, Target, authorize, json, said};
@@ -92,7 +91,7 @@ impl Http {
             url = format!("{url}?namespace={}", segment(namespace)?);
         }
         let answer = client.get(&url, self.of_lists.clone(), LISTING_BYTES_MAX).await;
-        let told = json(&answer.map_err(|trouble| trouble.to_string())?, "the list of functions")?;
+        let told = json(&answer.map_err(|why| why.to_string())?, "the list of functions")?;
         let told = told.as_array().ok_or("the list of functions is no list")?;
         let mut listing = Listing::new();
         for function in told.iter().take(FUNCTIONS_MAX) {
@@ -117,7 +116,7 @@ impl Http {
         call: &Call,
         bytes_max: usize,
     ) -> Result<Outcome, Failure> {
-        let mut request = Request::new(Full::new(call.payload.clone()));
+        let mut request = Request::new(call.payload.clone());
         *request.method_mut() = Method::POST;
         *request.uri_mut() = uri_of(&target.url)?;
         let headers = request.headers_mut();

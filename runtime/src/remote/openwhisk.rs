@@ -6,12 +6,12 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Request, header};
-use http_body_util::Full;
+use nigh_proto::http_client::Unanswered;
 use nigh_proto::{Call, FunctionName, Headers, Outcome, PlatformError, Reason};
 use serde_json::{Value, json};
 
 use super::api::{self, FUNCTIONS_MAX, Failure, LISTING_BYTES_MAX, Listing, Sign, Target, said};
-use super::client::{Answer, Client, Trouble, uri_of};
+use super::client::{Answer, Client, uri_of};
 use super::settings::{RootUrl, segment};
 use crate::outcome;
 
@@ -88,7 +88,7 @@ impl OpenWhisk {
     /// Whether the credentials are anybody's.
     pub(super) async fn check_credentials(&self, client: &Client) -> Result<(), String> {
         let answer = client.get(&self.namespaces, Some(self.authorization.clone()), LISTING_BYTES_MAX).await;
-        api::json(&answer.map_err(|trouble| trouble.to_string())?, "the list of namespaces").map(drop)
+        api::json(&answer.map_err(|why| why.to_string())?, "the list of namespaces").map(drop)
     }
 
     /// All actions of the namespace.
@@ -98,7 +98,7 @@ impl OpenWhisk {
         for skip in (0..FUNCTIONS_MAX).step_by(PAGE) {
             let url = format!("{actions}?limit={PAGE}&skip={skip}");
             let answer = client.get(&url, Some(self.authorization.clone()), LISTING_BYTES_MAX).await;
-            let page = api::json(&answer.map_err(|trouble| trouble.to_string())?, "the list of actions")?;
+            let page = api::json(&answer.map_err(|why| why.to_string())?, "the list of actions")?;
             let page = page.as_array().ok_or("the list of actions is no list")?;
             listing.extend(page.iter().take(PAGE).filter_map(|action| self.listed(action)));
             if page.len() < PAGE {
@@ -128,7 +128,7 @@ impl OpenWhisk {
     ) -> Result<Outcome, Failure> {
         let wait = call.time_left(Instant::now()).min(WAIT_MAX).as_millis().max(1);
         let url = format!("{}?blocking=true&result=true&timeout={wait}", target.url);
-        let mut request = Request::new(Full::new(parameters(&call.payload)));
+        let mut request = Request::new(parameters(&call.payload));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = uri_of(&url)?;
         let headers = request.headers_mut();
@@ -209,10 +209,10 @@ impl OpenWhisk {
                 match client.get(&url, Some(self.authorization.clone()), bytes_max).await {
                     Ok(answer) if answer.status.as_u16() == 200 => return self.ended(&id, &answer),
                     Ok(answer) if matches!(answer.status.as_u16(), 401 | 403) => return self.judge(call, answer),
-                    Err(Trouble::TooLarge(bytes_max)) => return Err(Trouble::TooLarge(bytes_max).into()),
+                    Err(Unanswered::TooLarge(bytes_max)) => return Err(Unanswered::TooLarge(bytes_max).into()),
                     // It has not ended, or cannot be asked after right now.
                     Ok(answer) => wait = wait.max(if is_busy(&answer) { answer.retry_after() } else { wait }),
-                    Err(Trouble::Unconnected(_) | Trouble::Broken(_)) => {}
+                    Err(Unanswered::Unconnected(_) | Unanswered::Broken(_)) => {}
                 }
             }
         };
