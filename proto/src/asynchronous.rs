@@ -112,7 +112,7 @@ impl Acceptance {
     /// As of [`Call::from_wire`], and [`Reason::Malformed`] for a dry run or a callback that is none.
     pub fn from_wire(request: v1::AcceptRequest, limits: &CallLimits, now: Instant) -> Result<Self, PlatformError> {
         let call = request.call.ok_or_else(|| PlatformError::malformed("a request to accept has no call"))?;
-        let timeout = timeout_of(request.timeout_us, limits);
+        let timeout = limits.time(asked(request.timeout_us));
         let call = Call::from_wire(call, Some(timeout), limits, now)?;
         let callback = match request.callback.as_str() {
             "" => None,
@@ -188,7 +188,7 @@ impl Stored {
         };
         let stored = v1::StoredCall::decode(bytes).map_err(|error| damaged(error.to_string()))?;
         let call = stored.call.ok_or_else(|| damaged("there is no call in it".to_owned()))?;
-        let timeout = timeout_of(stored.timeout_us, limits);
+        let timeout = limits.time(asked(stored.timeout_us));
         let callback = if stored.older_callback.is_empty() {
             if stored.callback.is_empty() { None } else { Some(Callback::Http(stored.callback.parse()?)) }
         } else {
@@ -298,11 +298,9 @@ impl PlatformError {
     }
 }
 
-fn timeout_of(timeout_us: u64, limits: &CallLimits) -> Duration {
-    match timeout_us {
-        0 => limits.timeout_default,
-        us => Duration::from_micros(us).min(limits.timeout_max),
-    }
+/// The time that a caller asks for, if it does.
+fn asked(timeout_us: u64) -> Option<Duration> {
+    (timeout_us > 0).then(|| Duration::from_micros(timeout_us))
 }
 
 fn us(duration: Duration) -> u64 {

@@ -37,6 +37,13 @@ impl Default for CallLimits {
     }
 }
 
+impl CallLimits {
+    /// The time that a call has whose caller asks for this, or for nothing.
+    pub fn time(&self, asked: Option<Duration>) -> Duration {
+        asked.unwrap_or(self.timeout_default).min(self.timeout_max)
+    }
+}
+
 /// Headers of one request or answer, at most.
 pub const HEADERS_MAX: usize = 64;
 /// Bytes of all names and values of one request's or answer's headers, at most.
@@ -288,7 +295,7 @@ impl Call {
             retry_safe: request.retry_safe,
             priority: Priority::from_wire(request.priority),
             via: request.via.iter().map(|name| name.parse()).collect::<Result<_, _>>()?,
-            deadline: now + timeout.unwrap_or(limits.timeout_default).min(limits.timeout_max),
+            deadline: now + limits.time(timeout),
             then: request.then.iter().map(|name| name.parse()).collect::<Result<_, _>>()?,
             flow: request.flow.as_ref().map(Flow::from_wire).transpose()?,
             application: match request.application.as_str() {
@@ -354,31 +361,8 @@ pub(crate) fn check_payload(bytes: usize, limits: &CallLimits) -> Result<(), Pla
     Err(PlatformError::new(Reason::TooLarge, message))
 }
 
-/// The gRPC time-out of a request, if its caller set one that is well formed.
-pub(crate) fn timeout_of(metadata: &tonic::metadata::MetadataMap) -> Option<Duration> {
-    parse_timeout(metadata.get("grpc-timeout")?.to_str().ok()?)
-}
-
-/// The time that a `grpc-timeout` header says, if it is well formed.
-pub(crate) fn parse_timeout(text: &str) -> Option<Duration> {
-    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    // The protocol allows at most eight digits.
-    let amount: u64 = (digits.len() <= 8).then(|| digits.parse().ok())??;
-    match unit {
-        "H" => Some(Duration::from_secs(amount * 3600)),
-        "M" => Some(Duration::from_secs(amount * 60)),
-        "S" => Some(Duration::from_secs(amount)),
-        "m" => Some(Duration::from_millis(amount)),
-        "u" => Some(Duration::from_micros(amount)),
-        "n" => Some(Duration::from_nanos(amount)),
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
 
     fn check(request: v1::InvokeRequest, timeout: Option<Duration>) -> Result<Call, Reason> {
@@ -424,21 +408,5 @@ mod tests {
         assert_eq!(left(Some(Duration::from_secs(2))), Duration::from_secs(2));
         assert_eq!(left(Some(Duration::from_secs(20))), Duration::from_secs(5));
         assert_eq!(left(None), Duration::from_secs(5));
-    }
-
-    proptest! {
-        #[test]
-        fn time_outs_come_through_tonic_unharmed(us in 1u64..=99_999_999) {
-            let mut request = Request::new(());
-            request.set_timeout(Duration::from_micros(us));
-            prop_assert_eq!(timeout_of(request.metadata()), Some(Duration::from_micros(us)));
-        }
-
-        #[test]
-        fn any_time_out_text_is_judged_without_panic(text in "[ -~]{0,12}") {
-            let mut request = Request::new(());
-            request.metadata_mut().insert("grpc-timeout", text.parse().unwrap());
-            let _ = timeout_of(request.metadata());
-        }
     }
 }

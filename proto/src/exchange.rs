@@ -17,6 +17,7 @@ use tonic::{Request, Status, Streaming};
 
 use self::arriving::{ArrivingAnswer, ArrivingBody};
 use crate::call::{Call, CallLimits, HEADERS_BYTES_MAX, HEADERS_MAX};
+use crate::intake::announced_bytes;
 use crate::name::{Digest, NodeName};
 use crate::reply::Reply;
 use crate::status::{PlatformError, Reason};
@@ -58,7 +59,7 @@ pub struct RequestHead {
 impl RequestHead {
     /// Bytes that the body will have, where its sender says so.
     pub fn announced_bytes(&self) -> Option<u64> {
-        self.headers.get(http::header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+        announced_bytes(&self.headers)
     }
 }
 
@@ -212,7 +213,7 @@ impl Exchange {
         limits: &CallLimits,
         arrived: Instant,
     ) -> Result<Self, PlatformError> {
-        let within = timeout.unwrap_or(limits.timeout_default).min(limits.timeout_max);
+        let within = limits.time(timeout);
         let first = tokio::time::timeout(within, messages.message()).await.map_err(|_| no_head())?;
         let first = first?.ok_or_else(|| PlatformError::malformed("an exchange without a message"))?;
         let wire = first.head.ok_or_else(|| PlatformError::malformed("an exchange whose first message has no head"))?;

@@ -12,8 +12,9 @@ use futures_util::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::asynchronous::{Acceptance, Accepted};
-use crate::call::{Call, CallLimits, timeout_of};
+use crate::call::{Call, CallLimits};
 use crate::connections::ServerLimits;
+use crate::deadline::answer_time;
 use crate::exchange::{Exchange, Exchanged, WireAnswer};
 use crate::reply::Reply;
 use crate::status::{PlatformError, Reason};
@@ -85,7 +86,7 @@ impl<H> std::fmt::Debug for Ingress<H> {
 impl<H: Handler> Functions for Ingress<H> {
     async fn invoke(&self, request: Request<v1::InvokeRequest>) -> Result<Response<v1::InvokeResponse>, Status> {
         let arrived = Instant::now();
-        let timeout = timeout_of(request.metadata());
+        let timeout = answer_time(&request, arrived);
         let call = Call::from_wire(request.into_inner(), timeout, &self.limits, arrived)?;
         Ok(Response::new(self.handler.handle(call, arrived).await?.into_wire()))
     }
@@ -106,7 +107,7 @@ impl<H: Handler> Functions for Ingress<H> {
         request: Request<Streaming<v1::ExchangeRequest>>,
     ) -> Result<Response<Self::ExchangeStream>, Status> {
         let arrived = Instant::now();
-        let timeout = timeout_of(request.metadata());
+        let timeout = answer_time(&request, arrived);
         let exchange = Exchange::from_wire(request.into_inner(), timeout, &self.limits, arrived).await?;
         let exchanged = self.handler.exchange(exchange, arrived).await?;
         Ok(Response::new(Box::pin(WireAnswer::new(exchanged.read_within(self.stall_max)))))

@@ -16,8 +16,8 @@ use tonic::Status;
 use tonic::body::Body;
 use tower::{Layer, Service};
 
-use crate::call::parse_timeout;
 use crate::connections::ServerLimits;
+use crate::deadline::{self, HeadArrived};
 use crate::status::{PlatformError, Reason};
 
 /// When to come again where too much is on its way in.
@@ -75,13 +75,15 @@ impl<S: Service<http::Request<Body>>> Service<http::Request<Body>> for Held<S> {
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+    fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
+        let now = Instant::now();
+        request.extensions_mut().insert(HeadArrived(now.into_std()));
         if !HELD_WHOLE.contains(&request.uri().path()) {
             return Answering { inner: self.inner.call(request), _share: None };
         }
         let share = Arc::new(self.intake.share());
-        let time = asked(request.headers()).map_or(self.intake.timeout, |asked| asked.min(self.intake.timeout));
-        let until = Instant::now() + time;
+        let asked = deadline::answer_time_of(request.headers());
+        let until = now + asked.map_or(self.intake.timeout, |asked| asked.min(self.intake.timeout));
         let request = request.map(|body| Body::new(Counted { body, share: share.clone(), until, late: None }));
         Answering { inner: self.inner.call(request), _share: Some(share) }
     }
@@ -105,9 +107,9 @@ impl<F: Future> Future for Answering<F> {
     }
 }
 
-/// The time that a caller has left.
-fn asked(headers: &http::HeaderMap) -> Option<Duration> {
-    parse_timeout(headers.get("grpc-timeout")?.to_str().ok()?)
+/// Bytes that a body will have, where its sender says so.
+pub(crate) fn announced_bytes(headers: &http::HeaderMap) -> Option<u64> {
+    headers.get(http::header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 /// What one request holds of all that may be held.

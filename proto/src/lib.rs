@@ -9,6 +9,7 @@ pub mod asynchronous;
 pub mod call;
 pub mod channel;
 pub mod connections;
+mod deadline;
 pub mod deployment;
 pub mod dial;
 pub mod discovery;

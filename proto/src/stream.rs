@@ -12,6 +12,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
 use crate::call::{Call, CallLimits, check_payload};
+use crate::deadline;
 use crate::ingress::Handler;
 use crate::reply::{Outcome, Reply};
 use crate::status::{PlatformError, Reason};
@@ -31,6 +32,8 @@ const PART_BYTES: usize = 256 << 10;
 struct Arriving {
     request: v1::InvokeRequest,
     timeout: Option<Duration>,
+    /// When its time began to run.
+    opened: Instant,
     payload: BytesMut,
 }
 
@@ -119,12 +122,13 @@ impl<H: Handler> Session<H> {
         }
         let mut request = open.request.ok_or_else(|| PlatformError::malformed("an open frame without a request"))?;
         let timeout = (open.timeout_us > 0).then(|| Duration::from_micros(open.timeout_us));
+        let opened = Instant::now();
         if !open.more {
-            return self.start(id, request, timeout);
+            return self.start(id, request, timeout, opened);
         }
         let payload = BytesMut::from(std::mem::take(&mut request.payload));
         self.arriving_bytes += payload.len();
-        self.arriving.insert(id, Arriving { request, timeout, payload });
+        self.arriving.insert(id, Arriving { request, timeout, opened, payload });
         self.check_arriving(id)
     }
 
@@ -140,7 +144,7 @@ impl<H: Handler> Session<H> {
         let Some(mut arrived) = self.arriving.remove(&id) else { return Ok(()) };
         self.arriving_bytes -= arrived.payload.len();
         arrived.request.payload = arrived.payload.freeze();
-        self.start(id, arrived.request, arrived.timeout)
+        self.start(id, arrived.request, arrived.timeout, arrived.opened)
     }
 
     fn check_arriving(&self, id: u64) -> Result<(), PlatformError> {
@@ -154,8 +158,15 @@ impl<H: Handler> Session<H> {
         Ok(())
     }
 
-    fn start(&mut self, id: u64, request: v1::InvokeRequest, timeout: Option<Duration>) -> Result<(), PlatformError> {
+    fn start(
+        &mut self,
+        id: u64,
+        request: v1::InvokeRequest,
+        timeout: Option<Duration>,
+        opened: Instant,
+    ) -> Result<(), PlatformError> {
         let arrived = Instant::now();
+        let timeout = timeout.map(|timeout| deadline::left_to_answer(timeout, opened, arrived));
         let call = Call::from_wire(request, timeout, &self.limits, arrived)?;
         let (handler, replies, done) = (self.handler.clone(), self.replies.clone(), self.done.clone());
         let task = tokio::spawn(async move {

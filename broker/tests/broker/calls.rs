@@ -89,7 +89,8 @@ async fn the_time_left_travels_and_ends_the_call_everywhere() {
     let call = Call { deadline: began + 600 * MS, ..retry_safe("x") };
     let error = broker.invoke(&call).await.unwrap_err();
     assert_eq!(error.reason, Reason::Late, "{error}");
-    assert!(began.elapsed() >= 590 * MS && began.elapsed() < 600 * MS + PATIENCE);
+    // A bit of it is left for the answer to come back.
+    assert!(began.elapsed() >= 570 * MS && began.elapsed() < 600 * MS + PATIENCE);
     tokio::time::timeout(PATIENCE, ended.notified()).await.expect("the computer is told");
     let destination = broker.destination(&computer.endpoint).await;
     assert_eq!(destination.state, "in-use", "a late call is no death");

@@ -12,8 +12,9 @@ use super::rpc::edge_server_server::{EdgeServer, EdgeServerServer};
 use super::rpc::{LambdaRequest, LambdaResponse, State};
 use super::{OK, message};
 use crate::asynchronous::{Acceptance, Callback};
-use crate::call::{Call, CallLimits, timeout_of};
+use crate::call::{Call, CallLimits};
 use crate::channel;
+use crate::deadline::answer_time;
 use crate::ingress::Handler;
 use crate::status::PlatformError;
 use crate::tls::connection::Peer;
@@ -44,7 +45,7 @@ impl<H> std::fmt::Debug for EdgeIngress<H> {
 impl<H: Handler> EdgeServer for EdgeIngress<H> {
     async fn run_lambda(&self, request: Request<LambdaRequest>) -> Result<Response<LambdaResponse>, Status> {
         let arrived = Instant::now();
-        let timeout = timeout_of(request.metadata());
+        let timeout = answer_time(&request, arrived);
         let from = request.extensions().get::<Peer>().map(|peer| peer.address.ip());
         let mut request = request.into_inner();
         let (name, hops) = (request.name.clone(), request.hops);

@@ -67,7 +67,7 @@ pub fn call(
         priority: Priority::default(),
         // Its brokers leave no name.
         via: if request.forward { vec![BROKER.parse()?] } else { Vec::new() },
-        deadline: now + timeout.unwrap_or(limits.timeout_default).min(limits.timeout_max),
+        deadline: now + limits.time(timeout),
         then: Vec::new(),
         flow,
         application: None,

@@ -14,13 +14,13 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderValue};
 use http_body::Body;
 use http_body_util::BodyExt as _;
 
 use crate::asynchronous::CallbackUrl;
 use crate::call::{Call, CallId, CallLimits, Headers, Priority};
-use crate::intake::Share;
+use crate::intake::{Share, announced_bytes};
 use crate::name::FunctionName;
 use crate::state::ApplicationName;
 use crate::status::{PlatformError, Reason};
@@ -145,7 +145,7 @@ impl Wishes {
 
     /// When the answer stops being of use.
     pub(super) fn deadline(&self, limits: &CallLimits, arrived: Instant) -> Instant {
-        arrived + self.timeout.unwrap_or(limits.timeout_default).min(limits.timeout_max)
+        arrived + limits.time(self.timeout)
     }
 }
 
@@ -184,8 +184,7 @@ pub(in crate::ingress) async fn payload<B: Body<Data = Bytes, Error: std::fmt::D
     share: &Share,
     until: Instant,
 ) -> Result<Bytes, PlatformError> {
-    let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    if announced.is_some_and(|length: usize| length > bytes_max) {
+    if announced_bytes(headers).is_some_and(|bytes| bytes > bytes_max as u64) {
         return Err(too_large(bytes_max));
     }
     if body.is_end_stream() {
