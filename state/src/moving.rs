@@ -9,6 +9,7 @@
 //!                   (dropped) ◄─ held              who claimed    only that one has it
 //! ```
 
+use std::ops::ControlFlow::{self, Break, Continue};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nigh_proto::{Endpoint, NodeName, StateId};
@@ -33,18 +34,11 @@ impl Keeper {
         let Some(directory) = self.directory_of(&id) else { return self.own_alone(kept).await };
         let mut astray = 0;
         for _ in 0..STEPS_MAX {
-            match self.read(kept).await?.record.clone() {
-                Some(Record { standing: Standing::Held | Standing::Leased { .. }, epoch: 1.., .. }) => return Ok(()),
-                Some(record @ Record { standing: Standing::Held | Standing::Leased { .. }, .. }) => {
-                    self.make_known(directory, kept, record).await?;
-                }
-                Some(Record { standing: Standing::Offered { since_ms, .. }, .. }) => {
-                    self.take_back(directory, kept, since_ms).await?;
-                }
-                Some(record @ Record { standing: Standing::Taken { .. }, .. }) => {
-                    self.claim_taken(directory, kept, record).await?;
-                }
-                None => {
+            match self.go_on(directory, kept).await? {
+                Continue(()) => {}
+                Break(Some(Record { epoch: 1.., .. })) => return Ok(()),
+                Break(Some(record)) => self.make_known(directory, kept, record).await?,
+                Break(None) => {
                     if !self.fetch(directory, kept).await? {
                         astray += 1;
                         self.check_astray(directory, &id, astray).await?;
@@ -53,6 +47,22 @@ impl Keeper {
             }
         }
         Err(StateError::InUse(id))
+    }
+
+    /// Goes one step on with a move that is under way here. Where none is, breaks with the state as it is held here, or with nothing
+    /// where it is not here.
+    async fn go_on(
+        &self,
+        directory: &dyn Directory,
+        kept: &mut Kept,
+    ) -> Result<ControlFlow<Option<Record>>, StateError> {
+        let Some(record) = self.read(kept).await?.record.clone() else { return Ok(Break(None)) };
+        match record.standing {
+            Standing::Held | Standing::Leased { .. } => return Ok(Break(Some(record))),
+            Standing::Offered { since_ms, .. } => self.take_back(directory, kept, since_ms).await?,
+            Standing::Taken { .. } => self.claim_taken(directory, kept, record).await?,
+        }
+        Ok(Continue(()))
     }
 
     /// Without a directory, whatever is here is held here.
@@ -175,31 +185,31 @@ impl Keeper {
             let Some(directory) = self.directory_of(id) else { return Ok(None) };
             let mut is_offered_now = false;
             for _ in 0..STEPS_MAX {
-                match self.read(&mut kept).await?.record.clone() {
-                    Some(record @ Record { standing: Standing::Held | Standing::Leased { .. }, .. }) => {
+                // Whoever asked for it before may not have heard the answer.
+                if let Some(Record { standing: Standing::Offered { to, .. }, epoch, version, content }) =
+                    self.read(&mut kept).await?.record.clone()
+                    && to == *name
+                {
+                    let ahead = match is_offered_now {
+                        true => None,
+                        false => self.locate(directory, id).await?.filter(|holder| holder.name == self.name),
+                    };
+                    let Some(holder) = ahead.filter(|holder| holder.epoch > epoch) else {
+                        return Ok(Some(Given { epoch, version, content }));
+                    };
+                    // It was killed while it took this back: only the directory knows, and no claim after the old epoch counts.
+                    let record = Record { epoch: holder.epoch, version, content, standing: Standing::Held };
+                    self.write(&mut kept, record).await?;
+                    continue;
+                }
+                match self.go_on(directory, &mut kept).await? {
+                    Continue(()) => {}
+                    Break(Some(record)) => {
                         self.offer(&mut kept, record, name, endpoint).await?;
                         is_offered_now = true;
                     }
-                    Some(Record { standing: Standing::Offered { to, .. }, epoch, version, content }) if to == *name => {
-                        let ahead = match is_offered_now {
-                            true => None,
-                            false => self.locate(directory, id).await?.filter(|holder| holder.name == self.name),
-                        };
-                        let Some(holder) = ahead.filter(|holder| holder.epoch > epoch) else {
-                            return Ok(Some(Given { epoch, version, content }));
-                        };
-                        // It was killed while it took this back: only the directory knows, and no claim after the old epoch counts.
-                        let record = Record { epoch: holder.epoch, version, content, standing: Standing::Held };
-                        self.write(&mut kept, record).await?;
-                    }
-                    Some(Record { standing: Standing::Offered { since_ms, .. }, .. }) => {
-                        self.take_back(directory, &mut kept, since_ms).await?;
-                    }
-                    Some(record @ Record { standing: Standing::Taken { .. }, .. }) => {
-                        self.claim_taken(directory, &mut kept, record).await?;
-                    }
-                    None if self.is_lasting() => return Ok(None),
-                    None => {
+                    Break(None) if self.is_lasting() => return Ok(None),
+                    Break(None) => {
                         let holder = self.locate(directory, id).await?.filter(|holder| holder.name == self.name);
                         return Ok(holder.map(|holder| Given { epoch: holder.epoch, version: 0, content: None }));
                     }
