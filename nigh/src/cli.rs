@@ -35,7 +35,10 @@ use nigh_client::{Admin, CallQueue, Caller, CallerLimits, Inspect, Triggers};
 use nigh_doors::RemoteBroker;
 use nigh_proto::{Endpoint, Endpoints, Remote, Tls};
 
-use crate::config::{TlsFiles, default_controller, ports};
+use self::role::RoleCommand;
+use crate::config::{
+    BrokerOptions, ComputerOptions, ControllerOptions, MecOptions, TlsFiles, default_controller, ports,
+};
 use crate::output::Output;
 use crate::telemetry::{self, LogFormat};
 
@@ -91,20 +94,20 @@ enum Command {
     #[command(display_order = 1)]
     Up(up::UpOptions),
     /// Be a controller: keep what is deployed, know who is alive
-    #[command(display_order = 20)]
-    Controller(role::ControllerCommand),
+    #[command(display_order = 20, after_help = role::CONTROLLER_EXAMPLES)]
+    Controller(RoleCommand<ControllerOptions>),
     /// Be a broker: take calls, send each to the computer expected to answer soonest
-    #[command(display_order = 21)]
-    Broker(role::BrokerCommand),
+    #[command(display_order = 21, after_help = role::BROKER_EXAMPLES)]
+    Broker(RoleCommand<BrokerOptions>),
     /// Be a computer: run functions
-    #[command(display_order = 22)]
-    Computer(role::ComputerCommand),
+    #[command(display_order = 22, after_help = role::COMPUTER_EXAMPLES)]
+    Computer(RoleCommand<ComputerOptions>),
     /// Be a door for clients of another system, in front of a broker
     #[command(display_order = 22)]
     Proxy(proxy::ProxyCommand),
     /// Tell device applications where to call, by ETSI MEC's interfaces
-    #[command(display_order = 23)]
-    Mec(Box<role::MecCommand>),
+    #[command(display_order = 23, after_help = role::MEC_EXAMPLES)]
+    Mec(Box<RoleCommand<MecOptions>>),
     /// Make certificates for TLS between machines
     #[command(display_order = 23)]
     Ca(ca::CaCommand),
@@ -185,7 +188,7 @@ impl Cli {
         let (controller, tls_dir) = (global.controller.as_ref(), global.tls_dir.clone());
         match command {
             Command::Up(options) => in_runtime(options.run(output)),
-            Command::Controller(command) => in_runtime(command.run(tls_dir, output)),
+            Command::Controller(command) => in_runtime(command.run(None, tls_dir, output)),
             Command::Broker(command) => in_runtime(command.run(controller, tls_dir, output)),
             Command::Computer(command) => in_runtime(command.run(controller, tls_dir, output)),
             Command::Proxy(command) => in_runtime(async {

@@ -7,8 +7,9 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use nigh_broker::Listeners;
+use nigh_proto::channel::Door;
 use nigh_store::Place;
-use nigh_telemetry::serve_while;
+use nigh_telemetry::{Telemetry, serve_while};
 use tokio_util::sync::CancellationToken;
 
 use crate::certificates;
@@ -25,7 +26,7 @@ pub(crate) async fn controller(settings: ControllerSettings, output: Output) -> 
     let files = settings.tls.clone();
     let config = settings.into_config()?;
     let bound = bind(listen, "the controller", "--listen").await?;
-    let metrics = bind_metrics(metrics).await?;
+    let metrics = bind_if(metrics, "metrics and health", "--listen-metrics").await?;
     if let Some(folder) = &folder {
         make_folder(folder)?;
     }
@@ -44,31 +45,22 @@ pub(crate) async fn controller(settings: ControllerSettings, output: Output) -> 
             metrics: told(metrics.as_ref()),
         },
     );
-    let shutdown = CancellationToken::new();
-    let telemetry = config.telemetry.clone();
     let metrics = metrics.map(|bound| bound.into_metrics_door(config.tls.as_ref(), &config.server));
-    let role = Box::pin(nigh_controller::run(bound.listener, config, shutdown.clone()));
-    let role = serve_while(metrics, telemetry, role);
-    signals.run(async { Ok(role.await?) }, shutdown).await
+    let telemetry = config.telemetry.clone();
+    run(signals, metrics, telemetry, |shutdown| nigh_controller::run(bound.listener, config, shutdown)).await
 }
 
 /// Is a broker.
 pub(crate) async fn broker(settings: BrokerSettings, output: Output) -> anyhow::Result<()> {
     let signals = StopSignals::listen()?;
     let calls = bind(settings.calls, "calls over gRPC", "--listen").await?;
-    let table = match settings.table {
-        Some(address) => Some(bind(address, "the forwarding table", "--listen-table").await?),
-        None => None,
-    };
-    let http = match settings.http {
-        Some(address) => Some(bind(address, "calls over HTTP", "--listen-http").await?),
-        None => None,
-    };
+    let table = bind_if(settings.table, "the forwarding table", "--listen-table").await?;
+    let http = bind_if(settings.http, "calls over HTTP", "--listen-http").await?;
     let mut doors = Vec::with_capacity(settings.doors.len());
     for &(system, address) in &settings.doors {
         doors.push((system, bind(address, "other systems' clients", "--door").await?));
     }
-    let metrics = bind_metrics(settings.metrics).await?;
+    let metrics = bind_if(settings.metrics, "metrics and health", "--listen-metrics").await?;
     if let Some(folder) = &settings.data_dir {
         make_folder(folder)?;
     }
@@ -89,23 +81,17 @@ pub(crate) async fn broker(settings: BrokerSettings, output: Output) -> anyhow::
     let listener = |bound: Option<Bound>| bound.map(|bound| bound.listener);
     let doors = doors.into_iter().map(|(system, bound)| (system, bound.listener)).collect();
     let listeners = Listeners { calls: calls.listener, table: listener(table), http: listener(http), doors };
-    let shutdown = CancellationToken::new();
-    let telemetry = config.telemetry.clone();
     let metrics = metrics.map(|bound| bound.into_metrics_door(config.tls.as_ref(), &config.server));
-    let role = Box::pin(nigh_broker::run(listeners, config, shutdown.clone()));
-    let role = serve_while(metrics, telemetry, role);
-    signals.run(async { Ok(role.await?) }, shutdown).await
+    let telemetry = config.telemetry.clone();
+    run(signals, metrics, telemetry, |shutdown| nigh_broker::run(listeners, config, shutdown)).await
 }
 
 /// Is a computer.
 pub(crate) async fn computer(settings: ComputerSettings, output: Output) -> anyhow::Result<()> {
     let signals = StopSignals::listen()?;
     let bound = bind(settings.listen, "calls", "--listen").await?;
-    let http = match settings.http {
-        Some(address) => Some(bind(address, "calls over HTTP", "--listen-http").await?),
-        None => None,
-    };
-    let metrics = bind_metrics(settings.metrics).await?;
+    let http = bind_if(settings.http, "calls over HTTP", "--listen-http").await?;
+    let metrics = bind_if(settings.metrics, "metrics and health", "--listen-metrics").await?;
     let _certificate = certificates::keep(settings.config.tls.as_ref(), settings.tls.clone())?;
     let mut config = settings.into_config(bound.address.port())?;
     config.compiler = own_compiler();
@@ -120,12 +106,9 @@ pub(crate) async fn computer(settings: ComputerSettings, output: Output) -> anyh
         },
     );
     let listeners = nigh_runtime::Listeners { calls: bound.listener, http: http.map(|bound| bound.listener) };
-    let shutdown = CancellationToken::new();
-    let telemetry = config.telemetry.clone();
     let metrics = metrics.map(|bound| bound.into_metrics_door(config.tls.as_ref(), &config.server));
-    let role = Box::pin(nigh_runtime::run(listeners, config, shutdown.clone()));
-    let role = serve_while(metrics, telemetry, role);
-    signals.run(async { Ok(role.await?) }, shutdown).await
+    let telemetry = config.telemetry.clone();
+    run(signals, metrics, telemetry, |shutdown| nigh_runtime::run(listeners, config, shutdown)).await
 }
 
 /// Tells device applications where to call.
@@ -133,11 +116,8 @@ pub(crate) async fn mec(settings: MecSettings, output: Output) -> anyhow::Result
     let signals = StopSignals::listen()?;
     let MecSettings { devices, older, metrics, data_dir, tls, config } = settings;
     let devices = bind(devices, "device applications", "--listen").await?;
-    let older = match older {
-        Some(address) => Some(bind(address, "associations", "--listen-older").await?),
-        None => None,
-    };
-    let metrics = bind_metrics(metrics).await?;
+    let older = bind_if(older, "associations", "--listen-older").await?;
+    let metrics = bind_if(metrics, "metrics and health", "--listen-metrics").await?;
     if let Some(folder) = &data_dir {
         make_folder(folder)?;
     }
@@ -152,17 +132,35 @@ pub(crate) async fn mec(settings: MecSettings, output: Output) -> anyhow::Result
         },
     );
     let listeners = nigh_mec::Listeners { devices: devices.listener, older: older.map(|bound| bound.listener) };
-    let shutdown = CancellationToken::new();
-    let telemetry = config.telemetry.clone();
     let metrics = metrics.map(|bound| bound.into_metrics_door(config.tls.as_ref(), &config.server));
-    let role = Box::pin(nigh_mec::run(listeners, config, shutdown.clone()));
-    let role = serve_while(metrics, telemetry, role);
+    let telemetry = config.telemetry.clone();
+    run(signals, metrics, telemetry, |shutdown| nigh_mec::run(listeners, config, shutdown)).await
+}
+
+/// Runs a role, and its door for metrics beside it, until told to stop.
+async fn run<Running, E>(
+    signals: StopSignals,
+    metrics: Option<Door>,
+    telemetry: Telemetry,
+    role: impl FnOnce(CancellationToken) -> Running,
+) -> anyhow::Result<()>
+where
+    Running: Future<Output = Result<(), E>>,
+    anyhow::Error: From<E>,
+{
+    let shutdown = CancellationToken::new();
+    let role = serve_while(metrics, telemetry, Box::pin(role(shutdown.clone())));
     signals.run(async { Ok(role.await?) }, shutdown).await
 }
 
-async fn bind_metrics(address: Option<SocketAddr>) -> Result<Option<Bound>, BindError> {
+/// Opens a socket that a role need not have.
+async fn bind_if(
+    address: Option<SocketAddr>,
+    what: &'static str,
+    option: &'static str,
+) -> Result<Option<Bound>, BindError> {
     match address {
-        Some(address) => bind(address, "metrics and health", "--listen-metrics").await.map(Some),
+        Some(address) => bind(address, what, option).await.map(Some),
         None => Ok(None),
     }
 }
