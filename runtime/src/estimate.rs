@@ -284,7 +284,7 @@ mod tests {
             after.iter().for_each(|&bytes| record(&mut estimator, bytes, factor * law(bytes)));
             for asked in [0, 1000, 100_000, 10_000_000] {
                 let found = estimator.estimate(asked);
-                prop_assert!(is_near(found.run, factor * law(asked), 0.2), "{found:?} at {asked}");
+                prop_assert!(is_near(found.run, factor * law(asked), 0.25), "{found:?} at {asked}");
             }
         }
 
