@@ -204,12 +204,13 @@ async fn fairness(bench: &Arc<Bench>) {
     );
 }
 
-/// The neighbour alone, beside heavy work, and beside each function that means harm.
+/// The neighbour alone, beside work that computes for long or comes often, and beside each function that means harm.
 async fn harm(bench: &Arc<Bench>) {
     let brief = bench.rounds_of(BRIEF / 10);
     let heavy = ("long", bench.rounds_of(LONG / 10), AT_ONCE);
     let all = hostile::all();
-    let mut others = vec![None, Some(heavy)];
+    let brisk = ("brisk", bench.rounds_of(BRIEF / 50), AT_ONCE);
+    let mut others = vec![None, Some(heavy), Some(brisk)];
     others.extend(all.iter().map(|one| Some((one.name, Bytes::new(), AT_ONCE))));
     let mut figures = vec![Vec::new(); others.len()];
     let mut level = 0.0;
@@ -218,7 +219,13 @@ async fn harm(bench: &Arc<Bench>) {
             let began = Instant::now();
             let one = bench.round("works", brief.clone(), others.clone()).await;
             let name = others.as_ref().map_or("nobody", |(name, ..)| name);
-            eprintln!("round {round} of {}, beside {name}: p50 {:.2} ms, p99 {:.2} ms, {:.1} s", bench.rounds, one.p50_ms, one.p99_ms, began.elapsed().as_secs_f64());
+            eprintln!(
+                "round {round} of {}, beside {name}: p50 {:.2} ms, p99 {:.2} ms, {:.1} s",
+                bench.rounds,
+                one.p50_ms,
+                one.p99_ms,
+                began.elapsed().as_secs_f64()
+            );
             if round > 0 {
                 figures.push(one);
             }
@@ -231,12 +238,20 @@ async fn harm(bench: &Arc<Bench>) {
         "\n0.1 ms calls beside {AT_ONCE} calls that mean harm, medians of {} rounds of {:?}",
         bench.rounds, bench.time
     );
-    println!("| beside | p50 ms | p99 ms | p99 / beside heavy work | their calls/s |\n|---|---|---|---|---|");
-    let fair = medians(&figures[1]).p99_ms.max(medians(&figures[0]).p99_ms);
+    println!(
+        "| beside | p50 ms | p99 ms | p99 / beside heavy work | / beside brisk work | their calls/s |\n|---|---|---|---|---|---|"
+    );
+    let alone = medians(&figures[0]).p99_ms;
+    let [heavy, brisk] = [1, 2].map(|case: usize| medians(&figures[case]).p99_ms.max(alone));
     for (others, rounds) in others.iter().zip(&figures) {
-        let name = others.as_ref().map_or("nobody", |(name, ..)| if *name == "long" { "heavy work" } else { name });
+        let name = match others.as_ref().map_or("nobody", |(name, ..)| name) {
+            "long" => "heavy work, 200 ms each",
+            "brisk" => "brisk work, 20 µs each",
+            name => name,
+        };
         let Figures { p50_ms, p99_ms, others_per_s } = medians(rounds);
-        println!("| {name} | {p50_ms:.2} | {p99_ms:.2} | {:.2} | {others_per_s:.0} |", p99_ms / fair);
+        let (to_heavy, to_brisk) = (p99_ms / heavy, p99_ms / brisk);
+        println!("| {name} | {p50_ms:.2} | {p99_ms:.2} | {to_heavy:.2} | {to_brisk:.2} | {others_per_s:.0} |");
     }
     println!("memory held: {level:.0} MiB after the first round, {:.0} MiB after the last", resident_mib());
 }
@@ -248,7 +263,8 @@ async fn run() {
     let patient = Limits { timeout: PATIENCE, concurrency: 64, memory_bytes: 16 << 20, ..Limits::default() };
     bench.deploy("works", hostile::works(), patient.clone()).await;
     // The same work under another name: functions, not modules, are what is learnt of.
-    bench.deploy("long", hostile::works(), patient).await;
+    bench.deploy("long", hostile::works(), patient.clone()).await;
+    bench.deploy("brisk", hostile::works(), patient).await;
     for one in hostile::all() {
         bench.deploy(one.name, one.module, hostile::limits()).await;
     }
