@@ -160,16 +160,11 @@ impl Broker {
 
     async fn pass_on(&self, mut call: Call, arrived: Instant, counted: &mut Counted) -> Result<Reply, PlatformError> {
         let scope = self.count_hop(&mut call, Instant::now())?;
-        if call.dry_run {
-            return self.estimate(&call, scope, arrived, counted).await;
-        }
-        self.count_call();
-        let best = self.ask_around(&call, scope).await;
         let demand = Demand { scope, exclude: None, payload_bytes: call.payload.len() as u64 };
-        let first = Attempt::first(&self.routes, &call, demand, best.as_ref()).inspect_err(|_| {
-            counted.belongs_to(&self.routes.meters().find(call.function.as_str()));
-        })?;
-        counted.belongs_to(first.destination().meters());
+        if call.dry_run {
+            return self.estimate(&call, demand, arrived, counted).await;
+        }
+        let first = self.first_attempt(&call, demand, counted).await?;
         let outcome = match self.hedge_after(&call) {
             None => first.make(&call).await,
             Some(after) => Box::pin(self.hedged(first, &call, demand, after)).await,
@@ -187,18 +182,39 @@ impl Broker {
         })
     }
 
+    /// A call begins: the first try of it.
+    ///
+    /// # Errors
+    /// Where nobody serves its function.
+    pub(crate) async fn first_attempt(
+        &self,
+        call: &Call,
+        demand: Demand<'_, Destination>,
+        counted: &mut Counted,
+    ) -> Result<Attempt, PlatformError> {
+        // A share of all calls may be made twice.
+        self.budget.lock().count(self.started.elapsed());
+        let best = self.ask_around(call, demand.scope).await;
+        let first = Attempt::first(&self.routes, call, demand, best.as_ref());
+        match &first {
+            Ok(first) => counted.belongs_to(first.destination().meters()),
+            Err(_) => counted.belongs_to(&self.routes.meters().find(call.function.as_str())),
+        }
+        first
+    }
+
     /// Has the destination that would answer soonest estimate a call. Nothing runs, so another may always be asked.
     async fn estimate(
         &self,
         call: &Call,
-        scope: Scope,
+        demand: Demand<'_, Destination>,
         arrived: Instant,
         counted: &mut Counted,
     ) -> Result<Reply, PlatformError> {
         let mut failed: Option<(Destination, PlatformError)> = None;
         loop {
             let exclude = failed.as_ref().map(|(destination, _)| destination);
-            let demand = Demand { scope, exclude, payload_bytes: call.payload.len() as u64 };
+            let demand = Demand { exclude, ..demand };
             let destination = match (self.routes.cheapest(&call.function, demand), failed) {
                 (Ok(destination), failed_before) => {
                     failed = failed_before;
@@ -279,13 +295,8 @@ impl Broker {
         Ok(second)
     }
 
-    /// A call begins, of which a share may be made twice.
-    pub(crate) fn count_call(&self) {
-        self.budget.lock().count(self.started.elapsed());
-    }
-
     /// Takes one more call out of the budget.
-    pub(crate) fn may_make_another(&self) -> bool {
+    fn may_make_another(&self) -> bool {
         let has_budget = self.budget.lock().spend();
         if !has_budget {
             self.counts.count_retry_refused();

@@ -61,13 +61,8 @@ impl Broker {
         counted: &mut Counted,
     ) -> Result<(Exchanged, Attempt), PlatformError> {
         let scope = self.count_hop(&mut call, Instant::now())?;
-        self.count_call();
-        let best = self.ask_around(&call, scope).await;
         let demand = Demand { scope, exclude: None, payload_bytes: head.announced_bytes().unwrap_or(0) };
-        let first = Attempt::first(&self.routes, &call, demand, best.as_ref()).inspect_err(|_| {
-            counted.belongs_to(&self.routes.meters().find(call.function.as_str()));
-        })?;
-        counted.belongs_to(first.destination().meters());
+        let first = self.first_attempt(&call, demand, counted).await?;
         match first.exchange(&call, head, body.rewound()).await {
             Err(failed) if body.can_rewind() => {
                 let second = self.another_after(&call, demand, failed)?;

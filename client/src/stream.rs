@@ -276,8 +276,7 @@ fn too_large(limit: usize) -> PlatformError {
 }
 
 fn failed(failure: v1::CallFailure) -> PlatformError {
-    let named = Reason::ALL.iter().copied().find(|reason| reason.word() == failure.reason);
-    let mut error = match named {
+    let mut error = match Reason::of_word(&failure.reason) {
         Some(reason) => PlatformError::new(reason, failure.message),
         None => Status::new(Code::from(failure.code), failure.message).into(),
     };

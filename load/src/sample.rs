@@ -74,7 +74,7 @@ impl Sample {
     }
 
     /// Whether it was made at all.
-    pub fn was_made(&self) -> bool {
+    pub(crate) fn was_made(&self) -> bool {
         !matches!(self.ending, Ending::Overflow | Ending::Expired)
     }
 }

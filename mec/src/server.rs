@@ -28,7 +28,7 @@ impl Server {
     }
 
     /// Whether it is a whole URI.
-    pub fn is_uri(&self) -> bool {
+    pub(crate) fn is_uri(&self) -> bool {
         self.0.contains("://")
     }
 }

@@ -236,7 +236,7 @@ impl Processor {
     }
 
     /// Operations per second of each of so many that run; 0 where none does.
-    pub fn speed_of_each(&self, running: u32) -> f64 {
+    pub(crate) fn speed_of_each(&self, running: u32) -> f64 {
         if running == 0 {
             return 0.0;
         }

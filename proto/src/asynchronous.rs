@@ -11,7 +11,7 @@ use crate::call::{Call, CallId, CallLimits};
 use crate::name::Endpoint;
 use crate::older::rpc;
 use crate::reply::Reply;
-use crate::status::{PlatformError, Reason, reason_of_word};
+use crate::status::{PlatformError, Reason};
 use crate::v1;
 
 /// Bytes of a callback's address, at most.
@@ -279,7 +279,7 @@ pub fn result_from_wire(response: v1::ResultResponse) -> Result<Option<Settled>,
 
 impl PlatformError {
     /// The error as a message of its own.
-    pub fn to_failure(&self) -> v1::CallFailure {
+    pub(crate) fn to_failure(&self) -> v1::CallFailure {
         let retry_after_ms =
             self.retry_after.map_or(0, |wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1));
         v1::CallFailure {
@@ -292,7 +292,7 @@ impl PlatformError {
 
     /// The error that a message tells of.
     pub fn of_failure(failure: v1::CallFailure) -> Self {
-        let reason = reason_of_word(&failure.reason).unwrap_or(Reason::Internal);
+        let reason = Reason::of_word(&failure.reason).unwrap_or(Reason::Internal);
         let retry_after = (failure.retry_after_ms > 0).then(|| Duration::from_millis(failure.retry_after_ms));
         Self { reason, message: failure.message, retry_after }
     }

@@ -237,17 +237,22 @@ pub struct Call {
 impl Call {
     /// A call of this function with a new id, no headers, not safe to retry.
     pub fn new(function: FunctionName, payload: impl Into<Bytes>, timeout: Duration) -> Self {
+        Self::until(Instant::now() + timeout, CallId::random(), function, payload)
+    }
+
+    /// The same with this id, until then.
+    pub fn until(deadline: Instant, id: CallId, function: FunctionName, payload: impl Into<Bytes>) -> Self {
         Self {
             function,
             payload: payload.into(),
             headers: Headers::default(),
-            id: CallId::random(),
+            id,
             hops: 0,
             dry_run: false,
             retry_safe: false,
             priority: Priority::default(),
             via: Vec::new(),
-            deadline: Instant::now() + timeout,
+            deadline,
             then: Vec::new(),
             flow: None,
             application: None,

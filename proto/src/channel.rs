@@ -27,9 +27,9 @@ use crate::tls::{Admission, HttpClients, Tls};
 /// Time to make a connection.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Silence after which a peer is asked whether it is still there.
-pub const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(2);
+pub(crate) const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(2);
 /// Time that a peer has to answer that.
-pub const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(3);
+pub(crate) const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(3);
 /// The same where it costs little to connect anew and much to be out of step: between a node and its controller.
 const KEEP_IN_STEP_INTERVAL: Duration = Duration::from_millis(500);
 const KEEP_IN_STEP_TIMEOUT: Duration = Duration::from_secs(1);
@@ -38,7 +38,7 @@ const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 /// The same for a whole connection.
 const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
 /// Time from closing a listener until those connected are told to leave.
-pub const CLOSED_BEFORE_LEAVING: Duration = Duration::from_millis(50);
+pub(crate) const CLOSED_BEFORE_LEAVING: Duration = Duration::from_millis(50);
 /// Room in a message beside the payload: headers, names, ids.
 const MESSAGE_OVERHEAD_BYTES: usize = 64 << 10;
 
@@ -191,7 +191,7 @@ pub fn incoming(door: impl Into<Door>) -> Incoming {
 }
 
 /// A door's connections for HTTP/1.1 and HTTP/2, each with `TCP_NODELAY`.
-pub fn incoming_http(door: impl Into<Door>, clients: HttpClients) -> Incoming {
+pub(crate) fn incoming_http(door: impl Into<Door>, clients: HttpClients) -> Incoming {
     let Door { listener, tls, limits } = door.into();
     Incoming::new(listener, tls, Admission::Http(clients), &limits)
 }

@@ -17,7 +17,7 @@ use tower::Service;
 use crate::name::Endpoint;
 
 /// Silence after which there is another try beside those that wait.
-pub const DIAL_AGAIN: Duration = Duration::from_millis(250);
+pub(crate) const DIAL_AGAIN: Duration = Duration::from_millis(250);
 /// Tries beside each other, at most.
 const TRIES_MAX: usize = 4;
 

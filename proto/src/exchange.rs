@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt as _, stream};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
@@ -24,9 +24,9 @@ use crate::status::{PlatformError, Reason};
 use crate::{stall, v1};
 
 /// Bytes of a body in one message; a longer part is cut.
-pub const PART_BYTES_MAX: usize = 256 << 10;
+pub(crate) const PART_BYTES_MAX: usize = 256 << 10;
 /// Bytes of a request's path and query, at most.
-pub const PATH_BYTES_MAX: usize = 8 << 10;
+pub(crate) const PATH_BYTES_MAX: usize = 8 << 10;
 /// Bytes of the host that a request names, at most.
 const AUTHORITY_BYTES_MAX: usize = 300;
 
@@ -127,8 +127,46 @@ impl std::fmt::Debug for Exchanged {
     }
 }
 
+/// Bytes that come in parts, to be had as one. Those that come at once are not copied.
+#[derive(Debug, Default)]
+pub struct Gathered {
+    first: Bytes,
+    /// All of them, once there are several.
+    all: BytesMut,
+}
+
+impl Gathered {
+    /// Bytes that have come so far.
+    pub fn len(&self) -> usize {
+        self.first.len().max(self.all.len())
+    }
+
+    /// Whether none have.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Takes further ones.
+    pub fn push(&mut self, bytes: Bytes) {
+        if self.first.is_empty() {
+            self.first = bytes;
+            return;
+        }
+        if self.all.is_empty() {
+            self.all.reserve(self.first.len() + bytes.len());
+            self.all.extend_from_slice(&self.first);
+        }
+        self.all.extend_from_slice(&bytes);
+    }
+
+    /// All of them.
+    pub fn into_bytes(self) -> Bytes {
+        if self.all.is_empty() { self.first } else { self.all.freeze() }
+    }
+}
+
 /// A body without bytes.
-pub fn empty_body() -> Body {
+pub(crate) fn empty_body() -> Body {
     Box::pin(stream::empty())
 }
 

@@ -11,7 +11,7 @@ use crate::v1;
 /// Steps of a flow, at most.
 pub const FLOW_STEPS_MAX: usize = 64;
 /// Steps that one step may come after, at most: its request has a header for each.
-pub const FLOW_JOIN_MAX: usize = 32;
+pub(crate) const FLOW_JOIN_MAX: usize = 32;
 
 /// One step: a function, and which steps it comes after.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,13 +5,15 @@ use std::error::Error as _;
 use std::fmt;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::{Request, Response, Uri};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper_util::client::legacy;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
+use crate::exchange::Gathered;
+use crate::status::innermost;
 use crate::tls::https::HttpsConnector;
 
 pub use crate::reach::Reach;
@@ -104,26 +106,17 @@ impl HttpClient {
 /// Why it is not whole.
 pub async fn read(answer: Response<Incoming>, bytes_max: usize) -> Result<Response<Bytes>, Unanswered> {
     let (head, mut body) = answer.into_parts();
-    let mut read = BytesMut::new();
+    let mut gathered = Gathered::default();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| Unanswered::Broken(innermost(&error)))?;
         if let Ok(data) = frame.into_data() {
-            if read.len() + data.len() > bytes_max {
+            if gathered.len() + data.len() > bytes_max {
                 return Err(Unanswered::TooLarge(bytes_max));
             }
-            read.extend_from_slice(&data);
+            gathered.push(data);
         }
     }
-    Ok(Response::from_parts(head, read.freeze()))
-}
-
-/// What is at the bottom of a failure; the layers above say no more than that there is one.
-fn innermost(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(deeper) = cause.source() {
-        cause = deeper;
-    }
-    cause.to_string()
+    Ok(Response::from_parts(head, gathered.into_bytes()))
 }
 
 impl fmt::Display for Unanswered {

@@ -146,7 +146,7 @@ impl Certificate {
     ///
     /// # Errors
     /// [`IdentityError::Certificate`].
-    pub fn from_der(der: &[u8]) -> Result<Self, IdentityError> {
+    pub(crate) fn from_der(der: &[u8]) -> Result<Self, IdentityError> {
         let unreadable = |error: &dyn fmt::Display| IdentityError::Certificate(error.to_string());
         let (_, certificate) = X509Certificate::from_der(der).map_err(|error| unreadable(&error))?;
         let names = certificate.subject_alternative_name().map_err(|error| unreadable(&error))?;

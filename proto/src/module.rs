@@ -20,7 +20,7 @@ pub mod abi {
     /// The function that handles it.
     pub const HANDLE: &str = "nigh_handle_v1";
     /// The start of the handler's name, whatever the version.
-    pub const HANDLE_PREFIX: &str = "nigh_handle_v";
+    pub(crate) const HANDLE_PREFIX: &str = "nigh_handle_v";
     /// The module of the host's functions.
     pub const IMPORT_MODULE: &str = "nigh";
     /// The host's function that takes a log line.

@@ -110,7 +110,7 @@ impl fmt::Display for Labels {
 
 impl Constraint {
     /// Values of one constraint, at most.
-    pub const VALUES_MAX: usize = 64;
+    pub(crate) const VALUES_MAX: usize = 64;
 
     fn new(key: &str, has: bool, values: &str) -> Result<Self, PlatformError> {
         let values = values.trim();

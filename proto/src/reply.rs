@@ -236,6 +236,22 @@ impl Load {
 }
 
 impl Reply {
+    /// A reply to this call that says nothing but how it ended, and where.
+    pub fn new(outcome: Outcome, computer: NodeName, call: CallId) -> Self {
+        Self {
+            outcome,
+            computer,
+            responder: None,
+            version: None,
+            call,
+            hops: 0,
+            load: Load::default(),
+            timing: Timing::default(),
+            steps: Vec::new(),
+            states: Vec::new(),
+        }
+    }
+
     /// The reply as its message.
     pub fn into_wire(self) -> v1::InvokeResponse {
         use v1::invoke_response::Outcome as Wire;

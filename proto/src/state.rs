@@ -11,12 +11,12 @@ use crate::status::{PlatformError, Reason};
 use crate::v1;
 
 /// States of one function, at most.
-pub const STATES_MAX: usize = 16;
+pub(crate) const STATES_MAX: usize = 16;
 /// Bytes of a state's content, at most, whatever its function was deployed with: what a store takes as one value, with room
 /// for what is kept beside the content.
 pub const STATE_BYTES_MAX: usize = (512 << 10) - (1 << 10);
 /// States that travel with one call, at most.
-pub const CARRIED_MAX: usize = 64;
+pub(crate) const CARRIED_MAX: usize = 64;
 /// Bytes of a state's name, at most.
 const NAME_BYTES_MAX: usize = 63;
 

@@ -49,6 +49,11 @@ macro_rules! reasons {
                 match self { $(Self::$name => $word,)* }
             }
 
+            /// The reason that a word stands for.
+            pub fn of_word(word: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|reason| reason.word() == word)
+            }
+
             /// Its gRPC status code.
             pub fn code(self) -> Code {
                 match self { $(Self::$name => Code::$code,)* }
@@ -186,7 +191,7 @@ impl From<Status> for PlatformError {
     /// by something that is no part of Nigh), and is judged by its code.
     fn from(status: Status) -> Self {
         let text = |key| status.metadata().get(key).and_then(|value| value.to_str().ok());
-        let named = text(REASON_KEY).and_then(reason_of_word);
+        let named = text(REASON_KEY).and_then(Reason::of_word);
         let retry_after = text(RETRY_AFTER_KEY).and_then(|ms| ms.parse().ok()).map(Duration::from_millis);
         if named.is_none()
             && let Some(why) = refusal::in_status(&status)
@@ -211,16 +216,17 @@ pub fn refused_by_tls(status: &Status) -> Option<String> {
 /// What is at the bottom of a status that was made on this side; the layers above say no more than that there is one.
 /// `None` for one that came over the wire.
 pub fn innermost_cause(status: &Status) -> Option<String> {
-    let mut cause = std::error::Error::source(status)?;
+    let cause = std::error::Error::source(status)?;
+    Some(refusal::in_status(status).unwrap_or_else(|| innermost(cause)))
+}
+
+/// What is at the bottom of a failure.
+pub(crate) fn innermost(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
     while let Some(deeper) = cause.source() {
         cause = deeper;
     }
-    Some(refusal::in_status(status).unwrap_or_else(|| cause.to_string()))
-}
-
-/// The reason that a word stands for.
-pub(crate) fn reason_of_word(word: &str) -> Option<Reason> {
-    Reason::ALL.iter().copied().find(|reason| reason.word() == word)
+    cause.to_string()
 }
 
 fn reason_of_code(status: &Status) -> Reason {

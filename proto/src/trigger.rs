@@ -236,7 +236,7 @@ impl Source {
 
     /// The same without a password, to be shown.
     #[must_use]
-    pub fn without_password(mut self) -> Self {
+    pub(crate) fn without_password(mut self) -> Self {
         if let Self::Nats { login: Some(login), .. } | Self::Mqtt { login: Some(login), .. } = &mut self {
             login.password.clear();
         }

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use nigh_proto::exchange::{Body, RequestHead};
-use nigh_proto::{Call, Deployment, Estimate, FunctionName, Load, Outcome, PlatformError, Reason, Reply, Timing};
+use nigh_proto::{Call, Deployment, Estimate, FunctionName, Load, Outcome, PlatformError, Reason, Reply};
 use nigh_state::Session;
 use tokio::sync::oneshot;
 
@@ -386,16 +386,6 @@ pub(crate) fn estimated(
     estimate: Estimate,
     load: Load,
 ) -> Reply {
-    Reply {
-        outcome: Outcome::Estimate(estimate),
-        computer: computer.clone(),
-        responder: None,
-        version: Some(deployment.version),
-        call: call.id,
-        hops: call.hops,
-        load,
-        timing: Timing::default(),
-        steps: Vec::new(),
-        states: Vec::new(),
-    }
+    let reply = Reply::new(Outcome::Estimate(estimate), computer.clone(), call.id);
+    Reply { version: Some(deployment.version), hops: call.hops, load, ..reply }
 }

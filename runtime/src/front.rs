@@ -197,18 +197,8 @@ impl<B: Backend> Front<B> {
     }
 
     fn reply(&self, function: &B::Function, call: &Call, outcome: Outcome, timing: Timing) -> Reply {
-        Reply {
-            outcome,
-            computer: self.name.clone(),
-            responder: None,
-            version: None,
-            call: call.id.clone(),
-            hops: call.hops,
-            load: self.backend.load_of(function),
-            timing,
-            steps: Vec::new(),
-            states: Vec::new(),
-        }
+        let reply = Reply::new(outcome, self.name.clone(), call.id.clone());
+        Reply { hops: call.hops, load: self.backend.load_of(function), timing, ..reply }
     }
 
     fn write_metrics(&self, out: &mut Exposition<'_>) -> fmt::Result {

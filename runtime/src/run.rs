@@ -69,17 +69,9 @@ pub(crate) async fn call(mut turn: Turn, job: Job) {
         }
         other => counted.measure(other.as_ref(), payload_bytes, &timing, computed, ended),
     }
-    let reply = outcome.map(|outcome| Reply {
-        outcome,
-        computer: callee.computer.clone(),
-        responder: None,
-        version: Some(version.deployment.version),
-        call: call.id,
-        hops: call.hops,
-        load,
-        timing,
-        steps: Vec::new(),
-        states,
+    let reply = outcome.map(|outcome| {
+        let reply = Reply::new(outcome, callee.computer.clone(), call.id);
+        Reply { version: Some(version.deployment.version), hops: call.hops, load, timing, states, ..reply }
     });
     if let Some(Service { answer, turn, .. }) = service {
         answer_and_keep(version, answer, reply, turn, instance);

@@ -28,7 +28,7 @@ pub(super) fn check_allowed(
     let (host, port, standard, is_own) = match callback {
         Callback::Http(url) => (url.host(), url.port(), url.standard_port(), false),
         Callback::Older { endpoint, .. } => {
-            (endpoint.host(), port_of(endpoint), 0, from.is_some_and(|from| is_at(endpoint, from)))
+            (endpoint.host(), endpoint.port(), 0, from.is_some_and(|from| is_at(endpoint, from)))
         }
     };
     if is_own || hosts.iter().any(|allowed| allowed.covers(host, port, standard)) {
@@ -37,10 +37,6 @@ pub(super) fn check_allowed(
     let message =
         format!("callbacks to {host}:{port} are not allowed here; the operator may add it to `callback_hosts`");
     Err(PlatformError::new(Reason::NotAllowed, message))
-}
-
-fn port_of(endpoint: &Endpoint) -> u16 {
-    endpoint.as_str().rsplit_once(':').and_then(|(_, port)| port.parse().ok()).unwrap_or_default()
 }
 
 /// Whether an endpoint is at the address where its caller is.

@@ -171,7 +171,7 @@ impl Mqtt<'_> {
 
     fn options(&self, active: &Active, clean: bool) -> MqttOptions {
         let id = &active.definition.id;
-        let port = self.server.as_str().rsplit_once(':').and_then(|(_, port)| port.parse().ok()).unwrap_or_default();
+        let port = self.server.port();
         let mut options = MqttOptions::new(format!("nigh-{}", &id[..id.len().min(16)]), self.server.host(), port);
         options.set_keep_alive(KEEP_ALIVE);
         // What is not acknowledged is not to be kept either.

@@ -7,7 +7,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Request, Response, StatusCode};
 use nigh_proto::http_client::{self, HttpClient, Unanswered};
 use nigh_proto::tls::https::HttpsConnector;
-use nigh_proto::{Call, Endpoint, Estimate, Headers, Load, NodeName, Outcome, PlatformError, Reason, Reply, Timing};
+use nigh_proto::{Call, Endpoint, Estimate, Headers, NodeName, Outcome, PlatformError, Reason, Reply, Timing};
 use serde_json::Value;
 
 use super::Target;
@@ -93,18 +93,7 @@ fn reply(call: Call, response: &Response<Bytes>, elapsed: Duration) -> Result<Re
     };
     let mut timing = timing(headers);
     timing.network += elapsed.saturating_sub(timing.total());
-    Ok(Reply {
-        outcome,
-        computer: computer(headers)?,
-        responder: None,
-        version: None,
-        call: call.id,
-        hops: 1,
-        load: Load::default(),
-        timing,
-        steps: Vec::new(),
-        states: Vec::new(),
-    })
+    Ok(Reply { hops: 1, timing, ..Reply::new(outcome, computer(headers)?, call.id) })
 }
 
 fn is_problem(headers: &HeaderMap) -> bool {
@@ -113,8 +102,7 @@ fn is_problem(headers: &HeaderMap) -> bool {
 
 /// The reason that a problem names; what stands between a broker and this client has reasons of its own.
 fn reason(word: &str, status: StatusCode) -> Reason {
-    let named = Reason::ALL.iter().copied().find(|reason| reason.word() == word);
-    named.unwrap_or(if status.is_client_error() { Reason::Malformed } else { Reason::Unreachable })
+    Reason::of_word(word).unwrap_or(if status.is_client_error() { Reason::Malformed } else { Reason::Unreachable })
 }
 
 fn computer(headers: &HeaderMap) -> Result<NodeName, PlatformError> {

@@ -49,8 +49,7 @@ pub(super) fn calls(config: &PlatformConfig, calls: &Calls) -> Value {
 /// `host` and `port` of an endpoint.
 fn address(server: &Server) -> Option<Value> {
     let endpoint: Endpoint = server.as_str().parse().ok()?;
-    let (_, port) = endpoint.as_str().rsplit_once(':')?;
-    Some(json!({ "host": endpoint.host(), "port": port.parse::<u16>().ok()? }))
+    Some(json!({ "host": endpoint.host(), "port": endpoint.port() }))
 }
 
 fn rest(id: &str, version: &str, endpoint: Value) -> Value {

@@ -207,7 +207,7 @@ impl<H: HttpHandler> HttpDoor<H> {
         let is_for_later = request.method() == Method::POST && Preferences::of(request.headers()).respond_async;
         match self.handler.kind(&function) {
             // As a plain call to `/`, whose outcome can be kept.
-            Some(Kind::Http) if path.is_none() && is_for_later => self.invoke(function, request, arrived).await,
+            Some(Kind::Http) if path.is_none() && is_for_later => self.invoke(function, request, true, arrived).await,
             Some(Kind::Http) => pass::exchange(self, function, request, arrived).await,
             _ if path.is_some() => {
                 let detail = format!(
@@ -219,11 +219,17 @@ impl<H: HttpHandler> HttpDoor<H> {
             _ if request.method() != Method::POST => {
                 problem::wrong_method("POST", "functions are run with POST /function/{name}")
             }
-            _ => self.invoke(function, request, arrived).await,
+            _ => self.invoke(function, request, is_for_later, arrived).await,
         }
     }
 
-    async fn invoke(&self, function: FunctionName, request: Request<Incoming>, arrived: Instant) -> Answer {
+    async fn invoke(
+        &self,
+        function: FunctionName,
+        request: Request<Incoming>,
+        is_for_later: bool,
+        arrived: Instant,
+    ) -> Answer {
         let (parts, body) = request.into_parts();
         let head = match Head::new(function, &parts, self.gate.limits(), arrived) {
             Ok(head) => head,
@@ -234,7 +240,7 @@ impl<H: HttpHandler> HttpDoor<H> {
         }
         let event = cloudevent::mode_of(&parts.headers);
         let (id, callback, function) = (head.id.clone(), head.callback.clone(), head.function.clone());
-        let (timeout, is_for_later) = (head.deadline - arrived, Preferences::of(&parts.headers).respond_async);
+        let timeout = head.deadline - arrived;
         let outcome = async {
             let place = self.handler.admit(head.priority)?;
             let bytes_max = self.gate.limits().payload_bytes_max;

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
-use nigh_proto::exchange::{Exchanged, Part, Parts, ResponseHead, broken_off, check_headers, remove_hop_by_hop};
-use nigh_proto::{CallId, Digest, Headers, Load, NodeName, Outcome, PlatformError, Reply, Timing};
+use nigh_proto::exchange::{
+    Exchanged, Gathered, Part, Parts, ResponseHead, broken_off, check_headers, remove_hop_by_hop,
+};
+use nigh_proto::{CallId, Digest, Headers, NodeName, Outcome, PlatformError, Reply};
 use tokio::sync::oneshot;
 use wasmtime_wasi_http::p2::bindings::http::types::ErrorCode;
 
@@ -97,18 +99,11 @@ pub(crate) async fn whole(exchanged: Exchanged) -> Result<Reply, PlatformError> 
 }
 
 async fn collect(parts: &mut Parts) -> Result<(Bytes, Reply), PlatformError> {
-    let mut first = Bytes::new();
-    let mut more = BytesMut::new();
+    let mut gathered = Gathered::default();
     while let Some(part) = parts.next().await {
         match part? {
-            Part::Body(bytes) if first.is_empty() => first = bytes,
-            Part::Body(bytes) => {
-                if more.is_empty() {
-                    more.extend_from_slice(&first);
-                }
-                more.extend_from_slice(&bytes);
-            }
-            Part::End(reply) => return Ok((if more.is_empty() { first } else { more.freeze() }, *reply)),
+            Part::Body(bytes) => gathered.push(bytes),
+            Part::End(reply) => return Ok((gathered.into_bytes(), *reply)),
         }
     }
     Err(broken_off())
@@ -224,18 +219,8 @@ impl Answering {
 impl About {
     /// A reply that the guest itself did not bring about.
     fn reply(&self, outcome: Outcome) -> Reply {
-        Reply {
-            outcome,
-            computer: self.computer.clone(),
-            responder: None,
-            version: Some(self.version),
-            call: self.call.clone(),
-            hops: self.hops,
-            load: Load::default(),
-            timing: Timing::default(),
-            steps: Vec::new(),
-            states: Vec::new(),
-        }
+        let reply = Reply::new(outcome, self.computer.clone(), self.call.clone());
+        Reply { version: Some(self.version), hops: self.hops, ..reply }
     }
 }
 

@@ -42,7 +42,7 @@ pub(crate) async fn run(
     if let Some(mut kept) = kept {
         debug_assert_eq!(kept.life, Life::Idle, "a busy or spent instance is never kept");
         kept.life = Life::Busy;
-        kept.begin(service);
+        begin(&mut kept.store, service);
         kept.store.set_epoch_deadline(1);
         return kept.run(incoming).await;
     }
@@ -98,10 +98,6 @@ impl Instance {
     /// Bytes of all its memories.
     pub(crate) fn memory_bytes(&self) -> u64 {
         self.store.data().memory_bytes()
-    }
-
-    fn begin(&mut self, service: Service) {
-        begin(&mut self.store, service);
     }
 
     async fn run(mut self, incoming: Incoming) -> Ended<Self> {

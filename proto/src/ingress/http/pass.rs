@@ -35,23 +35,15 @@ where
         Ok(wishes) => wishes,
         Err(error) => return Problem::of_platform(&error).respond(None),
     };
-    let id = wishes.id.clone().unwrap_or_else(CallId::random);
+    let deadline = wishes.deadline(door.gate.limits(), arrived);
+    let id = wishes.id.unwrap_or_else(CallId::random);
     let call = Call {
-        function,
-        payload: Bytes::new(),
-        headers: Default::default(),
-        id: id.clone(),
-        hops: 0,
         dry_run: wishes.dry_run,
         // Methods that are safe by their definition do no harm when run twice.
         retry_safe: wishes.retry_safe.unwrap_or_else(|| request.method().is_safe()),
         priority: wishes.priority,
-        via: Vec::new(),
-        deadline: wishes.deadline(door.gate.limits(), arrived),
-        then: Vec::new(),
-        flow: None,
         application: wishes.application,
-        states: Vec::new(),
+        ..Call::until(deadline, id.clone(), function, Bytes::new())
     };
     let handler = &*door.handler;
     let outcome = async {

@@ -12,7 +12,7 @@
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue};
 use http_body::Body;
@@ -20,6 +20,7 @@ use http_body_util::BodyExt as _;
 
 use crate::asynchronous::CallbackUrl;
 use crate::call::{Call, CallId, CallLimits, Headers, Priority};
+use crate::exchange::Gathered;
 use crate::intake::{Share, announced_bytes};
 use crate::name::FunctionName;
 use crate::state::ApplicationName;
@@ -94,20 +95,12 @@ impl Head {
 
     pub(super) fn into_call(self, payload: Bytes) -> Call {
         Call {
-            function: self.function,
-            payload,
             headers: self.headers,
-            id: self.id,
-            hops: 0,
             dry_run: self.dry_run,
             retry_safe: self.retry_safe,
             priority: self.priority,
-            via: Vec::new(),
-            deadline: self.deadline,
-            then: Vec::new(),
-            flow: None,
             application: self.application,
-            states: Vec::new(),
+            ..Call::until(self.deadline, self.id, self.function, payload)
         }
     }
 }
@@ -202,25 +195,18 @@ async fn collect<B: Body<Data = Bytes, Error: std::fmt::Display>>(
     share: &Share,
 ) -> Result<Bytes, PlatformError> {
     let mut body = pin!(body);
-    let (mut first, mut more) = (Bytes::new(), BytesMut::new());
+    let mut gathered = Gathered::default();
     while let Some(frame) = body.frame().await {
         let broken = |error| PlatformError::malformed(format!("the body did not arrive whole: {error}"));
         // Trailers are nothing that a function is told of.
         let Ok(data) = frame.map_err(broken)?.into_data() else { continue };
-        if first.len().max(more.len()) + data.len() > bytes_max {
+        if gathered.len() + data.len() > bytes_max {
             return Err(too_large(bytes_max));
         }
         share.take(data.len() as u64)?;
-        if first.is_empty() {
-            first = data;
-        } else {
-            if more.is_empty() {
-                more.extend_from_slice(&first);
-            }
-            more.extend_from_slice(&data);
-        }
+        gathered.push(data);
     }
-    Ok(if more.is_empty() { first } else { more.freeze() })
+    Ok(gathered.into_bytes())
 }
 
 fn too_large(bytes_max: usize) -> PlatformError {
