@@ -122,8 +122,10 @@ impl Crew {
         });
         for number in 0..workers {
             let worker = crew.clone();
+            // Fewer would leave cores unused that are free, and crowd those that other computers have chosen likewise.
+            let core = (workers >= probe::cores()).then_some(number);
             let thread = thread::Builder::new().name(format!("nigh-guest-{number}")).stack_size(STACK_BYTES);
-            if let Err(error) = thread.spawn(move || worker.work()) {
+            if let Err(error) = thread.spawn(move || worker.work(core)) {
                 crew.end();
                 return Err(Error::Thread(error));
             }
@@ -372,8 +374,11 @@ impl Crew {
         Demand::ALL[usize::from(self.demand.load(Ordering::Relaxed)).min(Demand::ALL.len() - 1)]
     }
 
-    fn work(&self) {
+    fn work(&self, core: Option<usize>) {
         priority::step_back();
+        if let Some(core) = core {
+            priority::stay_on_core(core);
+        }
         let _entered = self.runtime.enter();
         while let Some((number, ready, slice, kind)) = self.next() {
             self.run(number, ready, slice, Instant::now(), kind);

@@ -1,4 +1,4 @@
-//! How the threads of the crew stand towards others on their core: where the computer is full, what serves the network goes
+//! Where the threads of the crew run, and how they stand towards others on their core: where the computer is full, what serves the network goes
 //! first, as a late answer helps nobody.
 
 use std::ffi::c_uint;
@@ -33,6 +33,28 @@ pub(super) fn step_back() {
     }
     if let Err(error) = set_slice() {
         tracing::debug!(%error, "threads that wake wait for the end of a guest's slice");
+    }
+}
+
+/// Has the calling thread stay on one of the cores that this process may use, the one with this number among them: a thread
+/// that is woken beside a long call on one other core was now and then placed behind that call, although its own was idle.
+#[expect(unsafe_code, reason = "the kernel is handed sets of cores")]
+pub(super) fn stay_on_core(number: usize) {
+    // SAFETY: a set of cores is plain bits, for which zeros are valid; the kernel reads or writes no more bytes than it has, and
+    // only this thread is moved.
+    let moved = unsafe {
+        let (mut allowed, mut own): (libc::cpu_set_t, libc::cpu_set_t) = (std::mem::zeroed(), std::mem::zeroed());
+        if libc::sched_getaffinity(0, size_of_val(&allowed), &raw mut allowed) != 0 {
+            return;
+        }
+        let bits = 0..8 * size_of_val(&allowed);
+        let cores: Vec<usize> = bits.filter(|core| libc::CPU_ISSET(*core, &allowed)).collect();
+        let Some(core) = number.checked_rem(cores.len()) else { return };
+        libc::CPU_SET(cores[core], &mut own);
+        libc::sched_setaffinity(0, size_of_val(&own), &raw const own)
+    };
+    if moved != 0 {
+        tracing::debug!(error = %io::Error::last_os_error(), "a thread of guests is not held to a core");
     }
 }
 
