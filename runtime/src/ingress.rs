@@ -17,6 +17,7 @@ use nigh_state::ingress::Door as StateDoor;
 use tokio_util::sync::CancellationToken;
 
 use self::inside::Inside;
+use crate::computer::Computer;
 use crate::computing::Computing;
 use crate::error::Error;
 
@@ -53,4 +54,10 @@ pub(crate) async fn serve<C: Computing>(
         .add_service(ComputerServer::new(inside.clone()));
     let (served, ()) = tokio::join!(channel::serve(services, door, shutdown.clone()), over_http);
     served.map_err(|error| Error::Server(error.to_string()))
+}
+
+/// Serves calls over HTTP alone, without the role around it.
+pub async fn serve_http(computer: Arc<Computer>, door: Door, limits: CallLimits, stop: CancellationToken) {
+    let inside = Arc::new(Inside::new(computer, stop.clone()));
+    http::serve(door, HttpClients::Certified, inside, limits, stop).await;
 }

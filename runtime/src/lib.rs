@@ -72,6 +72,9 @@ pub use compile::child::compile_for_parent;
 /// The engine that a computer of this configuration has, for the benches to compare with.
 #[doc(hidden)]
 pub use engine::start as engine_for_benches;
+/// The door of a computer for HTTP, for the benches to have it without a controller.
+#[doc(hidden)]
+pub use ingress::serve_http as serve_http_for_benches;
 
 pub use computer::Computer;
 pub use config::{Backend, CompilerProgram, Config, OfferedDirectory};

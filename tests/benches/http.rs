@@ -12,8 +12,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use nigh_proto::channel::Door;
-use nigh_proto::ingress::http;
-use nigh_proto::tls::HttpClients;
 use nigh_proto::{CallLimits, Deployment, Digest, Kind, Limits};
 use nigh_runtime::Computer;
 use nigh_tests::bench::{argument, median, runtime};
@@ -68,7 +66,7 @@ fn computer(module: &Bytes) -> String {
     let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a port");
     let address = listener.local_addr().expect("an address").to_string();
     let (limits, never) = (CallLimits::default(), CancellationToken::new());
-    runtime.spawn(http::serve(Door::new(listener, None), HttpClients::Certified, computer, limits, never));
+    runtime.spawn(nigh_runtime::serve_http_for_benches(computer, Door::new(listener, None), limits, never));
     address
 }
 
