@@ -77,30 +77,13 @@ pub async fn run(listeners: Listeners, config: Config, shutdown: CancellationTok
     for (function, endpoint) in &config.forward {
         routes.set_by_hand(function, endpoint, None, false)?;
     }
-    let (cut, leave, stop) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
+    let (cut, stop) = (CancellationToken::new(), CancellationToken::new());
     let broker = Arc::new(Broker::new(routes.clone(), &config, cut.clone()));
     asynchronous::open(broker.asynchronous(), stop.clone()).await?;
-    let working = broker
-        .asynchronous()
-        .is_offered()
-        .then(|| spawn(asynchronous::work(broker.asynchronous().clone(), broker.clone(), shutdown.clone())));
-    let triggering =
-        broker.asynchronous().is_offered().then(|| spawn(triggers::run(broker.triggers().clone(), shutdown.clone())));
-    let endpoint = announcement.endpoint.clone();
-    let _discovery =
-        config.controller_remote().map(|controller| spawn(discovery::follow(controller, endpoint, routes.clone())));
-    let (_node, announced) = watch::channel(Node::Broker(announcement));
-    let announced_there = announced.clone();
-    let announcer = config
-        .controller_remote()
-        .map(|controller| spawn(membership::keep_announced(controller, announced, leave.clone())));
+    let mut beside = Beside::start(&config, announcement, &broker, &routes, &shutdown);
     metrics::describe(&config.telemetry, &config.name, &broker);
     let watched = routes.clone();
     config.telemetry.ready_when(move || watched.readiness());
-    let _older = config
-        .older_controller
-        .clone()
-        .map(|controller| spawn(older::keep_announced(controller, announced_there, leave.clone())));
     tracing::info!(broker = %config.name, policy = %config.policy, "serving");
 
     // On the heap, as all doors together are large.
@@ -111,24 +94,14 @@ pub async fn run(listeners: Listeners, config: Config, shutdown: CancellationTok
     }
     tracing::info!(broker = %config.name, in_flight = broker.in_flight(), "stopping");
     config.telemetry.not_ready("the broker is stopping");
-    leave.cancel();
-    if let Some(announcer) = announcer {
-        tokio::select! {
-            ended = &mut serving => return ended,
-            // It ends within its own time limit, and has no result.
-            _ = announcer => {}
-        }
+    tokio::select! {
+        ended = &mut serving => return ended,
+        () = beside.withdraw() => {}
     }
     stop.cancel();
     let drained = async {
         let ended = (&mut serving).await;
-        if let Some(triggering) = triggering {
-            let _ = triggering.await;
-        }
-        if let Some(working) = working {
-            // Calls under way; those that wait stay where they are.
-            let _ = working.await;
-        }
+        beside.finish().await;
         ended
     };
     if let Ok(ended) = tokio::time::timeout(config.drain, drained).await {
@@ -137,6 +110,67 @@ pub async fn run(listeners: Listeners, config: Config, shutdown: CancellationTok
     tracing::warn!(broker = %config.name, in_flight = broker.in_flight(), "the time to drain is over, cutting calls off");
     cut.cancel();
     tokio::time::timeout(FAREWELL, serving).await.unwrap_or(Ok(()))
+}
+
+/// What a broker does beside its doors. Dropped, it ends.
+struct Beside {
+    /// Makes the calls that were accepted.
+    working: Option<AbortOnDropHandle<()>>,
+    triggering: Option<AbortOnDropHandle<()>>,
+    announcing: Option<AbortOnDropHandle<()>>,
+    leave: CancellationToken,
+    /// Nothing of what is announced ever changes.
+    _node: watch::Sender<Node>,
+    _others: Vec<AbortOnDropHandle<()>>,
+}
+
+impl Beside {
+    fn start(
+        config: &Config,
+        announcement: nigh_proto::Broker,
+        broker: &Arc<Broker>,
+        routes: &Arc<Routes>,
+        shutdown: &CancellationToken,
+    ) -> Self {
+        let is_offered = broker.asynchronous().is_offered();
+        let work = || asynchronous::work(broker.asynchronous().clone(), broker.clone(), shutdown.clone());
+        let trigger = || triggers::run(broker.triggers().clone(), shutdown.clone());
+        let leave = CancellationToken::new();
+        let endpoint = announcement.endpoint.clone();
+        let (node, announced) = watch::channel(Node::Broker(announcement));
+        let announce = |controller| membership::keep_announced(controller, announced.clone(), leave.clone());
+        let announce_there = |controller| older::keep_announced(controller, announced.clone(), leave.clone());
+        let discover = |controller| spawn(discovery::follow(controller, endpoint, routes.clone()));
+        Self {
+            working: is_offered.then(|| spawn(work())),
+            triggering: is_offered.then(|| spawn(trigger())),
+            _others: config
+                .controller_remote()
+                .map(discover)
+                .into_iter()
+                .chain(config.older_controller.clone().map(|controller| spawn(announce_there(controller))))
+                .collect(),
+            announcing: config.controller_remote().map(|controller| spawn(announce(controller))),
+            leave,
+            _node: node,
+        }
+    }
+
+    /// Withdraws from the controller, which has a limit of time of its own.
+    async fn withdraw(&mut self) {
+        self.leave.cancel();
+        if let Some(announcing) = &mut self.announcing {
+            // It has no result.
+            let _ = announcing.await;
+        }
+    }
+
+    /// Waits for the calls that are under way by themselves; those that wait stay where they are.
+    async fn finish(self) {
+        for task in [self.triggering, self.working].into_iter().flatten() {
+            let _ = task.await;
+        }
+    }
 }
 
 /// A task that ends with whoever holds it.
