@@ -121,11 +121,14 @@ async fn what_a_killed_process_acknowledged_is_there() {
     let folder = TempDir::new().unwrap();
     let file = folder.path().join("store");
     let mut said = Said::default();
-    for _ in 0..ROUNDS {
+    let mut rounds = 0;
+    // On a machine that has no time for it, little is done in each.
+    while rounds < ROUNDS || said.queued.len() <= 50 || said.acked.len() <= 5 {
         said.hear(&file, Duration::from_millis(rand::random_range(1..150)));
         said.check(&file).await;
+        rounds += 1;
+        assert!(rounds < 20 * ROUNDS, "little was done: {said:?}");
     }
-    assert!(said.queued.len() > 50 && said.acked.len() > 5, "little was done: {} queued", said.queued.len());
 }
 
 #[tokio::test]
