@@ -115,9 +115,9 @@ impl Tally {
 }
 
 /// One call that was taken, counted once: as cancelled where its caller goes away before it ends.
-struct Taken<'a>(Option<&'a Tally>);
+struct Counted<'a>(Option<&'a Tally>);
 
-impl Taken<'_> {
+impl Counted<'_> {
     fn end(mut self, replied: Result<&Reply, &PlatformError>, payload_bytes: u64) {
         let Some(tally) = self.0.take() else { return };
         match replied {
@@ -131,7 +131,7 @@ impl Taken<'_> {
     }
 }
 
-impl Drop for Taken<'_> {
+impl Drop for Counted<'_> {
     fn drop(&mut self) {
         if let Some(tally) = self.0 {
             tally.meters.record_ended(Reason::Cancelled);
@@ -178,11 +178,11 @@ impl<B: Backend> Front<B> {
         // Those that travel with the call are handed back as they were: what runs behind a front has none.
         let session = states::pass_by(&self.states, &call, arrived).await.inspect_err(refused)?;
         let place = self.admit(&function, &call).inspect_err(refused)?;
-        let taken = Taken(Some(tally));
+        let counted = Counted(Some(tally));
         let ran = self.backend.run(&function, &call, place, arrived).await;
         // What its reply says of the load is without it.
         let replied = ran.map(|(outcome, timing)| self.reply(&function, &call, outcome, timing));
-        taken.end(replied.as_ref(), call.payload.len() as u64);
+        counted.end(replied.as_ref(), call.payload.len() as u64);
         let reply = replied?;
         let Some(session) = session else { return Ok(reply) };
         let (outcome, states) = states::settle(Ok(reply.outcome), session).await;

@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::front::{Backend, Tally};
 use crate::metrics::Meters;
-use pace::{Limits, Pace, Taken};
+use pace::{Limits, Pace, Place};
 
 /// Modelled hardware that runs.
 pub(crate) struct Modelled {
@@ -77,7 +77,7 @@ impl Backend for Modelled {
     const IS_MODELLED: bool = true;
 
     type Function = Function;
-    type Place<'a> = Taken;
+    type Place<'a> = Place;
 
     fn function(&self, name: &FunctionName) -> Option<Arc<Function>> {
         self.functions.get(name).cloned()
@@ -95,7 +95,7 @@ impl Backend for Modelled {
         self.foresee(function, call)
     }
 
-    fn admit(&self, function: &Function, call: &Call, left: Duration) -> Result<Taken, PlatformError> {
+    fn admit(&self, function: &Function, call: &Call, left: Duration) -> Result<Place, PlatformError> {
         self.submit(function, call, left)
     }
 
@@ -103,10 +103,10 @@ impl Backend for Modelled {
         &'a self,
         function: &'a Function,
         call: &'a Call,
-        taken: Taken,
+        place: Place,
         arrived: Instant,
     ) -> Result<(Outcome, Timing), PlatformError> {
-        call::await_end(function, call, taken, arrived).await
+        call::await_end(function, call, place, arrived).await
     }
 
     /// Its processors together, each by its cores.

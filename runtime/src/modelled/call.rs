@@ -6,7 +6,7 @@ use bytes::Bytes;
 use nigh_model::{Operation, Output, Refusal};
 use nigh_proto::{Call, Estimate, Headers, Outcome, PlatformError, Reason, Spread, Timing, older};
 
-use super::pace::{Refused, Taken};
+use super::pace::{Place, Refused};
 use super::{Function, Modelled};
 use crate::admission::{late_waiting, payloads_full, queue_full, retry_delay, stopping, too_busy};
 use crate::outcome::{late_running, stopped_running};
@@ -15,10 +15,10 @@ use crate::outcome::{late_running, stopped_running};
 pub(super) async fn await_end(
     function: &Function,
     call: &Call,
-    mut taken: Taken,
+    mut place: Place,
     arrived: Instant,
 ) -> Result<(Outcome, Timing), PlatformError> {
-    match tokio::time::timeout_at(call.deadline.into(), &mut taken.done).await {
+    match tokio::time::timeout_at(call.deadline.into(), &mut place.done).await {
         Ok(Ok(done)) => {
             let timing = Timing { queue: done.wait(), run: done.run(), ..Timing::default() };
             let late = arrived.elapsed().saturating_sub(timing.at_computer());
@@ -26,7 +26,7 @@ pub(super) async fn await_end(
             Ok((function.answer(call), timing))
         }
         Ok(Err(_)) => Err(stopped_running()),
-        Err(_) if taken.is_running() => Err(late_running()),
+        Err(_) if place.is_running() => Err(late_running()),
         Err(_) => Err(late_waiting()),
     }
 }
@@ -42,9 +42,9 @@ impl Modelled {
     }
 
     /// Hands a call to the hardware.
-    pub(super) fn submit(&self, function: &Function, call: &Call, left: Duration) -> Result<Taken, PlatformError> {
-        let taken = self.pace.submit(function.operation(call), call.payload.len() as u64, left);
-        taken.map_err(|refused| self.refuse(function, call, refused, left))
+    pub(super) fn submit(&self, function: &Function, call: &Call, left: Duration) -> Result<Place, PlatformError> {
+        let place = self.pace.submit(function.operation(call), call.payload.len() as u64, left);
+        place.map_err(|refused| self.refuse(function, call, refused, left))
     }
 
     /// What a caller is told whose call is not taken.

@@ -63,8 +63,8 @@ pub(super) enum Refused {
     Stopping,
 }
 
-/// A call taken. Dropped before its end, it is cancelled.
-pub(crate) struct Taken {
+/// The place of a call that was taken. Dropped before its end, it cancels the call.
+pub(crate) struct Place {
     shared: Arc<Shared>,
     id: OpId,
     /// When it has ended; never, where the computer stops before.
@@ -95,7 +95,7 @@ impl Pace {
         operation: Operation,
         payload_bytes: u64,
         patience: Duration,
-    ) -> Result<Taken, Refused> {
+    ) -> Result<Place, Refused> {
         let Shared { limits, desk, .. } = &*self.0;
         let mut desk = desk.lock();
         if desk.is_closed {
@@ -119,7 +119,7 @@ impl Pace {
         desk.callers.insert(id, Caller { payload_bytes, done: sender });
         desk.payload_bytes += payload_bytes;
         self.0.settle(&mut desk, now);
-        Ok(Taken { shared: self.0.clone(), id, done })
+        Ok(Place { shared: self.0.clone(), id, done })
     }
 
     /// What a call would take that came now.
@@ -223,14 +223,14 @@ impl Desk {
     }
 }
 
-impl Taken {
+impl Place {
     /// Whether it has begun to run; false where it has ended.
     pub(super) fn is_running(&self) -> bool {
         self.shared.desk.lock().model.is_running(self.id)
     }
 }
 
-impl Drop for Taken {
+impl Drop for Place {
     fn drop(&mut self) {
         let mut desk = self.shared.desk.lock();
         if let Some(caller) = desk.callers.remove(&self.id) {
