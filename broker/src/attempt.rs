@@ -101,7 +101,7 @@ impl Attempt {
         head: &RequestHead,
         body: Rewound,
     ) -> Result<(Exchanged, Self), Failed> {
-        tracing::debug!(call = %call.id, destination = ?self.pick.destination, "passing on");
+        tracing::debug!(destination = ?self.pick.destination, "passing on");
         let exchanged = match self.pick.destination.exchange(call, head, body, self.sent).await {
             Ok(exchanged) => exchanged,
             Err(failure) => return Err(self.failed(failure)),

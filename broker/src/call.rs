@@ -16,7 +16,6 @@ use nigh_proto::{
 };
 use nigh_routing::estimate::Estimator;
 use nigh_routing::{Demand, Policy, RetryBudget, Scope};
-use nigh_telemetry::outcome_word;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -143,18 +142,16 @@ impl Broker {
         if let Some(flow) = call.flow.take() {
             return Box::pin(self.run_flow(call, &flow, arrived)).await;
         }
-        let mut counted = Counted::new(self.routes.meters().unknown(), arrived);
-        let span = tracing::debug_span!("call", id = %call.id, function = %call.function);
-        let passing_on = self.pass_on(call, arrived, &mut counted).instrument(span.clone());
+        let mut counted = Counted::new(&call, self.routes.meters().unknown(), arrived);
+        let span = counted.span();
+        let passing_on = self.pass_on(call, arrived, &mut counted).instrument(span);
         let outcome = tokio::select! {
             // The drain's end comes once; the call is looked at first.
             biased;
             outcome = passing_on => outcome,
             () = self.cut.cancelled() => Err(cut_off()),
         };
-        let ended = outcome.as_ref().map(|reply| &reply.outcome);
-        span.in_scope(|| tracing::debug!(outcome = outcome_word(ended), after = ?arrived.elapsed(), "ended"));
-        counted.end(ended);
+        counted.end(outcome.as_ref().map(|reply| &reply.outcome));
         outcome
     }
 

@@ -11,6 +11,7 @@ use nigh_proto::{Call, Exchange, Exchanged, PlatformError, Reason};
 use nigh_routing::Demand;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::WaitForCancellationFutureOwned;
+use tracing::Instrument as _;
 
 use crate::attempt::Attempt;
 use crate::call::{Broker, with_own_time};
@@ -27,11 +28,12 @@ impl Broker {
     ) -> Result<Exchanged, PlatformError> {
         let Exchange { call, head, body } = exchange;
         let body = Rewindable::new(body);
-        let mut counted = Counted::new(self.routes.meters().unknown(), arrived);
+        let mut counted = Counted::new(&call, self.routes.meters().unknown(), arrived);
+        let span = counted.span();
         let passed = tokio::select! {
             // The drain's end comes once; the call is looked at first.
             biased;
-            passed = self.pass_on_exchange(call, &head, &body, &mut counted) => passed,
+            passed = self.pass_on_exchange(call, &head, &body, &mut counted).instrument(span) => passed,
             () = self.cut.cancelled() => Err(cut_off()),
         };
         match passed {

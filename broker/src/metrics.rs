@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use nigh_proto::{NodeName, Outcome, PlatformError, Reason};
-use nigh_telemetry::{Exposition, Histogram, HttpResponses, OTHER, Outcomes, Telemetry};
+use nigh_proto::{Call, NodeName, Outcome, PlatformError, Reason};
+use nigh_telemetry::{Exposition, Histogram, HttpResponses, OTHER, Outcomes, Telemetry, outcome_word};
+use tracing::Span;
 
 use crate::asynchronous::Tally;
 use crate::call::Broker;
@@ -30,6 +31,8 @@ impl Meters {
 /// One call, counted once however it ends: also where its caller goes away.
 #[derive(Debug)]
 pub(crate) struct Counted {
+    /// What is said of the call stands in it.
+    span: Span,
     meters: Arc<Meters>,
     arrived: Instant,
     own: Option<Duration>,
@@ -38,8 +41,14 @@ pub(crate) struct Counted {
 
 impl Counted {
     /// A call that is no known function's yet.
-    pub(crate) fn new(unknown: &Arc<Meters>, arrived: Instant) -> Self {
-        Self { meters: unknown.clone(), arrived, own: None, is_over: false }
+    pub(crate) fn new(call: &Call, unknown: &Arc<Meters>, arrived: Instant) -> Self {
+        let span = tracing::debug_span!("call", id = %call.id, function = %call.function);
+        Self { span, meters: unknown.clone(), arrived, own: None, is_over: false }
+    }
+
+    /// Where whatever is said of the call belongs.
+    pub(crate) fn span(&self) -> Span {
+        self.span.clone()
     }
 
     /// Whose call it is.
@@ -54,9 +63,11 @@ impl Counted {
 
     /// How it ended.
     pub(crate) fn end(mut self, outcome: Result<&Outcome, &PlatformError>) {
+        let after = self.arrived.elapsed();
+        self.span.in_scope(|| tracing::debug!(outcome = outcome_word(outcome), ?after, "ended"));
         self.is_over = true;
         self.meters.ended.record(outcome);
-        self.meters.whole.record(self.arrived.elapsed());
+        self.meters.whole.record(after);
         if let Some(own) = self.own {
             self.meters.own.record(own);
         }
