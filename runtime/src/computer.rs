@@ -226,8 +226,8 @@ impl Computer {
         self.crew.settle_measures();
     }
 
-    /// Checks what can be checked before the module is at hand.
-    pub(crate) fn check(&self, deployment: &Deployment) -> Result<(), PrepareError> {
+    /// Checks what can be checked before the module is at hand; what is granted then.
+    pub(crate) fn check(&self, deployment: &Deployment) -> Result<Vec<Grant>, PrepareError> {
         let (found, limit) = (deployment.module_bytes, self.module_bytes_max);
         if found > limit {
             return Err(module::ModuleError::OverLimit { what: "bytes", found, limit }.into());
@@ -240,7 +240,7 @@ impl Computer {
         if wanted > self.open_files_max {
             return Err(PrepareError::FilesOverBudget { wanted, limit: self.open_files_max });
         }
-        self.grants(deployment).map(drop)
+        self.grants(deployment)
     }
 
     /// Makes a version of a deployment and its module.
@@ -249,7 +249,7 @@ impl Computer {
         deployment: Arc<Deployment>,
         compiled: &Arc<Compiled>,
     ) -> Result<Arc<Version>, PrepareError> {
-        self.check(&deployment)?;
+        let grants = self.check(&deployment)?;
         if compiled.kind != deployment.kind {
             return Err(PrepareError::OtherKind { expected: deployment.kind, found: compiled.kind });
         }
@@ -262,7 +262,6 @@ impl Computer {
             }
             CompiledCode::Module(module) => Code::Command(Command::prepare(&self.linker, module)?),
         };
-        let grants = self.grants(&deployment)?;
         Ok(Arc::new(Version::new(deployment, code, grants, self.files.clone(), compiled.clone())))
     }
 
