@@ -3,7 +3,7 @@
 use std::error::Error;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let files = ["functions", "asynchronous", "triggers", "controller", "computer", "broker", "state"]
+    let files = ["functions", "asynchronous", "triggers", "controller", "computer", "broker", "state", "documents"]
         .map(|name| format!("nigh/v1/{name}.proto"));
     let older = ["rpc", "etsimec"].map(|name| format!("uiiit/{name}.proto"));
     let files: Vec<String> = files.into_iter().chain(older).collect();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use nigh_proto::v1::controller_client::ControllerClient;
 use nigh_proto::v1::deploy_request::Part;
 use nigh_proto::{
@@ -26,6 +26,8 @@ const PARTS_QUEUED_MAX: usize = 2;
 const UPLOAD_IDLE: Duration = Duration::from_secs(30);
 /// Time for a controller to judge and store a module once it has all of it.
 const DEPLOY_TIMEOUT: Duration = Duration::from_secs(60);
+/// Time for a controller to hand out a module.
+const FETCH_TIMEOUT: Duration = Duration::from_secs(60);
 /// Bytes of a listing, at most; a controller sends no more either.
 const LISTING_BYTES_MAX: usize = 64 << 20;
 
@@ -171,6 +173,31 @@ impl Admin {
             computers: computers.into_iter().map(Computer::from_wire).collect::<Result<_, _>>()?,
             brokers: brokers.into_iter().map(Broker::from_wire).collect::<Result<_, _>>()?,
         })
+    }
+
+    /// The module of a deployment, whole.
+    ///
+    /// # Errors
+    /// [`PlatformError`] where it is gone or more than it was said to be, or the controller cannot be reached or does not hand it out.
+    pub async fn module(&self, deployment: &Deployment) -> Result<Bytes, PlatformError> {
+        let fetching = async {
+            let request = v1::FetchModuleRequest { digest: deployment.module.to_string() };
+            let fetched = self.client.clone().fetch_module(request).await;
+            let mut chunks = fetched.map_err(|status| self.peer.explain(status))?.into_inner();
+            let mut module = BytesMut::new();
+            while let Some(chunk) = chunks.message().await.map_err(|status| self.peer.explain(status))? {
+                module.extend_from_slice(&chunk.data);
+                if module.len() as u64 > deployment.module_bytes {
+                    break;
+                }
+            }
+            if Digest::of(&module) == deployment.module {
+                return Ok(module.freeze());
+            }
+            let message = format!("the controller handed out another module than {}'s", deployment.name);
+            Err(PlatformError::new(Reason::Internal, message))
+        };
+        tokio::time::timeout(FETCH_TIMEOUT, fetching).await.unwrap_or_else(|_| Err(self.peer.silent(FETCH_TIMEOUT)))
     }
 
     /// Waits until every computer alive has this version ready or says why it cannot run it, and at least one has it

@@ -12,6 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
 use crate::config::Config;
+use crate::documents::Documents;
 use crate::error::DeployError;
 use crate::metrics::{DeployCounts, DeployOutcome};
 use crate::registry::Registry;
@@ -30,6 +31,7 @@ pub(crate) enum Part {
 pub(crate) struct Deployments {
     store: Store,
     registry: Arc<Registry>,
+    documents: Arc<Documents>,
     config: Config,
     uploads: Arc<Semaphore>,
     inspections: Arc<Semaphore>,
@@ -41,10 +43,11 @@ pub(crate) struct Deployments {
 }
 
 impl Deployments {
-    pub(crate) fn new(config: &Config, store: Store, registry: Arc<Registry>) -> Self {
+    pub(crate) fn new(config: &Config, store: Store, registry: Arc<Registry>, documents: Arc<Documents>) -> Self {
         Self {
             store,
             registry,
+            documents,
             uploads: Arc::new(Semaphore::new(config.uploads_max)),
             inspections: Arc::new(Semaphore::new(config.inspections_max)),
             removals: Arc::new(Semaphore::new(config.removals_max)),
@@ -97,6 +100,7 @@ impl Deployments {
         if !self.store.remove(self.registry.clone(), name.clone(), writer).await? {
             return Err(DeployError::Unknown(name));
         }
+        self.documents.forget(&name).await;
         self.counts.record(DeployOutcome::Removed);
         tracing::info!(%name, "removed");
         Ok(())

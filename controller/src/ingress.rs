@@ -1,5 +1,7 @@
-//! The door: `nigh.v1.Controller`, messages to checked values and back; [`states`] is the one to the directory of states.
+//! The door: `nigh.v1.Controller`, messages to checked values and back; [`states`] is the one to the directory of states,
+//! [`documents`] the one to what doors keep of functions.
 
+mod documents;
 mod states;
 
 use std::pin::Pin;
@@ -20,6 +22,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::config::Config;
 use crate::deploy::{Deployments, Part};
+use crate::documents::Documents;
 use crate::error::{DeployError, Error};
 use crate::fetch::{Fetch, Fetches};
 use crate::older::{EdgeIngress, Nodes};
@@ -47,6 +50,7 @@ impl Ingress {
     pub(crate) async fn serve(
         self,
         states: States,
+        documents: Arc<Documents>,
         listener: TcpListener,
         config: &Config,
         shutdown: CancellationToken,
@@ -59,6 +63,7 @@ impl Ingress {
         let services = channel::server_within(&config.server)
             .add_service(service)
             .add_service(states::Door::service(states))
+            .add_service(documents::Door::service(documents))
             .add_service(older);
         channel::serve(services, Door::new(listener, config.tls.clone()).within(&config.server), shutdown)
             .await

@@ -2,10 +2,11 @@
 //!
 //! A request enters at `ingress`, which turns messages into checked values. `deploy` receives and judges modules and puts
 //! them into the `store`, which may be shared by several controllers; `fetch` hands them out; `registry` knows functions, computers and brokers, and `publish` tells
-//! watchers; `presence` hears from nodes; `states` knows which computer holds which state. Nothing here is on the way of a call: an edge goes on running while its controller is away.
+//! watchers; `presence` hears from nodes; `states` knows which computer holds which state, `documents` what doors keep of functions. Nothing here is on the way of a call: an edge goes on running while its controller is away.
 
 mod config;
 mod deploy;
+mod documents;
 mod error;
 mod fetch;
 mod ingress;
@@ -26,6 +27,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::deploy::Deployments;
+use crate::documents::Documents;
 use crate::fetch::Fetches;
 use crate::ingress::Ingress;
 use crate::registry::Registry;
@@ -45,8 +47,9 @@ const SAVE_RETRY: Duration = Duration::from_secs(1);
 /// [`Error`]: the operator has to act.
 pub async fn run(listener: TcpListener, config: Config, shutdown: CancellationToken) -> Result<(), Error> {
     config.check()?;
-    let Some(opened) = shutdown.run_until_cancelled(Store::open(&config)).await else { return Ok(()) };
-    let (store, known) = opened?;
+    let opening = async { Ok::<_, StoreError>((Store::open(&config).await?, Documents::open(&config).await?)) };
+    let Some(opened) = shutdown.run_until_cancelled(opening).await else { return Ok(()) };
+    let ((store, known), documents) = opened?;
     let (functions, nodes) = (known.functions.len(), known.nodes.len());
     tracing::info!(store = %config.told_store(), functions, nodes, "the controller knows");
     let is_older = |node: &&Node| match node {
@@ -55,7 +58,7 @@ pub async fn run(listener: TcpListener, config: Config, shutdown: CancellationTo
     };
     let older = known.nodes.iter().filter(is_older).cloned().collect();
     let registry = Arc::new(Registry::new(&config, known.functions, known.nodes));
-    let deployments = Deployments::new(&config, store.clone(), registry.clone());
+    let deployments = Deployments::new(&config, store.clone(), registry.clone(), documents.clone());
     metrics::describe(&config, &registry, deployments.counts());
     config.telemetry.ready_when(|| Ok(()));
     let older = Arc::new(older::Nodes::new(registry.clone(), config.lease, config.nodes_max, older));
@@ -70,17 +73,19 @@ pub async fn run(listener: TcpListener, config: Config, shutdown: CancellationTo
     let stop = CancellationToken::new();
     let serve = async {
         let served = tokio::select! {
-            served = ingress.serve(states, listener, &config, shutdown.clone()) => served,
+            served = ingress.serve(states, documents.clone(), listener, &config, shutdown.clone()) => served,
             () = overstayed(&registry, &config, &shutdown) => Ok(()),
             never = registry.keep_expiring() => match never {},
             never = older.look_after() => match never {},
             () = store.follow(&registry) => Ok(()),
+            () = documents.follow() => Ok(()),
         };
         stop.cancel();
         served
     };
     let (served, ()) = tokio::join!(serve, keep_saving(&registry, &store, &stop));
     let saved = store.save_nodes(Arc::new(registry.take_unsaved())).await;
+    documents.close();
     store.close().await.and(saved)?;
     served
 }

@@ -56,18 +56,8 @@ impl Store {
             let (store, known) = embedded::open(file).await?;
             return Ok((Self::Embedded(store), known));
         }
-        let mut wait = AWAY_MIN;
-        loop {
-            match Shared::open(&config.store, config.modules_bytes_max).await {
-                Ok((store, known)) => return Ok((Self::Shared(store), known)),
-                Err(StoreError::Shared(error)) if error.retry_helps() => {
-                    tracing::warn!(%error, "the store is away, waiting for it");
-                }
-                Err(error) => return Err(error),
-            }
-            tokio::time::sleep(wait).await;
-            wait = (wait * 2).min(AWAY_MAX);
-        }
+        let opened = patiently(|| Shared::open(&config.store, config.modules_bytes_max)).await;
+        opened.map(|(store, known)| (Self::Shared(store), known))
     }
 
     /// Stores a function and its module and has them known, both or neither, even where whoever asked is gone meanwhile; false
@@ -187,6 +177,24 @@ impl Store {
             Self::Embedded(store) => blocking(move || store.close()).await,
             Self::Shared(_) => Ok(()),
         }
+    }
+}
+
+/// Opens something in a store, and waits for a server that is away.
+pub(crate) async fn patiently<T, F>(open: impl Fn() -> F) -> Result<T, StoreError>
+where
+    F: Future<Output = Result<T, StoreError>>,
+{
+    let mut wait = AWAY_MIN;
+    loop {
+        match open().await {
+            Err(StoreError::Shared(error)) if error.retry_helps() => {
+                tracing::warn!(%error, "the store is away, waiting for it");
+            }
+            opened => return opened,
+        }
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(AWAY_MAX);
     }
 }
 

@@ -113,7 +113,9 @@ pub async fn serve<B: Backend>(
     let gate = Gate::new(clients, limits, door.limits());
     let registry = Registry::new(controller.map(Admin::new));
     let room = Arc::new(match system {
-        System::OpenWhisk => Room::OpenWhisk(Openwhisk::new(backend.clone(), gate, callers, registry, activations)),
+        System::OpenWhisk => {
+            Room::OpenWhisk(Openwhisk::new(backend.clone(), gate, callers, registry, activations).into())
+        }
         System::Lambda => Room::Lambda(Lambda::new(backend.clone(), gate, callers, registry)),
         System::OpenFaas => {
             let http = HttpDoor::new(backend.clone(), gate.clone(), stall_max, stop.clone());
@@ -139,7 +141,7 @@ pub async fn serve<B: Backend>(
 
 /// The room behind a door.
 enum Room<B> {
-    OpenWhisk(Openwhisk<B>),
+    OpenWhisk(Box<Openwhisk<B>>),
     Lambda(Lambda<B>),
     OpenFaas(Openfaas<B>),
 }

@@ -1,16 +1,25 @@
 //! The REST API of OpenWhisk 1.0 (`/api/v1`), as its clients use it: actions are invoked, listed, put and deleted, activations
 //! kept and told, packages, namespaces and limits read. Statuses, bodies and headers are those of OpenWhisk's controller.
 //!
-//! What a request is for is read off its path in this file; [`invoke`] has an action run, [`activations`] keeps what came of it
-//! as [`record`]s, [`deploy`] puts and deletes actions, [`entity`] and [`failure`] say how things are told.
+//! What a request is for is read off its path in this file; [`invoke`] has an action run, with the [`parameters`] that it has
+//! stored, or a [`sequence`] of them, [`activations`] keeps what came of it as [`record`]s, [`deploy`] puts and deletes actions, from an
+//! [`archive`] if need be, [`packages`] does so with packages; what is [`kept`] of both stands on a [`shelf`]. [`entity`] and
+//! [`failure`] say how things are told.
 
 mod activations;
+mod archive;
 mod deploy;
 mod entity;
 mod failure;
 mod invoke;
+mod kept;
+mod packages;
+mod parameters;
 mod record;
+mod sequence;
+mod shelf;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
@@ -25,9 +34,12 @@ use tokio_util::task::TaskTracker;
 
 pub use self::activations::ActivationLimits;
 use self::activations::{Activations, Wanted};
-use self::entity::{Action, package, whole_package};
+use self::entity::{Action, Body};
 use self::failure::Failure;
+use self::kept::{Resolved, foreign};
+use self::parameters::PARAMETERS_BYTES_MAX;
 use self::record::Record;
+use self::shelf::Shelf;
 use crate::answer::{self, Answer, put};
 use crate::backend::Backend;
 use crate::callers::{Caller, Callers};
@@ -44,8 +56,6 @@ const NAME_MAX: usize = 256;
 /// Elements of a list: at most, and where nobody says how many.
 const LIST_MAX: u64 = 200;
 const LIST_DEFAULT: u64 = 30;
-/// Bytes of an action's parameters, at most.
-const PARAMETERS_BYTES_MAX: usize = 1 << 20;
 const GET: &str = "GET";
 
 /// The door's room.
@@ -54,6 +64,7 @@ pub(crate) struct Openwhisk<B> {
     gate: Gate,
     callers: Callers,
     registry: Registry,
+    shelf: Shelf,
     activations: Activations,
     /// Activations that nobody waits for.
     unattended: TaskTracker,
@@ -78,7 +89,8 @@ impl<B: Backend> Openwhisk<B> {
     ) -> Self {
         let activations = Activations::new(limits, callers.namespaces());
         let (unattended, deploying) = (TaskTracker::new(), Semaphore::new(1));
-        Self { backend, gate, callers, registry, activations, unattended, deploying }
+        let shelf = Shelf::new(registry.clone());
+        Self { backend, gate, callers, registry, shelf, activations, unattended, deploying }
     }
 
     pub(crate) async fn answer(&self, request: Request<Incoming>, peer: &Peer) -> Answer {
@@ -129,32 +141,47 @@ impl<B: Backend> Openwhisk<B> {
                 Ok(answer::json(StatusCode::OK, &json!([asked.caller.namespace.as_str()])))
             }
             ["namespaces", namespace, ref rest @ ..] => {
-                if namespace != "_" && namespace != asked.caller.namespace.as_str() {
-                    let message = "The supplied authentication is not authorized to access this resource";
-                    return Err(Failure::new(StatusCode::FORBIDDEN, message));
+                let own = asked.caller.namespace.clone();
+                if namespace == "_" || namespace == own.as_str() {
+                    return self.in_namespace(&own, rest, is_folder, asked).await;
                 }
-                self.in_namespace(rest, is_folder, asked).await
+                let namespace: Namespace = namespace.parse().map_err(|_| foreign())?;
+                match *rest {
+                    // What others publish can be looked at and invoked.
+                    ["actions", package, _] | ["packages", package]
+                        if matches!(*asked.request.method(), Method::GET | Method::HEAD | Method::POST)
+                            && self.shelf.contents().await?.is_published(&namespace, package) =>
+                    {
+                        self.in_namespace(&namespace, rest, is_folder, asked).await
+                    }
+                    _ => Err(foreign()),
+                }
             }
             _ => Err(Failure::unknown(asked.request.uri().path())),
         }
     }
 
-    async fn in_namespace(&self, segments: &[&str], is_folder: bool, asked: Asked) -> Result<Answer, Failure> {
-        let namespace = asked.caller.namespace.clone();
+    async fn in_namespace(
+        &self,
+        namespace: &Namespace,
+        segments: &[&str],
+        is_folder: bool,
+        asked: Asked,
+    ) -> Result<Answer, Failure> {
         match *segments {
             ["limits"] => {
                 asked.only_get()?;
-                Ok(answer::json(StatusCode::OK, &self.limits_of(&namespace)))
+                Ok(answer::json(StatusCode::OK, &self.limits_of(namespace)))
             }
             ["actions"] => self.list_actions(None, &asked).await,
             ["actions", package] if is_folder => self.list_actions(Some(checked_name(package)?), &asked).await,
-            ["actions", name] => self.action(Entity::new(&namespace, None, checked_name(name)?), asked).await,
+            ["actions", name] => self.action(Entity::new(namespace, None, checked_name(name)?), asked).await,
             ["actions", package, name] => {
-                let entity = Entity::new(&namespace, Some(checked_name(package)?), checked_name(name)?);
+                let entity = Entity::new(namespace, Some(checked_name(package)?), checked_name(name)?);
                 self.action(entity, asked).await
             }
-            ["packages"] => self.list_packages(&asked).await,
-            ["packages", name] => self.package(checked_name(name)?, &asked).await,
+            ["packages"] => self.list_packages(namespace, &asked).await,
+            ["packages", name] => self.package(namespace, checked_name(name)?, asked).await,
             ["activations"] => self.list_activations(&asked),
             ["activations", id] => {
                 let record = self.activation(id, &asked)?;
@@ -189,7 +216,8 @@ impl<B: Backend> Openwhisk<B> {
             Method::POST => self.invoke(entity, asked).await,
             Method::GET | Method::HEAD => {
                 asked.query.flag("code").map_err(Failure::bad)?;
-                Ok(answer::json(StatusCode::OK, &self.find(&entity).await?.whole()))
+                let (action, parameters) = self.find(&asked.caller.namespace, &entity).await?;
+                Ok(answer::json(StatusCode::OK, &action.whole(&parameters)))
             }
             Method::PUT => self.put(entity, asked).await,
             Method::DELETE => self.delete(&entity, &asked).await,
@@ -197,44 +225,28 @@ impl<B: Backend> Openwhisk<B> {
         }
     }
 
-    /// An action that is deployed.
-    async fn find(&self, entity: &Entity) -> Result<Action, Failure> {
-        let unknown = || Failure::unknown(entity.path());
-        let function = entity.function().ok_or_else(unknown)?;
-        let deployment = self.registry.find(&function).await?.ok_or_else(unknown)?;
-        Ok(Action { entity: Entity::of(&function), deployment })
+    /// An action that there is, and the parameters that it is called with.
+    async fn find(&self, caller: &Namespace, called: &Entity) -> Result<(Action, BTreeMap<String, Value>), Failure> {
+        let contents = self.shelf.contents().await?;
+        let Resolved { entity, function, parameters, components, .. } = contents.resolve(caller, called)?;
+        let body = match components {
+            Some(components) => Body::Sequence(components),
+            None => {
+                let found = self.registry.find(&function).await?;
+                Body::Function(found.ok_or_else(|| Failure::unknown(called.path()))?.into())
+            }
+        };
+        Ok((Action { entity, body, kept: contents.action(&function).cloned() }, parameters))
     }
 
     async fn list_actions(&self, package: Option<&str>, asked: &Asked) -> Result<Answer, Failure> {
         asked.only_get()?;
-        let mut actions = Action::all(&asked.caller.namespace, self.registry.list().await?);
+        let contents = self.shelf.contents().await?;
+        let mut actions = Action::all(&asked.caller.namespace, self.registry.list().await?, &contents);
         if package.is_some() {
             actions.retain(|action| action.entity.package.as_deref() == package);
         }
         asked.list("actions", actions, |action| action.summary())
-    }
-
-    async fn list_packages(&self, asked: &Asked) -> Result<Answer, Failure> {
-        asked.only_get()?;
-        let namespace = &asked.caller.namespace;
-        let actions = Action::all(namespace, self.registry.list().await?);
-        let mut names: Vec<_> = actions.into_iter().filter_map(|action| action.entity.package).collect();
-        names.dedup();
-        asked.list("packages", names, |name| package(namespace, &name))
-    }
-
-    async fn package(&self, name: &str, asked: &Asked) -> Result<Answer, Failure> {
-        if !asked.is_get() {
-            let message = "packages come and go with the actions in them; put an action as PACKAGE/ACTION";
-            return Err(Failure::new(StatusCode::NOT_IMPLEMENTED, message));
-        }
-        let namespace = &asked.caller.namespace;
-        let mut actions = Action::all(namespace, self.registry.list().await?);
-        actions.retain(|action| action.entity.package.as_deref() == Some(name));
-        if actions.is_empty() {
-            return Err(Failure::unknown(name));
-        }
-        Ok(answer::json(StatusCode::OK, &whole_package(namespace, name, &actions)))
     }
 
     fn list_activations(&self, asked: &Asked) -> Result<Answer, Failure> {
@@ -266,13 +278,16 @@ impl<B: Backend> Openwhisk<B> {
             .ok_or_else(|| Failure::unknown(format!("activation {id}; it has not ended, or is not kept any more")))
     }
 
-    /// What an activation logged, where its computer still knows and tells this door.
+    /// What an activation logged (a sequence: what ran in it), where its computer still knows and tells this door.
     async fn logs(&self, record: &Record) -> Vec<String> {
+        if let Some(ids) = &record.components {
+            return ids.iter().map(ToString::to_string).collect();
+        }
         let Some(computer) = &record.computer else { return Vec::new() };
-        match self.registry.logs(&record.id, computer).await {
+        match self.registry.logs(record.id(), computer).await {
             Ok(lines) => lines.iter().map(log_line).collect(),
             Err(error) => {
-                tracing::debug!(activation = %record.id, %error, "no log is told");
+                tracing::debug!(activation = %record.id(), %error, "no log is told");
                 Vec::new()
             }
         }

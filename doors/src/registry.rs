@@ -5,8 +5,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use nigh_client::{Admin, DeployRequest, Listing, LogLevel, LogQuery};
-use nigh_proto::{Call, CallId, Deployment, FunctionName, NodeName, PlatformError, Reason};
+use nigh_client::{Admin, DeployRequest, Documents, Listing, LogLevel, LogQuery};
+use nigh_proto::{Call, CallId, Deployment, Document, DocumentKey, FunctionName, NodeName, PlatformError, Reason};
 
 use crate::backend::Backend;
 
@@ -75,6 +75,29 @@ impl Registry {
     /// Removes a function.
     pub(crate) async fn remove(&self, function: &FunctionName) -> Result<(), PlatformError> {
         self.admin()?.remove(function).await
+    }
+
+    /// What doors keep of functions, unless it is what this mark stands for; nothing is kept where there is no controller.
+    pub(crate) async fn documents(&self, known: Option<&str>) -> Result<Option<Documents>, PlatformError> {
+        match &self.0 {
+            Some(admin) => admin.documents(known).await,
+            None => Ok(Some(Documents { mark: "".into(), all: Vec::new() })),
+        }
+    }
+
+    /// Keeps something of a function; false where there is another by now than its writer has seen.
+    pub(crate) async fn put_document(&self, document: &Document) -> Result<bool, PlatformError> {
+        Ok(self.admin()?.put_document(document).await?.is_some())
+    }
+
+    /// Keeps something no longer.
+    pub(crate) async fn remove_document(&self, key: &DocumentKey) -> Result<(), PlatformError> {
+        self.admin()?.remove_document(key).await
+    }
+
+    /// The module of a deployment.
+    pub(crate) async fn module(&self, deployment: &Deployment) -> Result<Bytes, PlatformError> {
+        self.admin()?.module(deployment).await
     }
 
     /// What a call logged at the computer that ran it, as far as that is still known.

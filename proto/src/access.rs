@@ -75,6 +75,10 @@ const RULES: &[Rule] = &[
     rule("/nigh.v1.StateDirectory/Locate", "find states", COMPUTERS),
     rule("/nigh.v1.StateDirectory/Claim", "claim states", COMPUTERS),
     rule("/nigh.v1.StateDirectory/Forget", "forget states", COMPUTERS),
+    // What is kept of functions may be secret: parameters that they are called with.
+    rule("/nigh.v1.Documents/ListDocuments", "read what doors keep of functions", KEEPERS),
+    rule("/nigh.v1.Documents/PutDocument", "write what doors keep of functions", OPERATORS),
+    rule("/nigh.v1.Documents/RemoveDocument", "write what doors keep of functions", OPERATORS),
     // The older system's. Its nodes have no names that a certificate could prove, so over TLS an operator speaks for them.
     rule("/uiiit.rpc.EdgeServer/RunLambda", "call functions", CALLERS),
     // Its callers say themselves where states are, and fetch them there.
@@ -102,6 +106,7 @@ const COMPUTERS: &[Role] = &[Role::Computer];
 const OPERATORS: &[Role] = &[Role::Operator];
 const READERS: &[Role] = &[Role::Operator, Role::Client, Role::Broker, Role::Controller];
 const EDITORS: &[Role] = &[Role::Operator, Role::Controller];
+const KEEPERS: &[Role] = &[Role::Operator, Role::Broker];
 const LOOKERS: &[Role] = &[Role::Operator, Role::Client, Role::Broker];
 
 /// Checks that a peer may use a method.

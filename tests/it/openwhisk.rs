@@ -1,6 +1,7 @@
 //! The door for clients of OpenWhisk: its own JavaScript client and Adobe's command line against it, and by hand what these
 //! do not send.
 
+use std::io::{Cursor, Write as _};
 use std::time::Duration;
 
 use nigh_doors::{ActivationLimits, Callers, System};
@@ -75,6 +76,71 @@ async fn openwhisks_own_client_works_unchanged() {
     edge.stop().await;
 }
 
+/// A zip archive as a build makes it, with one module.
+fn archive(module: &[u8]) -> Vec<u8> {
+    let mut writer = zip::ZipWriter::new(Cursor::new(Vec::new()));
+    for (name, bytes) in [("package.json", b"{}".as_slice()), ("build/action.wasm", module)] {
+        writer.start_file(name, zip::write::SimpleFileOptions::default()).unwrap();
+        writer.write_all(bytes).unwrap();
+    }
+    writer.finish().unwrap().into_inner()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_kept_of_actions_and_packages_is_kept_through_openwhisks_own_client() {
+    let (edge, door) = edge().await;
+    edge.deploy("math.echo", guests::echo()).await;
+    edge.deploy("trap", guests::native("", "unreachable")).await;
+    let folder = tempfile::tempdir().unwrap();
+    let (module, zipped) = (folder.path().join("module.wasm"), folder.path().join("module.zip"));
+    let echo = guests::echo_with("(func (export \"other\"))");
+    std::fs::write(&zipped, archive(&echo)).unwrap();
+    std::fs::write(&module, echo).unwrap();
+    let arguments = [&format!("http://{door}"), "ada:1234", module.to_str().unwrap(), zipped.to_str().unwrap()];
+    run_script("openwhisk_kept.mjs", &arguments).await;
+    edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_door_keeps_holds_at_another_and_outlasts_both() {
+    let (edge, door) = edge().await;
+    let folder = tempfile::tempdir().unwrap();
+    let credentials = folder.path().join("credentials");
+    std::fs::write(&credentials, CREDENTIALS).unwrap();
+    let (controller, broker) = (edge.controller().to_string(), edge.broker().to_string());
+    let arguments = ["openwhisk", "--credentials", credentials.to_str().unwrap()];
+    let arguments = [&arguments[..], &["--controller", &controller, "--broker", &broker]].concat();
+    let proxy = processes::Role::start("proxy", "endpoint", &arguments);
+    let path = format!("{ACTIONS}/echo");
+    let result = format!("{path}?blocking=true&result=true");
+    let put = json!({ "parameters": [{ "key": "a", "value": 1 }] }).to_string();
+    assert_eq!(ask(&proxy.endpoint, "PUT", &format!("{path}?overwrite=true"), &put).await.status, 200);
+    assert_eq!(ask(&proxy.endpoint, "POST", &result, "").await.body, r#"{"a":1}"#);
+    edge.until("the other door knows", async || ask(&door, "POST", &result, "").await.body == r#"{"a":1}"#).await;
+    // Whoever may not deploy changes nothing, and sees nothing of another namespace.
+    let eve = [("authorization", EVE), ("content-type", "application/json")];
+    for (method, path) in [("PUT", format!("{path}?overwrite=true")), ("PUT", "/api/v1/namespaces/_/packages/p".into())]
+    {
+        assert_eq!(send(&door, method, &path, &eve, put.clone()).await.status, 403);
+    }
+    let package = json!({ "publish": true, "parameters": [{ "key": "b", "value": 2 }] }).to_string();
+    edge.deploy("math.echo", guests::echo()).await;
+    let math = "/api/v1/namespaces/guest/actions/math/echo?blocking=true&result=true";
+    assert_eq!(send(&door, "POST", math, &[("authorization", BOB)], "").await.status, 403);
+    assert_eq!(ask(&door, "PUT", "/api/v1/namespaces/_/packages/math", &package).await.status, 200);
+    let published = send(&door, "POST", math, &[("authorization", BOB)], "").await;
+    assert_eq!((published.status, published.body.as_str()), (200, r#"{"b":2}"#));
+    let bobs = send(&door, "GET", ACTIVATIONS, &[("authorization", BOB)], "").await.json();
+    assert_eq!((&bobs[0]["namespace"], &bobs[0]["name"]), (&json!("acme"), &json!("echo")));
+    let other = "/api/v1/namespaces/guest/actions/math/echo";
+    assert_eq!(send(&door, "DELETE", other, &[("authorization", BOB)], "").await.status, 403);
+    // What is kept goes with its function, however that is removed.
+    edge.admin.remove(&"echo".parse().unwrap()).await.unwrap();
+    edge.deploy("echo", guests::echo()).await;
+    edge.until("it is forgotten", async || ask(&door, "POST", &result, "").await.body == "{}").await;
+    edge.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn callers_are_who_their_credentials_say() {
     let (edge, door) = edge().await;
@@ -133,7 +199,11 @@ async fn everything_that_is_wrong_has_its_status() {
         ("GET", format!("{ACTIVATIONS}/{}", "0".repeat(32)), "", 404),
         ("GET", format!("{ACTIVATIONS}?count=true&docs=true"), "", 400),
         ("GET", "/api/v1/namespaces/_/packages/none".into(), "", 404),
-        ("PUT", "/api/v1/namespaces/_/packages/new".into(), "{}", 501),
+        ("PUT", "/api/v1/namespaces/_/packages/New".into(), "{}", 400),
+        ("PUT", "/api/v1/namespaces/_/packages/new".into(), "[", 400),
+        ("POST", "/api/v1/namespaces/_/packages/new".into(), "{}", 405),
+        ("DELETE", "/api/v1/namespaces/_/packages/new".into(), "", 404),
+        ("PUT", format!("{ACTIONS}/new"), "{\"exec\":{\"kind\":\"sequence\",\"components\":[]}}", 400),
         ("GET", "/api/v1/web/guest/default/echo.json".into(), "", 404),
         ("GET", "/elsewhere".into(), "", 404),
         ("PUT", format!("{ACTIONS}/Upper"), "{}", 400),
@@ -278,5 +348,12 @@ async fn adobes_command_line_works_unchanged() {
     assert_eq!(ask(&door, "POST", &format!("{ACTIONS}/made/new?blocking=true&result=true"), "").await.body, "{}");
     let list: Value = serde_json::from_str(&aio(&["runtime", "activation", "list", "--json"]).await).unwrap();
     assert_eq!((&list[0]["name"], &list[0]["statusCode"]), (&json!("new"), &json!(0)));
+    let zipped = home.path().join("module.zip");
+    std::fs::write(&zipped, archive(&guests::echo())).unwrap();
+    let zipped = zipped.to_str().unwrap();
+    aio(&["runtime", "action", "create", "zipped", zipped, "--kind", "wasm:default", "-p", "stored", "1"]).await;
+    aio(&["runtime", "action", "create", "both", "--sequence", "zipped,echo"]).await;
+    let result = aio(&["runtime", "action", "invoke", "both", "-r", "-p", "name", "Zoë"]).await;
+    assert_eq!(serde_json::from_str::<Value>(&result).unwrap(), json!({ "stored": "1", "name": "Zoë" }));
     edge.stop().await;
 }

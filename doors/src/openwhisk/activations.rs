@@ -110,7 +110,7 @@ impl Room {
         let mut kept = self.kept.lock();
         let now = Instant::now();
         kept.bytes += record.bytes();
-        kept.by_id.insert(record.id.clone(), record.clone());
+        kept.by_id.insert(record.id().clone(), record.clone());
         kept.records.push_back((now, record));
         kept.drop_old(&self.limits, now);
     }
@@ -129,7 +129,7 @@ impl Room {
         let matching = kept.records.iter().map(|(_, record)| record).filter(|record| wanted.matches(record));
         let mut found: Vec<_> = matching.cloned().collect();
         drop(kept);
-        found.sort_by_key(|record| std::cmp::Reverse(record.start));
+        found.sort_by_key(|record| std::cmp::Reverse(record.ran.start));
         found
     }
 }
@@ -144,7 +144,7 @@ impl Kept {
                 return;
             }
             self.bytes -= oldest.bytes();
-            self.by_id.remove(&oldest.id);
+            self.by_id.remove(oldest.id());
             self.records.pop_front();
         }
     }
@@ -152,8 +152,8 @@ impl Kept {
 
 impl Wanted {
     fn matches(&self, record: &Record) -> bool {
-        let start = ms(record.start);
-        let is_named = |name: &String| *name == record.entity.path() || *name == record.entity.name;
+        let start = ms(record.ran.start);
+        let is_named = |name: &String| *name == record.ran.entity.path() || *name == record.ran.entity.name;
         self.name.as_ref().is_none_or(is_named)
             && self.since.is_none_or(|since| start >= since)
             && self.upto.is_none_or(|upto| start <= upto)
@@ -170,7 +170,7 @@ mod tests {
     }
 
     fn starts(room: &Room, wanted: &Wanted) -> Vec<u64> {
-        room.list(wanted).iter().map(|record| ms(record.start)).collect()
+        room.list(wanted).iter().map(|record| ms(record.ran.start)).collect()
     }
 
     #[test]
@@ -193,8 +193,8 @@ mod tests {
             .map(|start| {
                 let record = Arc::new(record("a", start, answer(b"{}")));
                 room.keep(record.clone());
-                assert!(room.find(record.id.as_str()).is_some());
-                record.id.clone()
+                assert!(room.find(record.id().as_str()).is_some());
+                record.id().clone()
             })
             .collect();
         assert_eq!(starts(&room, &Wanted::default()), [4, 3, 2]);

@@ -26,6 +26,10 @@ impl Failure {
         Self::new(StatusCode::BAD_REQUEST, message)
     }
 
+    pub(super) fn conflict(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, message)
+    }
+
     pub(super) fn unknown(what: impl std::fmt::Display) -> Self {
         Self::new(StatusCode::NOT_FOUND, format!("The requested resource does not exist: {what}"))
     }

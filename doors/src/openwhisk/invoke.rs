@@ -9,19 +9,22 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, StatusCode, header};
 use hyper::body::Body as _;
-use nigh_proto::{Call, CallId, Headers, PlatformError, Priority, Reply};
+use nigh_proto::{Call, CallId, Headers, PlatformError, Priority, Reason};
 use serde_json::json;
 use tokio_util::task::TaskTracker;
 
 use super::activations::Room;
+use super::entity::{SEQUENCE, kind_word};
 use super::failure::{Failure, nothing_ran};
-use super::record::{Begun, Ending, Record};
-use super::{Asked, Openwhisk, PARAMETERS_BYTES_MAX};
+use super::kept::{Contents, Resolved};
+use super::parameters::{self, PARAMETERS_BYTES_MAX};
+use super::record::{Ending, Ran, Record};
+use super::sequence::Left;
+use super::{Asked, Openwhisk};
 use crate::answer::{self, Answer, put};
 use crate::backend::Backend;
-use crate::namespace::Entity;
+use crate::namespace::{Entity, Namespace};
 use crate::query::Query;
-use crate::shape::{Shape, shape_of};
 
 /// Names the activation that an answer belongs to.
 static ACTIVATION_ID: HeaderName = HeaderName::from_static("x-openwhisk-activation-id");
@@ -49,20 +52,22 @@ impl Wishes {
     }
 }
 
-type Running = Pin<Box<dyn Future<Output = Result<Reply, PlatformError>> + Send>>;
+/// How something ended; where nothing of it ran, also why, for whoever was not told an id yet.
+pub(super) type Ended = (Record, Option<PlatformError>);
+pub(super) type Running = Pin<Box<dyn Future<Output = Ended> + Send>>;
 
 /// An activation under way.
 struct Activation {
+    id: CallId,
     running: Running,
-    begun: Begun,
     room: Arc<Room>,
 }
 
 impl Activation {
     /// Runs on to its end, which is then on record.
     async fn run_on(self) {
-        let outcome = self.running.await;
-        self.room.keep(Arc::new(Record::new(self.begun, outcome)));
+        let (record, _) = self.running.await;
+        self.room.keep(Arc::new(record));
     }
 }
 
@@ -74,11 +79,10 @@ struct Attended<'a> {
 
 impl Attended<'_> {
     /// How it ended, if it does within this time.
-    async fn within(mut self, wait: Duration) -> Option<(Begun, Arc<Room>, Result<Reply, PlatformError>)> {
+    async fn within(mut self, wait: Duration) -> Option<(Ended, Arc<Room>)> {
         let running = &mut self.activation.as_mut()?.running;
-        let outcome = tokio::time::timeout(wait, running).await.ok()?;
-        let Activation { begun, room, .. } = self.activation.take()?;
-        Some((begun, room, outcome))
+        let ended = tokio::time::timeout(wait, running).await.ok()?;
+        Some((ended, self.activation.take()?.room))
     }
 }
 
@@ -92,30 +96,82 @@ impl Drop for Attended<'_> {
     }
 }
 
+/// Runs actions for one activation, with all that is one and the same for each of them.
+pub(super) struct Runner<B> {
+    pub(super) backend: Arc<B>,
+    pub(super) contents: Arc<Contents>,
+    pub(super) room: Arc<Room>,
+    pub(super) owner: Namespace,
+    pub(super) deadline: Instant,
+    payload_bytes_max: usize,
+    hops: u32,
+}
+
+impl<B: Backend> Runner<B> {
+    /// What is to be known of an action that begins to run.
+    pub(super) fn ran(&self, resolved: &Resolved, cause: Option<CallId>) -> Ran {
+        let kind = match &resolved.components {
+            Some(_) => SEQUENCE,
+            None => kind_word(self.backend.kind(&resolved.function)),
+        };
+        Ran {
+            id: CallId::random(),
+            entity: resolved.entity.clone(),
+            owner: self.owner.clone(),
+            version: resolved.version.clone(),
+            kind,
+            binding: resolved.binding.clone(),
+            cause,
+            start: SystemTime::now(),
+            at: Instant::now(),
+        }
+    }
+
+    /// Runs a function as an action.
+    pub(super) async fn action(&self, place: B::Place, resolved: &Resolved, ran: Ran, payload: Bytes) -> Ended {
+        let outcome = async {
+            if payload.len() > self.payload_bytes_max {
+                let message = format!("parameters of {} bytes; {} are taken", payload.len(), self.payload_bytes_max);
+                return Err(PlatformError::new(Reason::TooLarge, message));
+            }
+            let mut call = Call::new(resolved.function.clone(), payload, Duration::ZERO);
+            call.deadline = self.deadline;
+            call.id = ran.id.clone();
+            call.hops = self.hops;
+            call.application = self.owner.application();
+            call.headers = Headers::new(vec![("content-type".to_owned(), "application/json".to_owned())])?;
+            self.backend.handle_in(place, call, ran.at).await
+        };
+        let outcome = outcome.await;
+        let refusal = outcome.as_ref().err().filter(|error| nothing_ran(error)).cloned();
+        (Record::new(ran, outcome), refusal)
+    }
+}
+
 impl<B: Backend> Openwhisk<B> {
     pub(super) async fn invoke(&self, entity: Entity, asked: Asked) -> Result<Answer, Failure> {
         let Wishes { wait, only_result } = Wishes::of(&asked.query).map_err(Failure::bad)?;
         let activation = self.begin(entity, asked, wait.is_some()).await?;
-        let id = activation.begun.id.clone();
+        let id = activation.id.clone();
         let Some(wait) = wait else {
             self.unattended.spawn(activation.run_on());
             return Ok(accepted(&id));
         };
         let attended = Attended { activation: Some(activation), unattended: &self.unattended };
-        let Some((begun, room, outcome)) = attended.within(wait).await else { return Ok(accepted(&id)) };
-        let outcome = match outcome {
-            Err(error) if nothing_ran(&error) => return Err(error.into()),
-            outcome => outcome,
-        };
-        let record = Arc::new(Record::new(begun, outcome));
+        let Some(((record, refusal), room)) = attended.within(wait).await else { return Ok(accepted(&id)) };
+        if let Some(refusal) = refusal {
+            return Err(refusal.into());
+        }
+        let record = Arc::new(record);
         room.keep(record.clone());
         Ok(told(&record, only_result))
     }
 
-    /// Takes a request in, up to where its function may run.
+    /// Takes a request in, up to where its action may run.
     async fn begin(&self, entity: Entity, asked: Asked, is_attended: bool) -> Result<Activation, Failure> {
         let at = Instant::now();
-        let function = entity.function().ok_or_else(|| Failure::unknown(entity.path()))?;
+        let contents = self.shelf.contents().await?;
+        let resolved = contents.resolve(&asked.caller.namespace, &entity)?;
         let room = self.activations.of(&asked.caller.namespace);
         let place = room.enter().ok_or_else(|| {
             let message =
@@ -131,26 +187,35 @@ impl<B: Backend> Openwhisk<B> {
         let limits = self.gate.limits();
         let deadline = at + TIMEOUT.min(limits.timeout_max);
         let bytes_max = PARAMETERS_BYTES_MAX.min(limits.payload_bytes_max);
-        let parameters = self.gate.read(&parts.headers, body, bytes_max, deadline).await?;
-        let payload = checked_parameters(&parameters.bytes)?;
-        if !is_attended {
+        let arrived = self.gate.read(&parts.headers, body, bytes_max, deadline).await?;
+        let payload = parameters::merged(&resolved, parameters::checked(&arrived.bytes)?)?;
+        if !is_attended && resolved.components.is_none() {
             // Whoever waits is told by the call itself.
-            self.backend.check_known(&function).await?;
+            self.backend.check_known(&resolved.function).await?;
         }
-        let begun =
-            Begun { id: CallId::random(), entity, kind: self.backend.kind(&function), start: SystemTime::now(), at };
-        let mut call = Call::new(function, payload, Duration::ZERO);
-        call.deadline = deadline;
-        call.id = begun.id.clone();
-        call.application = asked.caller.namespace.application();
-        call.headers = Headers::new(vec![("content-type".to_owned(), "application/json".to_owned())])?;
-        let backend = self.backend.clone();
+        let runner = Runner {
+            backend: self.backend.clone(),
+            contents,
+            room: room.clone(),
+            owner: asked.caller.namespace.clone(),
+            deadline,
+            payload_bytes_max: limits.payload_bytes_max,
+            hops: 0,
+        };
+        let ran = Ran { at, ..runner.ran(&resolved, None) };
+        let id = ran.id.clone();
         let running = Box::pin(async move {
-            let outcome = backend.handle_in(admitted, call, at).await;
-            drop((parameters, place));
-            outcome
+            let ended = match &resolved.components {
+                None => runner.action(admitted, &resolved, ran, payload).await,
+                Some(components) => {
+                    drop(admitted);
+                    runner.sequence(components, ran, payload, &mut Left::default()).await
+                }
+            };
+            drop((arrived, place));
+            ended
         });
-        Ok(Activation { running, begun, room })
+        Ok(Activation { id, running, room })
     }
 }
 
@@ -159,19 +224,6 @@ fn is_json(headers: &HeaderMap) -> bool {
     let Some(given) = headers.get(header::CONTENT_TYPE) else { return false };
     let form = given.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
     form.eq_ignore_ascii_case("application/json")
-}
-
-/// Parameters are one JSON object; nothing at all means one without members.
-fn checked_parameters(bytes: &Bytes) -> Result<Bytes, Failure> {
-    if bytes.iter().all(u8::is_ascii_whitespace) {
-        return Ok(Bytes::from_static(b"{}"));
-    }
-    match shape_of(bytes) {
-        Shape::Object { .. } => Ok(bytes.clone()),
-        Shape::Array | Shape::Other => {
-            Err(Failure::bad("The request content was malformed: parameters are one JSON object"))
-        }
-    }
 }
 
 /// It goes on, and its record can be asked for once it has ended.
@@ -189,7 +241,7 @@ fn told(record: &Record, only_result: bool) -> Answer {
     };
     let body = if only_result || record.is_array { record.result.clone() } else { record.whole(&[]).into() };
     let mut told = answer::bytes(status, "application/json", body);
-    put(&mut told, &ACTIVATION_ID, record.id.as_str());
+    put(&mut told, &ACTIVATION_ID, record.id().as_str());
     told
 }
 
@@ -208,17 +260,6 @@ mod tests {
         assert_eq!(of("blocking=True&result=true&timeout=200"), Ok(short));
         for wrong in ["blocking=maybe", "timeout=0", "blocking=true&timeout=60001", "timeout=soon"] {
             assert!(of(wrong).is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn parameters_are_an_object() {
-        let of = |text: &'static str| checked_parameters(&text.into()).map_err(|failure| failure.status.as_u16());
-        assert_eq!(of(""), Ok("{}".into()));
-        assert_eq!(of("\n"), Ok("{}".into()));
-        assert_eq!(of("{\"a\":1}\n"), Ok("{\"a\":1}\n".into()));
-        for wrong in ["[]", "7", "{", "null"] {
-            assert_eq!(of(wrong), Err(400), "{wrong}");
         }
     }
 

@@ -1,19 +1,16 @@
 //! One activation: an invocation that has ended, as OpenWhisk tells of it.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use bytes::Bytes;
 use nigh_proto::reply::KINDS_OF_PLATFORM;
-use nigh_proto::{CallId, Kind, NodeName, Outcome, PlatformError, Reply};
+use nigh_proto::{CallId, NodeName, Outcome, PlatformError, Reply};
 use serde_json::{Value, json};
 
-use super::entity::kind_word;
-use crate::namespace::Entity;
+use super::entity::SEQUENCE;
+use crate::namespace::{Entity, Namespace};
 use crate::shape::{Shape, shape_of};
-
-/// The version that every action has: what is deployed has a digest in place of a count.
-pub(super) const VERSION: &str = "0.0.1";
 
 /// How an activation ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,17 +38,19 @@ impl Ending {
 /// An activation that has ended.
 #[derive(Debug)]
 pub(super) struct Record {
-    pub(super) id: CallId,
-    pub(super) entity: Entity,
-    pub(super) start: SystemTime,
+    pub(super) ran: Ran,
     pub(super) ending: Ending,
     /// Whether the result is a JSON array.
     pub(super) is_array: bool,
     /// JSON.
     pub(super) result: Bytes,
     pub(super) computer: Option<NodeName>,
+    /// Of a sequence, the activations of its actions.
+    pub(super) components: Option<Vec<CallId>>,
+    /// Until its end.
     took: Duration,
-    kind: Option<Kind>,
+    /// While something of it ran.
+    duration: Duration,
     wait: Duration,
     init: Duration,
     digest: Option<String>,
@@ -59,31 +58,26 @@ pub(super) struct Record {
 
 /// What ran, and since when.
 #[derive(Debug)]
-pub(super) struct Begun {
+pub(super) struct Ran {
     pub(super) id: CallId,
     pub(super) entity: Entity,
-    pub(super) kind: Option<Kind>,
+    /// Whose activation it is; the action may be another's that is published.
+    pub(super) owner: Namespace,
+    pub(super) version: String,
+    /// `exec.kind`.
+    pub(super) kind: &'static str,
+    /// `NAMESPACE/PACKAGE` by which it was called, where that is bound to another.
+    pub(super) binding: Option<String>,
+    /// The sequence's activation that it is part of.
+    pub(super) cause: Option<CallId>,
     pub(super) start: SystemTime,
-    pub(super) at: std::time::Instant,
+    pub(super) at: Instant,
 }
 
 impl Record {
     /// The record of what has ended so.
-    pub(super) fn new(begun: Begun, outcome: Result<Reply, PlatformError>) -> Self {
-        let mut record = Self {
-            id: begun.id,
-            entity: begun.entity,
-            start: begun.start,
-            ending: Ending::InternalError,
-            is_array: false,
-            result: Bytes::new(),
-            computer: None,
-            took: begun.at.elapsed(),
-            kind: begun.kind,
-            wait: Duration::ZERO,
-            init: Duration::ZERO,
-            digest: None,
-        };
+    pub(super) fn new(ran: Ran, outcome: Result<Reply, PlatformError>) -> Self {
+        let mut record = Self::ended(ran, Ending::InternalError, Bytes::new());
         match outcome {
             Ok(reply) => {
                 record.wait = reply.timing.broker + reply.timing.queue + reply.timing.network;
@@ -95,6 +89,49 @@ impl Record {
             Err(error) => record.result = failure(&error.message),
         }
         record
+    }
+
+    /// The record of a sequence that has ended as the last of its actions did.
+    pub(super) fn of_sequence(ran: Ran, last: &Self, components: Vec<CallId>, duration: Duration) -> Self {
+        let (is_array, components) = (last.is_array, Some(components));
+        Self { is_array, components, duration, ..Self::ended(ran, last.ending, last.result.clone()) }
+    }
+
+    /// The record of a sequence that could not go on.
+    pub(super) fn of_broken_sequence(
+        ran: Ran,
+        (ending, message): (Ending, &str),
+        components: Vec<CallId>,
+        duration: Duration,
+    ) -> Self {
+        Self { components: Some(components), duration, ..Self::ended(ran, ending, failure(message)) }
+    }
+
+    fn ended(ran: Ran, ending: Ending, result: Bytes) -> Self {
+        let took = ran.at.elapsed();
+        Self {
+            ran,
+            ending,
+            is_array: false,
+            result,
+            computer: None,
+            components: None,
+            took,
+            duration: took,
+            wait: Duration::ZERO,
+            init: Duration::ZERO,
+            digest: None,
+        }
+    }
+
+    /// Its id.
+    pub(super) fn id(&self) -> &CallId {
+        &self.ran.id
+    }
+
+    /// How long something of it ran.
+    pub(super) fn duration(&self) -> Duration {
+        self.duration
     }
 
     fn conclude(&mut self, outcome: Outcome) {
@@ -120,7 +157,8 @@ impl Record {
 
     /// Bytes that it holds, about.
     pub(super) fn bytes(&self) -> usize {
-        size_of::<Self>() + self.result.len() + self.entity.name.len()
+        let ids = self.components.as_ref().map_or(0, |ids| ids.len() * CallId::BYTES_MAX);
+        size_of::<Self>() + self.result.len() + self.ran.entity.name.len() + ids
     }
 
     /// As an element of a list.
@@ -133,8 +171,11 @@ impl Record {
     /// All of it, with these lines of its log.
     pub(super) fn whole(&self, logs: &[String]) -> Vec<u8> {
         let mut told = self.told();
-        told["subject"] = self.entity.namespace.as_str().into();
-        told["logs"] = logs.into();
+        told["subject"] = self.ran.owner.as_str().into();
+        told["logs"] = match &self.components {
+            Some(ids) => ids.iter().map(CallId::as_str).collect(),
+            None => logs.into(),
+        };
         // The result stands in it byte for byte.
         let mut whole = serde_json::to_vec(&told).unwrap_or_default();
         whole.pop();
@@ -156,32 +197,42 @@ impl Record {
     }
 
     fn told(&self) -> Value {
-        let (start, took) = (ms(self.start), as_ms(self.took));
-        let mut annotations = vec![
-            json!({ "key": "path", "value": format!("{}/{}", self.entity.namespace, self.entity.path()) }),
-            json!({ "key": "kind", "value": kind_word(self.kind) }),
-            json!({ "key": "waitTime", "value": as_ms(self.wait) }),
-        ];
+        let Ran { id, entity, owner, version, kind, binding, cause, start, .. } = &self.ran;
+        let pair = |key: &str, value: Value| json!({ "key": key, "value": value });
+        let path = format!("{}/{}", entity.namespace, entity.path());
+        let mut annotations = vec![pair("path", path.into()), pair("kind", (*kind).into())];
+        if self.components.is_none() {
+            annotations.push(pair("waitTime", as_ms(self.wait).into()));
+        } else if cause.is_none() {
+            annotations.push(pair("topmost", true.into()));
+        }
         if !self.init.is_zero() {
-            annotations.push(json!({ "key": "initTime", "value": as_ms(self.init) }));
+            annotations.push(pair("initTime", as_ms(self.init).into()));
         }
-        if let Some(computer) = &self.computer {
-            annotations.push(json!({ "key": "computer", "value": computer.as_str() }));
-        }
-        if let Some(digest) = &self.digest {
-            annotations.push(json!({ "key": "digest", "value": digest }));
-        }
-        json!({
-            "activationId": self.id.as_str(),
-            "namespace": self.entity.namespace.as_str(),
-            "name": self.entity.name,
-            "version": VERSION,
+        let causer = cause.as_ref().map(|_| SEQUENCE.to_owned());
+        let computer = self.computer.as_ref().map(ToString::to_string);
+        let further = [
+            ("causedBy", causer),
+            ("binding", binding.clone()),
+            ("computer", computer),
+            ("digest", self.digest.clone()),
+        ];
+        annotations.extend(further.into_iter().filter_map(|(key, value)| Some(pair(key, value?.into()))));
+        let mut told = json!({
+            "activationId": id.as_str(),
+            "namespace": owner.as_str(),
+            "name": entity.name,
+            "version": version,
             "publish": false,
-            "start": start,
-            "end": start + took,
-            "duration": took,
+            "start": ms(*start),
+            "end": ms(*start) + as_ms(self.took),
+            "duration": as_ms(self.duration),
             "annotations": annotations,
-        })
+        });
+        if let Some(cause) = cause {
+            told["cause"] = cause.as_str().into();
+        }
+        told
     }
 }
 
@@ -203,6 +254,11 @@ pub(super) fn ms(time: SystemTime) -> u64 {
     as_ms(time.duration_since(UNIX_EPOCH).unwrap_or_default())
 }
 
+/// Milliseconds from 1970 until now.
+pub(super) fn ms_now() -> u64 {
+    ms(SystemTime::now())
+}
+
 fn as_ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
@@ -216,8 +272,7 @@ pub(super) mod tests {
     /// An activation of `name`, which began so many milliseconds after 1970.
     pub(in crate::openwhisk) fn record(name: &str, start_ms: u64, outcome: Result<Outcome, PlatformError>) -> Record {
         let start = UNIX_EPOCH + Duration::from_millis(start_ms);
-        let entity = Entity::of(&name.parse().unwrap());
-        let begun = Begun { id: CallId::random(), entity, kind: None, start, at: std::time::Instant::now() };
+        let ran = Ran { start, ..ran(name) };
         let reply = |outcome| Reply {
             outcome,
             computer: "c".parse().unwrap(),
@@ -230,7 +285,22 @@ pub(super) mod tests {
             steps: Vec::new(),
             states: Vec::new(),
         };
-        Record::new(begun, outcome.map(reply))
+        Record::new(ran, outcome.map(reply))
+    }
+
+    /// An action that begins to run.
+    pub(in crate::openwhisk) fn ran(name: &str) -> Ran {
+        Ran {
+            id: CallId::random(),
+            entity: Entity::of(&name.parse().unwrap()),
+            owner: Namespace::default(),
+            version: "0.0.1".into(),
+            kind: "wasm:default",
+            binding: None,
+            cause: None,
+            start: SystemTime::now(),
+            at: Instant::now(),
+        }
     }
 
     pub(in crate::openwhisk) fn answer(payload: &'static [u8]) -> Result<Outcome, PlatformError> {
@@ -260,7 +330,25 @@ pub(super) mod tests {
             assert_eq!(whole["annotations"][0], json!({ "key": "path", "value": "guest/math/add" }));
             let summary = record.summary();
             assert!(summary.get("response").is_none() && summary["statusCode"] == ending as u8, "{summary}");
-            assert_eq!((&summary["start"], &summary["activationId"]), (&json!(1000), &json!(record.id.as_str())));
+            assert_eq!((&summary["start"], &summary["activationId"]), (&json!(1000), &json!(record.id().as_str())));
+        }
+    }
+
+    #[test]
+    fn a_sequence_is_told_by_the_activations_of_its_actions() {
+        let first = record("a", 1, answer(b"[7]"));
+        let ids = vec![first.id().clone()];
+        let whole = Record::of_sequence(ran("both"), &first, ids.clone(), Duration::from_millis(5));
+        let told: Value = serde_json::from_slice(&whole.whole(&["none of these".into()])).unwrap();
+        assert_eq!((&told["logs"], &told["duration"]), (&json!([ids[0].as_str()]), &json!(5)));
+        assert_eq!((&told["response"]["result"], whole.is_array), (&json!([7]), true));
+        assert!(told["annotations"].as_array().unwrap().contains(&json!({ "key": "topmost", "value": true })));
+        let inner = Ran { cause: Some(whole.id().clone()), binding: Some("guest/b".into()), ..ran("a") };
+        let inner = Record::new(inner, Err(PlatformError::new(Reason::Internal, "gone"))).summary();
+        assert_eq!(inner["cause"], whole.id().as_str());
+        let annotations = inner["annotations"].as_array().unwrap();
+        for (key, value) in [("causedBy", "sequence"), ("binding", "guest/b")] {
+            assert!(annotations.contains(&json!({ "key": key, "value": value })), "{annotations:?}");
         }
     }
 }
