@@ -1,9 +1,14 @@
 //! Having functions run, one call at a time.
 
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt as _};
+use nigh_proto::exchange::Body;
 use nigh_proto::v1::functions_client::FunctionsClient;
-use nigh_proto::{Call, Endpoint, PlatformError, Reason, Remote, Reply, Role, channel};
+use nigh_proto::{Call, Endpoint, Exchange, Exchanged, PlatformError, Reason, Remote, Reply, Role, channel};
 use tonic::transport::Channel;
 
 use crate::peer::Peer;
@@ -69,9 +74,30 @@ impl Caller {
         if given.is_zero() {
             return Err(PlatformError::new(Reason::Late, "the deadline had passed before the call was made"));
         }
-        tokio::time::timeout_at(deadline, self.exchange(call, started))
+        tokio::time::timeout_at(deadline, self.ask(call, started))
             .await
             .unwrap_or_else(|_| Err(self.peer.silent(given)))
+    }
+
+    /// Has an http function answer a request, and waits for the head of its answer, no longer than the call's deadline; the rest
+    /// follows in parts. Dropping the future, or the parts, cancels the call.
+    ///
+    /// # Errors
+    /// As [`Caller::invoke`].
+    pub async fn exchange(&self, exchange: Exchange) -> Result<Exchanged, PlatformError> {
+        let Exchange { call, head, body } = exchange;
+        let now = Instant::now();
+        let given = call.time_left(now);
+        if given.is_zero() {
+            return Err(PlatformError::new(Reason::Late, "the deadline had passed before the call was made"));
+        }
+        let (mut client, peer) = (self.client.clone(), self.peer.clone());
+        let answer = async {
+            let messages = client.exchange(Exchange::to_request(&call, &head, Upload(body), now)).await;
+            let messages = messages.map_err(|status| self.peer.explain(status))?.into_inner();
+            Exchanged::from_wire(messages, move |status| peer.explain(status)).await
+        };
+        tokio::time::timeout_at(call.deadline.into(), answer).await.unwrap_or_else(|_| Err(self.peer.silent(given)))
     }
 
     /// Opens a stream that many calls share.
@@ -82,7 +108,7 @@ impl Caller {
         CallStream::open(self.peer.clone(), self.client.clone(), &self.limits).await
     }
 
-    async fn exchange(&self, call: Call, started: Instant) -> Result<Reply, PlatformError> {
+    async fn ask(&self, call: Call, started: Instant) -> Result<Reply, PlatformError> {
         let reply = if call.payload.len() > self.limits.unary_bytes_max {
             self.open_stream().await?.invoke(call).await?
         } else {
@@ -91,6 +117,17 @@ impl Caller {
             Reply::from_wire(answer.map_err(|status| self.peer.explain(status))?.into_inner())?
         };
         Ok(with_network(reply, started.elapsed()))
+    }
+}
+
+/// A request's body on its way, as a type with a name: compilers cannot tell of a nameless one that it may be sent between threads.
+struct Upload(Body);
+
+impl Stream for Upload {
+    type Item = Result<Bytes, PlatformError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.0.poll_next_unpin(context)
     }
 }
 

@@ -12,4 +12,9 @@ pub trait Backend: HttpHandler {
     /// # Errors
     /// [`Reason::UnknownFunction`](nigh_proto::Reason::UnknownFunction) where it certainly cannot.
     fn check_known(&self, function: &FunctionName) -> impl Future<Output = Result<(), PlatformError>> + Send;
+
+    /// Learns of which [kind](HttpHandler::kind) a function is, where that takes asking.
+    fn learn_kind(&self, _function: &FunctionName) -> impl Future<Output = ()> + Send {
+        std::future::ready(())
+    }
 }

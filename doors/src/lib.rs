@@ -7,6 +7,7 @@
 
 mod answer;
 mod backend;
+mod believed;
 mod callers;
 mod lambda;
 mod namespace;

@@ -125,6 +125,7 @@ impl<B: Backend> Openfaas<B> {
 
     async fn run(&self, target: Target, mut request: Request<Incoming>, peer: &Peer) -> Answer {
         let (since, began) = (SystemTime::now(), Instant::now());
+        self.backend.learn_kind(&target.function).await;
         match self.backend.kind(&target.function) {
             Some(Kind::Http) => set_path(&mut request, &target.function, target.path.as_deref()),
             _ => as_plain_call(&mut request, &target),

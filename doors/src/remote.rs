@@ -1,9 +1,11 @@
 //! A broker elsewhere, reached as any client reaches it: what stands behind a door in a process of its own.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::StreamExt as _;
 use http::StatusCode;
 use nigh_client::{Admin, CallQueue, Caller};
 use nigh_proto::asynchronous::{Accepted, Settled};
@@ -12,17 +14,15 @@ use nigh_proto::{
     Acceptance, Call, CallId, Exchange, Exchanged, FunctionName, Kind, PlatformError, Priority, Reason, Reply,
 };
 use nigh_telemetry::{HttpResponses, Telemetry};
-use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::backend::Backend;
+use crate::believed::Believed;
 
 /// Calls under way at once through one door, at most.
 const CALLS_MAX: usize = 4096;
 /// When to come again where there are as many.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
-/// For how long what was learnt of which functions there are is believed.
-const BELIEVED: Duration = Duration::from_secs(1);
 
 /// A broker elsewhere, and the controller that knows what it serves.
 #[derive(Debug)]
@@ -31,14 +31,17 @@ pub struct RemoteBroker {
     queue: CallQueue,
     admin: Admin,
     places: Arc<Semaphore>,
-    known: Mutex<Option<(Instant, Arc<[FunctionName]>)>>,
+    known: Believed<Functions>,
     responses: HttpResponses,
 }
+
+/// The functions that there are, and of which kind those are that are deployed.
+type Functions = HashMap<FunctionName, Option<Kind>>;
 
 impl RemoteBroker {
     /// One that is called, has calls run later, and is looked after by these.
     pub fn new(caller: Caller, queue: CallQueue, admin: Admin) -> Self {
-        let (places, known) = (Arc::new(Semaphore::new(CALLS_MAX)), Mutex::default());
+        let (places, known) = (Arc::new(Semaphore::new(CALLS_MAX)), Believed::default());
         Self { caller, queue, admin, places, known, responses: HttpResponses::default() }
     }
 
@@ -53,26 +56,24 @@ impl RemoteBroker {
         telemetry.ready_when(|| Ok(()));
     }
 
-    /// The functions that are deployed, as of a moment ago.
-    async fn known(&self) -> Result<Arc<[FunctionName]>, PlatformError> {
-        if let Some((since, known)) = &*self.known.lock()
-            && since.elapsed() < BELIEVED
-        {
-            return Ok(known.clone());
-        }
-        let functions = self.admin.list().await?.functions.into_iter();
-        let known: Arc<[FunctionName]> = functions.map(|deployment| deployment.name).collect();
-        *self.known.lock() = Some((Instant::now(), known.clone()));
-        Ok(known)
+    /// The functions that there are, as of a moment ago.
+    async fn known(&self) -> Result<Arc<Functions>, PlatformError> {
+        let look = |_| async {
+            let listing = self.admin.list().await?;
+            let own = listing.computers.into_iter().flat_map(|computer| computer.own_functions);
+            let own = own.map(|function| (function, None));
+            let deployed = listing.functions.into_iter().map(|deployment| (deployment.name, Some(deployment.kind)));
+            Ok(Arc::new(own.chain(deployed).collect()))
+        };
+        self.known.get(look).await
     }
 }
 
 impl HttpHandler for RemoteBroker {
     type Place = OwnedSemaphorePermit;
 
-    // A broker takes calls of every kind as calls.
-    fn kind(&self, _: &FunctionName) -> Option<Kind> {
-        None
+    fn kind(&self, function: &FunctionName) -> Option<Kind> {
+        self.known.last()?.get(function).copied().flatten()
     }
 
     fn admit(&self, _: Priority) -> Result<OwnedSemaphorePermit, PlatformError> {
@@ -90,12 +91,21 @@ impl HttpHandler for RemoteBroker {
 
     async fn exchange_in(
         &self,
-        _: OwnedSemaphorePermit,
+        place: OwnedSemaphorePermit,
         exchange: Exchange,
         _: Instant,
     ) -> Result<Exchanged, PlatformError> {
-        let message = format!("{}: requests pass at the broker's own door, calls here", exchange.call.function);
-        Err(PlatformError::malformed(message))
+        Ok(match self.caller.exchange(exchange).await? {
+            // Until the answer has ended.
+            Exchanged::Answer(head, parts) => {
+                let parts = parts.map(move |part| {
+                    let _place = &place;
+                    part
+                });
+                Exchanged::Answer(head, Box::pin(parts))
+            }
+            failed @ Exchanged::Failed(_) => failed,
+        })
     }
 
     async fn accept_in(&self, place: OwnedSemaphorePermit, acceptance: Acceptance) -> Result<Accepted, PlatformError> {
@@ -120,6 +130,13 @@ impl HttpHandler for RemoteBroker {
 
 impl Backend for RemoteBroker {
     async fn check_known(&self, function: &FunctionName) -> Result<(), PlatformError> {
-        if self.known().await?.contains(function) { Ok(()) } else { Err(PlatformError::unknown_function(function)) }
+        if self.known().await?.contains_key(function) { Ok(()) } else { Err(PlatformError::unknown_function(function)) }
+    }
+
+    // Without a controller to ask, a function is called as one of any kind can be.
+    async fn learn_kind(&self, function: &FunctionName) {
+        if let Err(error) = self.known().await {
+            tracing::debug!(%function, %error, "its kind is not known");
+        }
     }
 }

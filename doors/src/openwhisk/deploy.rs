@@ -164,8 +164,7 @@ impl<B: Backend> Openwhisk<B> {
                 let own = (namespace, &before.function);
                 kept.components = sequence::checked_components(&components, own, &before.contents, &before.deployed)?;
                 if let Some(deployment) = deployment {
-                    self.registry.remove(&deployment.name).await?;
-                    self.shelf.forget().await;
+                    self.shelf.remove_function(&deployment.name).await?;
                 }
                 return Ok(Body::Sequence(kept.components.clone()));
             }
@@ -202,11 +201,7 @@ impl<B: Backend> Openwhisk<B> {
     /// Removes an action's function, or what it is made of.
     pub(super) async fn remove(&self, action: &Action) -> Result<(), Failure> {
         match &action.body {
-            Body::Function(deployment) => {
-                self.registry.remove(&deployment.name).await?;
-                self.shelf.forget().await;
-                Ok(())
-            }
+            Body::Function(deployment) => self.shelf.remove_function(&deployment.name).await,
             Body::Sequence(_) => {
                 let name = action.entity.function().ok_or_else(|| Failure::unknown(action.entity.path()))?;
                 self.shelf.remove(Of::Action, &name).await

@@ -214,7 +214,7 @@ mod tests {
     #[test]
     fn actions_are_told_by_namespace_and_package() {
         let deployed = deployments(&["acme..hello", "hello", "math.add"]);
-        let (guest, nothing) = (Namespace::default(), Contents::default());
+        let (guest, nothing) = (Namespace::default(), contents(&[], &[]));
         let actions = Action::all(&guest, deployed.clone(), &nothing);
         let told: Vec<_> = actions.iter().map(|action| (action.entity.home(), action.entity.path())).collect();
         assert_eq!(told, [("guest".into(), "hello".into()), ("guest/math".into(), "math/add".into())]);

@@ -100,8 +100,10 @@ pub(super) struct Entry {
 }
 
 /// All that is kept.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Contents {
+    /// Stands for all of it.
+    mark: Arc<str>,
     actions: HashMap<FunctionName, Arc<Entry>>,
     /// By the name that a function of the package's name would have.
     packages: HashMap<FunctionName, Arc<Entry>>,
@@ -166,8 +168,8 @@ pub(super) fn package_name(namespace: &Namespace, package: &str) -> Option<Funct
 
 impl Contents {
     /// Reads what a controller keeps.
-    pub(super) fn of(documents: &[Document]) -> Self {
-        let mut contents = Self::default();
+    pub(super) fn of(mark: Arc<str>, documents: &[Document]) -> Self {
+        let mut contents = Self { mark, actions: HashMap::new(), packages: HashMap::new() };
         for document in documents {
             for (of, all) in [(Of::Action, &mut contents.actions), (Of::Package, &mut contents.packages)] {
                 let name = document.key.as_str().strip_prefix(of.prefix()).and_then(|name| name.parse().ok());
@@ -179,6 +181,11 @@ impl Contents {
             }
         }
         contents
+    }
+
+    /// What stands for all of it.
+    pub(super) fn mark(&self) -> &str {
+        &self.mark
     }
 
     pub(super) fn action(&self, name: &FunctionName) -> Option<&Arc<Entry>> {
@@ -291,7 +298,7 @@ pub(super) mod tests {
         };
         let actions = actions.iter().map(|(name, kept)| document(Of::Action, name, kept));
         let packages = packages.iter().map(|(name, kept)| document(Of::Package, name, kept));
-        Contents::of(&actions.chain(packages).collect::<Vec<_>>())
+        Contents::of("1".into(), &actions.chain(packages).collect::<Vec<_>>())
     }
 
     fn with(parameters: Value) -> Kept {

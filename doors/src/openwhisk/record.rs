@@ -49,8 +49,8 @@ pub(super) struct Record {
     pub(super) components: Option<Vec<CallId>>,
     /// Until its end.
     took: Duration,
-    /// While something of it ran.
-    duration: Duration,
+    /// Of a sequence, how long its actions ran.
+    ran_for: Option<Duration>,
     wait: Duration,
     init: Duration,
     digest: Option<String>,
@@ -92,9 +92,9 @@ impl Record {
     }
 
     /// The record of a sequence that has ended as the last of its actions did.
-    pub(super) fn of_sequence(ran: Ran, last: &Self, components: Vec<CallId>, duration: Duration) -> Self {
+    pub(super) fn of_sequence(ran: Ran, last: &Self, components: Vec<CallId>, ran_for: Duration) -> Self {
         let (is_array, components) = (last.is_array, Some(components));
-        Self { is_array, components, duration, ..Self::ended(ran, last.ending, last.result.clone()) }
+        Self { is_array, components, ran_for: Some(ran_for), ..Self::ended(ran, last.ending, last.result.clone()) }
     }
 
     /// The record of a sequence that could not go on.
@@ -102,9 +102,9 @@ impl Record {
         ran: Ran,
         (ending, message): (Ending, &str),
         components: Vec<CallId>,
-        duration: Duration,
+        ran_for: Duration,
     ) -> Self {
-        Self { components: Some(components), duration, ..Self::ended(ran, ending, failure(message)) }
+        Self { components: Some(components), ran_for: Some(ran_for), ..Self::ended(ran, ending, failure(message)) }
     }
 
     fn ended(ran: Ran, ending: Ending, result: Bytes) -> Self {
@@ -117,7 +117,7 @@ impl Record {
             computer: None,
             components: None,
             took,
-            duration: took,
+            ran_for: None,
             wait: Duration::ZERO,
             init: Duration::ZERO,
             digest: None,
@@ -131,7 +131,7 @@ impl Record {
 
     /// How long something of it ran.
     pub(super) fn duration(&self) -> Duration {
-        self.duration
+        self.ran_for.unwrap_or(self.took)
     }
 
     fn conclude(&mut self, outcome: Outcome) {
@@ -218,15 +218,17 @@ impl Record {
             ("digest", self.digest.clone()),
         ];
         annotations.extend(further.into_iter().filter_map(|(key, value)| Some(pair(key, value?.into()))));
+        // Rounded but once, so that what ended later is never told to have ended earlier.
+        let (began, ended) = (ms(*start), ms(*start + self.took));
         let mut told = json!({
             "activationId": id.as_str(),
             "namespace": owner.as_str(),
             "name": entity.name,
             "version": version,
             "publish": false,
-            "start": ms(*start),
-            "end": ms(*start) + as_ms(self.took),
-            "duration": as_ms(self.duration),
+            "start": began,
+            "end": ended,
+            "duration": self.ran_for.map_or(ended - began, as_ms),
             "annotations": annotations,
         });
         if let Some(cause) = cause {
