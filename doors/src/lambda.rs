@@ -12,6 +12,7 @@ use base64::Engine as _;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, Method, Request, StatusCode, header};
 use hyper::body::Incoming;
+use nigh_proto::cdn_loop::{self, CDN_LOOP};
 use nigh_proto::ingress::gate::{Arrived, Gate};
 use nigh_proto::tls::connection::Peer;
 use nigh_proto::{
@@ -113,6 +114,7 @@ impl<B: Backend> Lambda<B> {
         let call = Call {
             id: id.clone(),
             headers: headers_of(&parts.headers)?,
+            hops: cdn_loop::hops_of(&parts.headers, self.gate.limits())?,
             deadline,
             application: caller.namespace.application(),
             ..Call::new(function, arrived.bytes.clone(), Duration::ZERO)
@@ -278,7 +280,7 @@ fn mode_of(headers: &HeaderMap) -> Result<Mode, Failure> {
 /// What a function sees beside the payload. Never what a request proves itself with.
 fn headers_of(headers: &HeaderMap) -> Result<Headers, Failure> {
     let mut seen = Vec::new();
-    for name in [header::CONTENT_TYPE.as_str(), CONTEXT] {
+    for name in [header::CONTENT_TYPE.as_str(), CONTEXT, CDN_LOOP.as_str()] {
         let Some(value) = headers.get(name) else { continue };
         let value = value.to_str().map_err(|_| Failure::invalid(&format!("{name} is no text")))?;
         if value.len() > CONTEXT_BYTES_MAX {
@@ -286,7 +288,7 @@ fn headers_of(headers: &HeaderMap) -> Result<Headers, Failure> {
         }
         seen.push((name.to_owned(), value.to_owned()));
     }
-    if seen.iter().all(|(name, _)| name == CONTEXT) {
+    if seen.iter().all(|(name, _)| name != header::CONTENT_TYPE.as_str()) {
         // What SDKs send is JSON, without saying so.
         seen.push((header::CONTENT_TYPE.as_str().to_owned(), "application/json".to_owned()));
     }

@@ -7,6 +7,7 @@
 pub mod access;
 pub mod asynchronous;
 pub mod call;
+pub mod cdn_loop;
 pub mod channel;
 pub mod connections;
 mod deadline;

@@ -6,6 +6,7 @@ use nigh_doors::{Callers, System};
 use nigh_proto::Endpoint;
 use nigh_tests::edge::Edge;
 use nigh_tests::guests;
+use nigh_tests::processes::Role;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
@@ -55,6 +56,37 @@ async fn functions_run_as_behind_a_gateway() {
     let all = send(&door, "GET", "/system/functions", &[ADA], "").await.json();
     assert_eq!(all.as_array().unwrap().len(), 2);
     assert_eq!(send(&door, "GET", "/system/info", &[ADA], "").await.json()["provider"]["provider"], "nigh");
+    edge.stop().await;
+}
+
+/// Behind a door in a broker, and behind one in a process of its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn http_functions_get_every_request_as_it_is() {
+    let (edge, door) = edge(&[]).await;
+    edge.deploy("web", guests::built("rust")).await;
+    let (controller, broker) = (edge.controller().to_string(), edge.broker().to_string());
+    let arguments = ["openfaas", "--everybody", "--controller", &controller, "--broker", &broker];
+    let proxy = Role::start("proxy", "endpoint", &arguments);
+    for door in [&door, &proxy.endpoint] {
+        let about = send(door, "PATCH", "/function/web.openfaas-fn/about?a=1&b=%2F", &[("x-mine", "7")], "").await;
+        assert!(about.status == 201 && about.body.contains("Patch /about a=1&b=%2F "), "{}", about.body);
+        assert!(about.body.contains(" 7 [") && about.headers["x-made-by"] == "Rust", "{}", about.body);
+        assert!(about.headers.contains_key("x-call-id") && about.headers.contains_key("x-duration-seconds"));
+        let deep = send(door, "GET", "/function/web/no/such%20path/", &[], "").await;
+        assert_eq!(deep.status, 404, "the function's own answer: {}", deep.body);
+        assert!(!deep.body.contains("unknown-path"), "{}", deep.body);
+        assert_eq!(send(door, "DELETE", "/function/web/status?418", &[], "").await.status, 418);
+        let large = send(door, "GET", "/function/web/large?3000000", &[], "").await;
+        assert_eq!((large.status, large.body.len()), (200, 3_000_000));
+        let body = "x".repeat(2_000_000);
+        let echoed = send(door, "PUT", "/function/web/echo", &[("content-type", "text/plain")], body.clone()).await;
+        assert!(echoed.status == 200 && echoed.body == body);
+        // Others are told of the rest by headers, and are called as ever.
+        assert_eq!(send(door, "PUT", "/function/echo/some/path?x=1", &[], "said").await.body, "said");
+        assert_eq!(send(door, "GET", "/function/nobody/x", &[], "").await.status, 404);
+        let trapped = send(door, "GET", "/function/web/trap", &[], "").await;
+        assert!(trapped.status == 502 && trapped.body.contains("trap"), "{}: {}", trapped.status, trapped.body);
+    }
     edge.stop().await;
 }
 

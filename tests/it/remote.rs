@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use nigh_doors::{Callers, System};
 use nigh_proto::tls::HttpClients;
-use nigh_proto::{Call, Outcome, Reply};
+use nigh_proto::{Call, Outcome, Reason, Reply};
 use nigh_tests::edge::{Edge, answer};
 use nigh_tests::guests;
 use nigh_tests::processes::Role;
+
+use super::clients::send;
 
 const CREDENTIALS: &str = "ada:1234 guest\n";
 
@@ -127,4 +129,74 @@ async fn functions_of_an_openfaas_gateway_are_offered_as_it_lists_them() {
     drop(far);
     here.stop().await;
     there.stop().await;
+}
+
+/// Two edges, each of which has functions run by the other: what neither has itself goes back and forth no more than so often.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_two_edges_send_each_other_ends_at_the_hop_limit() {
+    for (system, backend) in [(System::OpenWhisk, "openwhisk"), (System::OpenFaas, "http")] {
+        let (one, other) = (edge_with_door(system).await, edge_with_door(system).await);
+        one.deploy("of-one", guests::echo()).await;
+        other.deploy("of-other", guests::echo()).await;
+        let (_folder, auth) = file(b"ada:1234\n");
+        let url = |edge: &Edge| match system {
+            System::OpenWhisk => format!("http://{}", edge.local().doors()[0].1),
+            _ => format!("http://{}/function/{{function}}", edge.local().doors()[0].1),
+        };
+        // Each lists the other, and is told of what is deployed there alone: nothing is announced round and round.
+        let listing = ["--auth-file", &auth, "--refresh", "50ms"];
+        let lists = [computer(&one, backend, &url(&other), &listing), computer(&other, backend, &url(&one), &listing)];
+        assert_eq!(answer(until_called(&one, "of-other", "{}").await), "{}");
+        assert_eq!(answer(until_called(&other, "of-one", "{}").await), "{}");
+        for (edge, own) in [(&one, "of-other"), (&other, "of-one")] {
+            let far = edge.listing().await.computers.into_iter().find(|computer| computer.name.as_str() == "far");
+            assert_eq!(far.unwrap().own_functions, [own.parse().unwrap()]);
+        }
+        drop(lists);
+        // Each says that the other has it.
+        let named = ["--auth-file", &auth, "--name", "circle", "--function", "ping"];
+        let named = [computer(&one, backend, &url(&other), &named), computer(&other, backend, &url(&one), &named)];
+        for edge in [&one, &other] {
+            edge.until("it is routed to", async || {
+                let probe = Call::new("ping".parse().unwrap(), "", Duration::from_secs(5));
+                edge.caller.invoke(Call { dry_run: true, ..probe }).await.is_ok()
+            })
+            .await;
+        }
+        let refused = one.call("ping", "{}").await.unwrap_err();
+        assert_eq!(refused.reason, Reason::LoopDetected, "{backend}: {refused}");
+        assert!(refused.message.contains("508") && refused.message.contains("circle"), "{refused}");
+        drop(named);
+        one.stop().await;
+        other.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn doors_refuse_what_was_passed_on_too_often() {
+    let edge = Edge::start_with(1, |config| {
+        config.doors = System::ALL.map(|system| (system, 0)).into();
+        config.broker.callers = Callers::everybody();
+    })
+    .await;
+    edge.deploy("echo", guests::echo()).await;
+    edge.deploy("web", guests::built("rust")).await;
+    let doors = edge.local().doors();
+    let at = |system| doors.iter().find(|(of, _)| *of == system).unwrap().1.clone();
+    let openwhisk = "/api/v1/namespaces/_/actions/echo?blocking=true&result=true";
+    let lambda = "/2015-03-31/functions/echo/invocations";
+    for (door, path, status, word) in [
+        (at(System::OpenWhisk), openwhisk, 508, "passed on 9 times"),
+        (at(System::Lambda), lambda, 400, "passed on 9 times"),
+        (at(System::OpenFaas), "/function/echo", 508, "loop-detected"),
+        (at(System::OpenFaas), "/function/web/hello", 508, "loop-detected"),
+        (edge.http(), "/function/echo", 508, "loop-detected"),
+    ] {
+        let passed = |list| [("content-type", "application/json"), ("cdn-loop", list)];
+        let told = send(&door, "POST", path, &passed("cloudflare; loops=1, nigh;hops=9"), "{}").await;
+        assert!(told.status == status && told.body.contains(word), "{path}: {} {}", told.status, told.body);
+        let told = send(&door, "POST", path, &passed("cloudflare; loops=9, nigh;hops=7"), "{}").await;
+        assert_eq!(told.status, 200, "{path}: {}", told.body);
+    }
+    edge.stop().await;
 }

@@ -64,6 +64,8 @@ impl From<PlatformError> for Failure {
                 (StatusCode::NOT_FOUND, "ResourceNotFoundException")
             }
             Reason::Malformed => (StatusCode::BAD_REQUEST, "InvalidRequestContentException"),
+            // Not one of those that SDKs try again, which would multiply the call.
+            Reason::LoopDetected => (StatusCode::BAD_REQUEST, "RecursiveInvocationException"),
             Reason::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "RequestTooLargeException"),
             Reason::QueueFull | Reason::TooBusy | Reason::OutOfBudget => {
                 (StatusCode::TOO_MANY_REQUESTS, "TooManyRequestsException")
@@ -76,7 +78,6 @@ impl From<PlatformError> for Failure {
             | Reason::Disconnected
             | Reason::StateConflict
             | Reason::StateUnsaved
-            | Reason::LoopDetected
             | Reason::Protocol
             | Reason::Cancelled
             | Reason::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "ServiceException"),

@@ -81,13 +81,13 @@ fn status_of(reason: Reason) -> StatusCode {
         Reason::Unreachable | Reason::NotServing | Reason::NotReady | Reason::StateUnavailable => {
             StatusCode::SERVICE_UNAVAILABLE
         }
+        Reason::LoopDetected => StatusCode::LOOP_DETECTED,
         Reason::NotAllowed => StatusCode::FORBIDDEN,
         Reason::Unauthenticated => StatusCode::UNAUTHORIZED,
         Reason::Late
         | Reason::Disconnected
         | Reason::StateConflict
         | Reason::StateUnsaved
-        | Reason::LoopDetected
         | Reason::Protocol
         | Reason::Cancelled
         | Reason::Internal => StatusCode::INTERNAL_SERVER_ERROR,

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, StatusCode, header};
 use hyper::body::Body as _;
+use nigh_proto::cdn_loop::{self, CDN_LOOP};
 use nigh_proto::{Call, CallId, Headers, PlatformError, Priority, Reason};
 use serde_json::json;
 use tokio_util::task::TaskTracker;
@@ -105,6 +106,8 @@ pub(super) struct Runner<B> {
     pub(super) deadline: Instant,
     payload_bytes_max: usize,
     hops: u32,
+    /// Of each call: what is there, and who passed it on before.
+    headers: Headers,
 }
 
 impl<B: Backend> Runner<B> {
@@ -139,7 +142,7 @@ impl<B: Backend> Runner<B> {
             call.id = ran.id.clone();
             call.hops = self.hops;
             call.application = self.owner.application();
-            call.headers = Headers::new(vec![("content-type".to_owned(), "application/json".to_owned())])?;
+            call.headers = self.headers.clone();
             self.backend.handle_in(place, call, ran.at).await
         };
         let outcome = outcome.await;
@@ -200,7 +203,8 @@ impl<B: Backend> Openwhisk<B> {
             owner: asked.caller.namespace.clone(),
             deadline,
             payload_bytes_max: limits.payload_bytes_max,
-            hops: 0,
+            hops: cdn_loop::hops_of(&parts.headers, limits)?,
+            headers: headers_of(&parts.headers)?,
         };
         let ran = Ran { at, ..runner.ran(&resolved, None) };
         let id = ran.id.clone();
@@ -217,6 +221,14 @@ impl<B: Backend> Openwhisk<B> {
         });
         Ok(Activation { id, running, room })
     }
+}
+
+/// What actions are told beside parameters.
+fn headers_of(headers: &HeaderMap) -> Result<Headers, PlatformError> {
+    let passed = headers.get_all(&CDN_LOOP).iter().filter_map(|list| list.to_str().ok());
+    let passed = passed.map(|list| (CDN_LOOP.as_str().to_owned(), list.to_owned()));
+    let content = ("content-type".to_owned(), "application/json".to_owned());
+    Headers::new(std::iter::once(content).chain(passed).collect())
 }
 
 /// No type at all is right where there is nothing of a type.

@@ -102,6 +102,12 @@ impl Failure {
         Self::new(Reason::Disconnected, message, Sign::None)
     }
 
+    /// The call was passed on too often, perhaps back and forth.
+    pub(super) fn circle(answer: &Answer) -> Self {
+        let message = format!("the gateway answered 508, as the call goes in a circle: {}", said(answer));
+        Self::new(Reason::LoopDetected, message, Sign::None)
+    }
+
     /// The system knows no such function.
     pub(super) fn unknown(call: &Call) -> Self {
         let message = format!("the gateway has no function for {} (any more); is it deployed there?", call.function);

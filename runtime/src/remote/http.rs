@@ -1,6 +1,7 @@
 //! Functions behind URLs, as of an OpenFaaS gateway: a call is a POST of its payload, and the answer's body is its answer.
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
+use nigh_proto::cdn_loop::{self, CDN_LOOP};
 use nigh_proto::{Call, FunctionName, Headers, Outcome, Reason};
 
 use super::api::{FUNCTIONS_MAX, Failure, LISTING_BYTES_MAX, Listing, Sign, Target, authorize, json, said};
@@ -13,7 +14,7 @@ const OPENFAAS_NAMESPACE: &str = "openfaas-fn";
 /// Carries a call's id.
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// What of a call's headers is about the connection that it came over, and what is for the computer itself.
-const NOT_PASSED: [&str; 14] = [
+const NOT_PASSED: [&str; 15] = [
     "connection",
     "keep-alive",
     "proxy-authenticate",
@@ -28,6 +29,8 @@ const NOT_PASSED: [&str; 14] = [
     "expect",
     "accept-encoding",
     "older-input",
+    // Written anew.
+    "cdn-loop",
 ];
 /// What of an answer's headers is about its body.
 const PASSED_BACK: [HeaderName; 4] =
@@ -125,6 +128,7 @@ impl Http {
         if let Ok(id) = HeaderValue::from_str(call.id.as_str()) {
             headers.insert(REQUEST_ID.clone(), id);
         }
+        headers.insert(CDN_LOOP.clone(), cdn_loop::passed_on(call));
         authorize(headers, self.of_calls.as_ref());
         let answer = client.send(request, bytes_max).await?;
         self.judge(call, answer)
@@ -152,6 +156,7 @@ impl Http {
                 Err(Failure::new(Reason::TooLarge, message, Sign::None))
             }
             429 | 503 => Err(Failure::busy(&answer)),
+            508 => Err(Failure::circle(&answer)),
             502 => Err(Failure::broken(&answer)),
             504 => Ok(outcome::error("time-limit", "the gateway's own time limit passed before the function answered")),
             status => Ok(outcome::function_error(format!("http-{status}").as_bytes(), said(&answer).as_bytes())),

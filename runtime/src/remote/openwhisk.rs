@@ -6,6 +6,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Request, header};
+use nigh_proto::cdn_loop::{self, CDN_LOOP};
 use nigh_proto::http_client::Unanswered;
 use nigh_proto::{Call, FunctionName, Headers, Outcome, PlatformError, Reason};
 use serde_json::{Value, json};
@@ -134,6 +135,7 @@ impl OpenWhisk {
         let headers = request.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(header::AUTHORIZATION, self.authorization.clone());
+        headers.insert(CDN_LOOP.clone(), cdn_loop::passed_on(call));
         if let Ok(id) = HeaderValue::from_str(call.id.as_str()) {
             headers.insert(REQUEST_ID.clone(), id);
         }
@@ -163,6 +165,7 @@ impl OpenWhisk {
             404 => Err(Failure::unknown(call)),
             413 => Err(Failure::new(Reason::TooLarge, format!("OpenWhisk says: {}", said(&answer)), Sign::None)),
             429 | 503 => Err(Failure::busy(&answer)),
+            508 => Err(Failure::circle(&answer)),
             500..=599 => Err(Failure::broken(&answer)),
             _ => Err(Failure::operator(&answer, &said(&answer))),
         }

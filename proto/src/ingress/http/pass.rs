@@ -17,6 +17,7 @@ use super::problem::Problem;
 use super::request::{PLATFORM_PREFIX, Wishes, name_and_path};
 use super::{Answer, HttpDoor, HttpHandler};
 use crate::call::{Call, CallId};
+use crate::cdn_loop;
 use crate::exchange::{self, Exchange, Exchanged, Parts, RequestHead, ResponseHead, remove_hop_by_hop};
 use crate::name::FunctionName;
 use crate::status::PlatformError;
@@ -31,13 +32,15 @@ pub(super) async fn exchange<H: HttpHandler, B>(
 where
     B: Body<Data = Bytes, Error: std::fmt::Display> + Send + 'static,
 {
-    let wishes = match Wishes::of(request.headers()) {
-        Ok(wishes) => wishes,
+    let hops = cdn_loop::hops_of(request.headers(), door.gate.limits());
+    let (wishes, hops) = match Wishes::of(request.headers()).and_then(|wishes| Ok((wishes, hops?))) {
+        Ok(told) => told,
         Err(error) => return Problem::of_platform(&error).respond(None),
     };
     let deadline = wishes.deadline(door.gate.limits(), arrived);
     let id = wishes.id.unwrap_or_else(CallId::random);
     let call = Call {
+        hops,
         dry_run: wishes.dry_run,
         // Methods that are safe by their definition do no harm when run twice.
         retry_safe: wishes.retry_safe.unwrap_or_else(|| request.method().is_safe()),

@@ -4,6 +4,7 @@
 //! * Every query parameter is a header for the function, and so is every request header except those about the connection
 //!   (hop-by-hop, `host`, `content-length`, `expect`) and `nigh-*`. Query parameters come first, so they win where both
 //!   have one name.
+//! * `cdn-loop` also says how often a call was passed on ([`cdn_loop`]).
 //! * `nigh-*` headers are for the platform: `nigh-timeout` (`5s`, `250ms`), `nigh-retry-safe` and `nigh-dry-run` (`true`,
 //!   `false`), `nigh-call-id`, `nigh-priority` (`low`, `normal`,
 //!   `high`), `nigh-application` (whose states it reads and writes), `nigh-callback` (where the outcome of a call that runs later is posted to). An unknown one is refused: a
@@ -20,6 +21,7 @@ use http_body_util::BodyExt as _;
 
 use crate::asynchronous::CallbackUrl;
 use crate::call::{Call, CallId, CallLimits, Headers, Priority};
+use crate::cdn_loop;
 use crate::exchange::Gathered;
 use crate::intake::{Share, announced_bytes};
 use crate::name::FunctionName;
@@ -52,6 +54,7 @@ pub(super) struct Head {
     pub(super) deadline: Instant,
     pub(super) function: FunctionName,
     headers: Headers,
+    hops: u32,
     dry_run: bool,
     retry_safe: bool,
     pub(super) priority: Priority,
@@ -85,6 +88,7 @@ impl Head {
             id: wishes.id.unwrap_or_else(CallId::random),
             function,
             headers: Headers::new(headers)?,
+            hops: cdn_loop::hops_of(&parts.headers, limits)?,
             dry_run: wishes.dry_run,
             retry_safe: wishes.retry_safe.unwrap_or(false),
             priority: wishes.priority,
@@ -96,6 +100,7 @@ impl Head {
     pub(super) fn into_call(self, payload: Bytes) -> Call {
         Call {
             headers: self.headers,
+            hops: self.hops,
             dry_run: self.dry_run,
             retry_safe: self.retry_safe,
             priority: self.priority,
