@@ -24,15 +24,10 @@ pub(crate) struct Believed<T> {
 
 #[derive(Debug)]
 struct Known<T> {
-    value: Arc<T>,
+    /// Why nothing is known, where no look was of use yet.
+    outcome: Result<Arc<T>, PlatformError>,
     /// When somebody looked last, with or without success.
     looked: Instant,
-}
-
-impl<T> Known<T> {
-    fn within(&self, time: Duration) -> Option<Arc<T>> {
-        (self.looked.elapsed() < time).then(|| self.value.clone())
-    }
 }
 
 impl<T> Default for Believed<T> {
@@ -44,7 +39,12 @@ impl<T> Default for Believed<T> {
 impl<T> Believed<T> {
     /// What was known last, however long ago.
     pub(crate) fn last(&self) -> Option<Arc<T>> {
-        self.known.lock().as_ref().map(|known| known.value.clone())
+        self.known.lock().as_ref().and_then(|known| known.outcome.clone().ok())
+    }
+
+    fn within(&self, time: Duration) -> Option<Result<Arc<T>, PlatformError>> {
+        let known = self.known.lock();
+        known.as_ref().filter(|known| known.looked.elapsed() < time).map(|known| known.outcome.clone())
     }
 
     /// What is known as of a moment ago. `look` is told what was known before; it finds that again where nothing has changed.
@@ -55,26 +55,25 @@ impl<T> Believed<T> {
     where
         F: Future<Output = Result<Arc<T>, PlatformError>>,
     {
-        let within = |time| self.known.lock().as_ref().and_then(|known| known.within(time));
-        if let Some(known) = within(BELIEVED) {
-            return Ok(known);
+        if let Some(known) = self.within(BELIEVED) {
+            return known;
         }
-        let _one = match (self.looking.try_lock(), within(BELIEVED_MEANWHILE)) {
+        let _one = match (self.looking.try_lock(), self.within(BELIEVED_MEANWHILE)) {
             (Ok(one), _) => one,
-            (Err(_), Some(known)) => return Ok(known),
+            (Err(_), Some(known)) => return known,
             (Err(_), None) => self.looking.lock().await,
         };
         // Whoever had the turn before may just have looked.
-        if let Some(known) = within(BELIEVED) {
-            return Ok(known);
+        if let Some(known) = self.within(BELIEVED) {
+            return known;
         }
-        let Some(before) = self.last() else { return self.take_up(look(None).await?) };
+        let Some(before) = self.last() else { return self.take_up(look(None).await) };
         let late = || PlatformError::new(Reason::Late, format!("no answer within {LOOK_MAX:?}"));
         let looked = tokio::time::timeout(LOOK_MAX, look(Some(before.clone()))).await.unwrap_or_else(|_| Err(late()));
-        self.take_up(looked.unwrap_or_else(|error| {
+        self.take_up(Ok(looked.unwrap_or_else(|error| {
             tracing::debug!(%error, "a look in vain, going on with what is known");
             before
-        }))
+        })))
     }
 
     /// What is so now.
@@ -87,7 +86,7 @@ impl<T> Believed<T> {
     {
         let _one = self.looking.lock().await;
         let found = look().await?;
-        self.take_up(found)
+        self.take_up(Ok(found))
     }
 
     /// Makes a change, of which whoever asks next will know. Nobody looks meanwhile, who could take what was for what is.
@@ -98,9 +97,9 @@ impl<T> Believed<T> {
         changed
     }
 
-    fn take_up(&self, value: Arc<T>) -> Result<Arc<T>, PlatformError> {
-        *self.known.lock() = Some(Known { value: value.clone(), looked: Instant::now() });
-        Ok(value)
+    fn take_up(&self, outcome: Result<Arc<T>, PlatformError>) -> Result<Arc<T>, PlatformError> {
+        *self.known.lock() = Some(Known { outcome: outcome.clone(), looked: Instant::now() });
+        outcome
     }
 }
 
@@ -124,10 +123,11 @@ mod tests {
     #[tokio::test]
     async fn what_was_just_learnt_is_not_asked_again_and_stays_good_while_nobody_answers() {
         let believed = Believed::default();
-        assert_eq!(
-            believed.get(|_| async { Err::<Arc<u8>, _>(gone()) }).await.unwrap_err().reason,
-            Reason::Unreachable
-        );
+        let looked = believed.get(|_| async { Err::<Arc<u8>, _>(gone()) }).await;
+        assert_eq!(looked.unwrap_err().reason, Reason::Unreachable);
+        // Nobody waits for it again at once.
+        assert!(believed.get(|_| async { Ok(Arc::new(0)) }).await.is_err());
+        age(&believed, BELIEVED);
         assert_eq!(*believed.get(|_| async { Ok(Arc::new(1)) }).await.unwrap(), 1);
         assert_eq!(*believed.get(|_| async { Ok(Arc::new(2)) }).await.unwrap(), 1);
         age(&believed, BELIEVED);

@@ -52,6 +52,8 @@ pub struct Config {
     pub callbacks: CallbackConfig,
     /// The MEC platform of which this is a service, if any.
     pub platform: Option<PlatformConfig>,
+    /// A proxy of somebody else that is told where its devices are to call.
+    pub lcm_proxy: Option<LcmProxyConfig>,
     /// Contexts, at most.
     pub contexts_max: usize,
     /// Contexts of one device, at most.
@@ -171,6 +173,28 @@ impl PlatformConfig {
     }
 }
 
+/// A proxy of device applications (`UeAppLcmProxy`) of somebody else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LcmProxyConfig {
+    /// Where it is.
+    pub endpoint: Endpoint,
+    /// It speaks no TLS, also where this has a certificate; those of the older system never do.
+    pub plaintext: bool,
+    /// Time for one request.
+    pub timeout: Duration,
+}
+
+impl LcmProxyConfig {
+    /// The defaults, for this one.
+    pub fn new(endpoint: Endpoint) -> Self {
+        Self { endpoint, plaintext: false, timeout: Duration::from_secs(2) }
+    }
+
+    pub(crate) fn remote(&self, tls: Option<Tls>) -> Remote {
+        Remote::new(self.endpoint.clone(), tls.filter(|_| !self.plaintext))
+    }
+}
+
 impl Config {
     /// The defaults, with contexts kept there.
     pub fn new(place: Place) -> Self {
@@ -192,6 +216,7 @@ impl Config {
             proxies: Vec::new(),
             callbacks: CallbackConfig::default(),
             platform: None,
+            lcm_proxy: None,
             contexts_max: 10_000,
             contexts_per_device_max: 256,
             contexts_bytes_max: 256 << 20,
@@ -239,6 +264,9 @@ impl Config {
         }
         if let Some(platform) = &self.platform {
             platform.check()?;
+        }
+        if self.lcm_proxy.as_ref().is_some_and(|proxy| proxy.timeout.is_zero()) {
+            return Err(Error::Config("timeout of lcm_proxy is 0; leave it out for the default".into()));
         }
         if let Some(elsewhere) = &self.elsewhere {
             let example: Result<Server, _> = elsewhere.replace("{name}", "name").parse();

@@ -4,7 +4,7 @@
 //! A request enters at [`ingress`], which turns it into checked values. [`mec`] holds the contexts ([`context`]) and what
 //! the controller tells ([`known`]); [`decide`] says which server a device gets; [`steer`] compares what devices were told
 //! with what is decided now, and [`notify`] tells them, within the rules of [`callback`]. [`mp1`] is about being a service of
-//! a MEC platform. Nothing here is on the way of a call.
+//! a MEC platform, [`drive`] about steering the devices of somebody else. Nothing here is on the way of a call.
 
 mod application;
 mod callback;
@@ -12,6 +12,7 @@ mod config;
 mod context;
 mod decide;
 mod device;
+mod drive;
 mod error;
 mod ingress;
 mod known;
@@ -35,7 +36,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::mec::Mec;
 use crate::mp1::Registration;
 
-pub use config::{CallbackConfig, Config, DeciderConfig, Give, PlatformConfig, Reference};
+pub use config::{CallbackConfig, Config, DeciderConfig, Give, LcmProxyConfig, PlatformConfig, Reference};
 pub use device::{Device, DeviceError};
 pub use error::{AssociationsError, Error};
 pub use http::Uri;
@@ -75,6 +76,12 @@ pub async fn run(listeners: Listeners, config: Config, shutdown: CancellationTok
     let (tell, learnt) = mpsc::channel(CHANGES_WAITING_MAX);
     let topics = Topics { functions: true, computers: true, brokers: true };
     let stop = CancellationToken::new();
+    let driving = mec.config.lcm_proxy.clone().zip(controller.clone());
+    let _driving = driving.map(|(proxy, controller)| {
+        let (tell, learnt) = mpsc::channel(CHANGES_WAITING_MAX);
+        let watching = spawn(keep_watching(controller, topics, tell, stop.clone()));
+        (watching, spawn(drive::drive(mec.clone(), proxy, learnt)))
+    });
     let _watching = controller.map(|controller| spawn(keep_watching(controller, topics, tell, stop.clone())));
     let _steering = spawn(steer::steer(mec.clone(), learnt));
     let mut serving = Box::pin(ingress::serve(listeners, mec.clone(), stop.clone()));

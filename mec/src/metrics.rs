@@ -19,12 +19,18 @@ pub(crate) struct Tally {
     /// By what was told, then by whether it was taken.
     notifications: [[AtomicU64; 2]; 3],
     is_registered: AtomicBool,
+    is_proxy_reached: AtomicBool,
 }
 
 impl Tally {
     /// Whether it is registered with its MEC platform.
     pub(crate) fn set_registered(&self, is_registered: bool) {
         self.is_registered.store(is_registered, Ordering::Relaxed);
+    }
+
+    /// Whether the proxy that it drives takes what it is told.
+    pub(crate) fn set_proxy_reached(&self, is_reached: bool) {
+        self.is_proxy_reached.store(is_reached, Ordering::Relaxed);
     }
 
     /// Counts a try to tell a device something.
@@ -56,6 +62,10 @@ pub(crate) fn describe(telemetry: &Telemetry, mec: &Arc<Mec>) {
         if mec.config.platform.is_some() {
             let registered = f64::from(u8::from(mec.tally.is_registered.load(Ordering::Relaxed)));
             out.gauge("nigh_mec_registered", "Whether the MEC platform knows this service", registered)?;
+        }
+        if mec.config.lcm_proxy.is_some() {
+            let reached = f64::from(u8::from(mec.tally.is_proxy_reached.load(Ordering::Relaxed)));
+            out.gauge("nigh_mec_lcm_proxy_reached", "Whether the proxy that is driven takes what it is told", reached)?;
         }
         mec.tally.responses.write("nigh_mec_http_responses_total", out)
     });

@@ -92,13 +92,13 @@ const RULES: &[Rule] = &[
     rule("/uiiit.rpc.EdgeRouter/Configure", "edit routes", EDITORS),
     rule("/uiiit.rpc.EdgeRouter/GetTable", "read routes", READERS),
     rule("/uiiit.rpc.EdgeRouter/GetNumTables", "read routes", READERS),
-    rule("/uiiit.etsimec.rpc.UeAppLcmProxy/associateAddress", "send devices elsewhere", EDITORS),
-    rule("/uiiit.etsimec.rpc.UeAppLcmProxy/removeAddress", "send devices elsewhere", EDITORS),
-    rule("/uiiit.etsimec.rpc.UeAppLcmProxy/addLambda", "list applications", EDITORS),
-    rule("/uiiit.etsimec.rpc.UeAppLcmProxy/delLambda", "list applications", EDITORS),
-    rule("/uiiit.etsimec.rpc.UeAppLcmProxy/numContexts", "see where devices are", EDITORS),
-    rule("/uiiit.etsimec.rpc.UeAppLcmProxy/table", "see where devices are", EDITORS),
-    rule("/uiiit.etsimec.rpc.UeAppLcmProxy/contexts", "see where devices are", EDITORS),
+    rule("/uiiit.etsimec.rpc.UeAppLcmProxy/associateAddress", "send devices elsewhere", STEERERS),
+    rule("/uiiit.etsimec.rpc.UeAppLcmProxy/removeAddress", "send devices elsewhere", STEERERS),
+    rule("/uiiit.etsimec.rpc.UeAppLcmProxy/addLambda", "list applications", STEERERS),
+    rule("/uiiit.etsimec.rpc.UeAppLcmProxy/delLambda", "list applications", STEERERS),
+    rule("/uiiit.etsimec.rpc.UeAppLcmProxy/numContexts", "see where devices are", STEERERS),
+    rule("/uiiit.etsimec.rpc.UeAppLcmProxy/table", "see where devices are", STEERERS),
+    rule("/uiiit.etsimec.rpc.UeAppLcmProxy/contexts", "see where devices are", STEERERS),
 ];
 
 const NODES: &[Role] = &[Role::Computer, Role::Broker];
@@ -107,6 +107,8 @@ const OPERATORS: &[Role] = &[Role::Operator];
 const READERS: &[Role] = &[Role::Operator, Role::Client, Role::Broker, Role::Controller];
 const EDITORS: &[Role] = &[Role::Operator, Role::Controller];
 const KEEPERS: &[Role] = &[Role::Operator, Role::Broker];
+// One that tells devices where to call may drive another.
+const STEERERS: &[Role] = &[Role::Operator, Role::Controller, Role::Mec];
 const LOOKERS: &[Role] = &[Role::Operator, Role::Client, Role::Broker];
 
 /// Checks that a peer may use a method.

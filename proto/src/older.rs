@@ -4,6 +4,7 @@
 
 mod callback;
 mod ingress;
+mod lcm;
 mod membership;
 mod message;
 
@@ -33,6 +34,7 @@ pub mod etsimec {
 
 pub use callback::call_back;
 pub use ingress::EdgeIngress;
+pub use lcm::{Association, LcmProxy};
 pub use membership::{REPORTS_WAITING_MAX, keep_announced, keep_reporting};
 pub use message::{INPUT, OUTPUT, call, name_of, reply, request, response, text_bytes, update_states};
 

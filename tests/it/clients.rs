@@ -55,16 +55,40 @@ pub(crate) fn installed() -> PathBuf {
 
 /// Runs a client's script, of Node.js or Python, to its end.
 pub(crate) async fn run_script(name: &str, arguments: &[&str]) {
+    run(&mut script(name, arguments)).await;
+}
+
+fn script(name: &str, arguments: &[&str]) -> tokio::process::Command {
     let script = guests::root().join("tests/clients").join(name);
     let program = if name.ends_with(".py") { installed().join("python/bin/python") } else { "node".into() };
-    run(tokio::process::Command::new(program).arg(script).args(arguments)).await;
+    let mut command = tokio::process::Command::new(program);
+    command.arg(script).args(arguments);
+    command
+}
+
+/// The same over TLS, for a client that believes this authority's certificate (PEM), if any.
+pub(crate) async fn run_script_over_tls(name: &str, arguments: &[&str], authority: Option<&str>) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("authority.pem");
+    let mut command = script(name, arguments);
+    if let Some(authority) = authority {
+        std::fs::write(&file, authority).unwrap();
+        command.env("NODE_EXTRA_CA_CERTS", &file).env("AWS_CA_BUNDLE", &file);
+    }
+    run(&mut command).await;
 }
 
 /// Runs a client to its end; what it says.
 pub(crate) async fn run(command: &mut tokio::process::Command) -> String {
     let command = command.env("NIGH_DOOR_CLIENTS", installed().join("js")).stdin(Stdio::null());
     // What the machine is set to, for AWS and for certificates, is not what is tested.
-    command.env("AWS_EC2_METADATA_DISABLED", "true").env_remove("AWS_PROFILE").env_remove("AWS_CA_BUNDLE");
+    command.env("AWS_EC2_METADATA_DISABLED", "true").env_remove("AWS_PROFILE");
+    for name in ["AWS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"] {
+        let is_set = command.as_std().get_envs().any(|(set, _)| set == name);
+        if !is_set {
+            command.env_remove(name);
+        }
+    }
     let output = command.output().await.unwrap_or_else(|error| panic!("{command:?}: {error}"));
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{command:?}:\n{out}{err}");

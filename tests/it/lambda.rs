@@ -1,14 +1,17 @@
 //! The door for clients of AWS Lambda: its own SDK and command line against it, and by hand what these do not send.
 
+use std::sync::Arc;
+
 use nigh_doors::{Callers, System};
 use nigh_proto::Endpoint;
+use nigh_proto::tls::HttpClients;
 use nigh_tests::edge::Edge;
 use nigh_tests::{guests, processes};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::clients::{installed, run, run_script, send};
+use super::clients::{installed, run, run_script, run_script_over_tls, send};
 
 const INVOKE: &str = "/2015-03-31/functions/echo/invocations";
 
@@ -18,11 +21,15 @@ async fn edge(callers: Callers) -> (Edge, Endpoint) {
         config.broker.callers = callers;
     })
     .await;
+    deploy(&edge).await;
+    let door = edge.local().doors()[0].1.clone();
+    (edge, door)
+}
+
+async fn deploy(edge: &Edge) {
     edge.deploy("echo", guests::echo()).await;
     edge.deploy("math.echo", guests::echo()).await;
     edge.deploy("trap", guests::native("", "unreachable")).await;
-    let door = edge.local().doors()[0].1.clone();
-    (edge, door)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -42,6 +49,22 @@ async fn the_sdk_of_aws_works_unchanged() {
     run_script("lambda.py", &[&format!("http://{}", proxy.endpoint), "ada", "1234+/="]).await;
     let metrics = send(&proxy.at["metrics"], "GET", "/metrics", &[], "").await.body;
     assert!(metrics.contains("nigh_proxy_http_responses_total{code=\"204\"}"), "{metrics}");
+    edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_sdk_of_aws_works_unchanged_over_tls() {
+    let edge = Edge::start_with(1, |config| {
+        config.authority = Some(Arc::new(nigh::ca::Authority::new().unwrap()));
+        config.doors = vec![(System::Lambda, 0)];
+        config.broker.callers = Callers::from_text("ada:1234+/= guest\nbob:1234 acme\n").unwrap();
+        config.broker.http_clients = HttpClients::Anybody;
+    })
+    .await;
+    deploy(&edge).await;
+    let door = format!("https://{}", edge.local().doors()[0].1);
+    let authority = edge.authority().certificate();
+    run_script_over_tls("lambda.py", &[&door, "ada", "1234+/="], Some(authority)).await;
     edge.stop().await;
 }
 

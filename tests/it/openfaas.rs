@@ -85,7 +85,7 @@ async fn http_functions_get_every_request_as_it_is() {
         assert_eq!(send(door, "PUT", "/function/echo/some/path?x=1", &[], "said").await.body, "said");
         assert_eq!(send(door, "GET", "/function/nobody/x", &[], "").await.status, 404);
         let trapped = send(door, "GET", "/function/web/trap", &[], "").await;
-        assert!(trapped.status == 502 && trapped.body.contains("trap"), "{}: {}", trapped.status, trapped.body);
+        assert!(trapped.status == 500 && trapped.body.contains("trap"), "{}: {}", trapped.status, trapped.body);
     }
     edge.stop().await;
 }

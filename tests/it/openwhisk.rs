@@ -2,9 +2,11 @@
 //! do not send.
 
 use std::io::{Cursor, Write as _};
+use std::sync::Arc;
 use std::time::Duration;
 
 use nigh_doors::{ActivationLimits, Callers, System};
+use nigh_proto::tls::HttpClients;
 use nigh_proto::{Endpoint, Limits};
 use nigh_tests::edge::Edge;
 use nigh_tests::{guests, processes};
@@ -12,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::clients::{Answer, run, run_script, send};
+use super::clients::{Answer, run, run_script, run_script_over_tls, send};
 
 /// `ada:1234` may deploy, `bob:1234` is of a namespace of its own.
 const CREDENTIALS: &str = "ada:1234 guest deploy\neve:1234 guest\nbob:1234 acme\n";
@@ -138,6 +140,23 @@ async fn what_one_door_keeps_holds_at_another_and_outlasts_both() {
     edge.admin.remove(&"echo".parse().unwrap()).await.unwrap();
     edge.deploy("echo", guests::echo()).await;
     edge.until("it is forgotten", async || ask(&door, "POST", &result, "").await.body == "{}").await;
+    edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_tls_openwhisks_own_client_believes_the_authority_it_is_given_and_no_other() {
+    let edge = Edge::start_with(1, |config| {
+        config.authority = Some(Arc::new(nigh::ca::Authority::new().unwrap()));
+        config.doors = vec![(System::OpenWhisk, 0)];
+        config.broker.callers = Callers::from_text(CREDENTIALS).unwrap();
+        config.broker.http_clients = HttpClients::Anybody;
+    })
+    .await;
+    edge.deploy("echo", guests::echo()).await;
+    let host = format!("https://{}", edge.local().doors()[0].1);
+    let authority = edge.authority().certificate();
+    run_script_over_tls("openwhisk_tls.mjs", &[&host, "ada:1234", "trusted"], Some(authority)).await;
+    run_script_over_tls("openwhisk_tls.mjs", &[&host, "ada:1234", "doubted"], None).await;
     edge.stop().await;
 }
 

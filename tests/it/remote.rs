@@ -30,6 +30,18 @@ async fn edge_with_door(system: System) -> Edge {
     .await
 }
 
+/// The same over TLS, for whoever shows credentials.
+async fn secured_edge_with_door(system: System) -> Edge {
+    let authority = std::sync::Arc::new(nigh::ca::Authority::new().unwrap());
+    Edge::start_with(1, |config| {
+        config.authority = Some(authority);
+        config.doors = vec![(system, 0)];
+        config.broker.callers = Callers::from_text(CREDENTIALS).unwrap();
+        config.broker.http_clients = HttpClients::Anybody;
+    })
+    .await
+}
+
 /// A computer of this edge whose functions are at a URL.
 fn computer(edge: &Edge, backend: &str, url: &str, further: &[&str]) -> Role {
     let controller = edge.controller().to_string();
@@ -74,16 +86,7 @@ async fn functions_go_out_to_openwhisk_and_come_back_by_its_door() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn all_actions_of_a_host_over_tls_are_offered_as_they_come_and_go() {
-    let there = {
-        let authority = std::sync::Arc::new(nigh::ca::Authority::new().unwrap());
-        Edge::start_with(1, |config| {
-            config.authority = Some(authority);
-            config.doors = vec![(System::OpenWhisk, 0)];
-            config.broker.callers = Callers::from_text(CREDENTIALS).unwrap();
-            config.broker.http_clients = HttpClients::Anybody;
-        })
-        .await
-    };
+    let there = secured_edge_with_door(System::OpenWhisk).await;
     there.deploy("echo", guests::echo()).await;
     let here = Edge::start(1).await;
     let (_auth, auth) = file(b"ada:1234\n");
@@ -114,14 +117,15 @@ async fn all_actions_of_a_host_over_tls_are_offered_as_they_come_and_go() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn functions_of_an_openfaas_gateway_are_offered_as_it_lists_them() {
-    let there = edge_with_door(System::OpenFaas).await;
+async fn functions_of_an_openfaas_gateway_over_tls_are_offered_as_it_lists_them() {
+    let there = secured_edge_with_door(System::OpenFaas).await;
     there.deploy("echo", guests::echo()).await;
     there.deploy("trap", guests::native("", "unreachable")).await;
     let here = Edge::start(1).await;
     let (_folder, auth) = file(b"ada:1234\n");
-    let url = format!("http://{}/function/{{function}}", there.local().doors()[0].1);
-    let far = computer(&here, "http", &url, &["--auth-file", &auth]);
+    let (_ca, ca) = file(there.authority().certificate().as_bytes());
+    let url = format!("https://{}/function/{{function}}", there.local().doors()[0].1);
+    let far = computer(&here, "http", &url, &["--auth-file", &auth, "--remote-ca", &ca]);
     let reply = until_called(&here, "echo", "hello").await;
     assert_eq!((reply.computer.as_str(), answer(reply.clone()).as_str()), ("far", "hello"));
     let Outcome::Error { kind, message } = here.call("trap", "").await.unwrap().outcome else { panic!() };
@@ -154,7 +158,7 @@ async fn a_call_that_two_edges_send_each_other_ends_at_the_hop_limit() {
         }
         drop(lists);
         // Each says that the other has it.
-        let named = ["--auth-file", &auth, "--name", "circle", "--function", "ping"];
+        let named = ["--auth-file", &auth, "--function", "ping"];
         let named = [computer(&one, backend, &url(&other), &named), computer(&other, backend, &url(&one), &named)];
         for edge in [&one, &other] {
             edge.until("it is routed to", async || {

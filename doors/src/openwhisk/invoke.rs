@@ -137,9 +137,7 @@ impl<B: Backend> Runner<B> {
                 let message = format!("parameters of {} bytes; {} are taken", payload.len(), self.payload_bytes_max);
                 return Err(PlatformError::new(Reason::TooLarge, message));
             }
-            let mut call = Call::new(resolved.function.clone(), payload, Duration::ZERO);
-            call.deadline = self.deadline;
-            call.id = ran.id.clone();
+            let mut call = Call::until(self.deadline, ran.id.clone(), resolved.function.clone(), payload);
             call.hops = self.hops;
             call.application = self.owner.application();
             call.headers = self.headers.clone();

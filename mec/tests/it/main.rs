@@ -4,6 +4,7 @@
 mod controller;
 mod dev_app;
 mod device;
+mod drive;
 mod handover;
 mod lcm;
 mod limits;

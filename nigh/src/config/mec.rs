@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use nigh_mec::{CallbackConfig, Config, DeciderConfig, Give, IpNet, Location, PlatformConfig, Reference, Uri};
+use nigh_mec::{
+    CallbackConfig, Config, DeciderConfig, Give, IpNet, LcmProxyConfig, Location, PlatformConfig, Reference, Uri,
+};
 use nigh_proto::{AllowedHost, Endpoint, Endpoints, NodeName, Role};
 use nigh_store::Given;
 
@@ -78,6 +80,12 @@ pub struct MecOptions {
     /// The application instance that it is there
     #[arg(long, value_name = "ID", requires = "platform")]
     pub instance: Option<String>,
+    /// Tell a proxy of somebody else (UeAppLcmProxy), as of ServerlessOnEdge, where its devices are to call
+    #[arg(long, value_name = "HOST:PORT")]
+    pub lcm_proxy: Option<Endpoint>,
+    /// That proxy speaks no TLS, as those of ServerlessOnEdge
+    #[arg(long, requires = "lcm_proxy")]
+    pub lcm_proxy_plaintext: bool,
     /// Listen beyond this machine without TLS: whoever is on that network can read and send everything
     #[arg(long)]
     pub insecure_plaintext: bool,
@@ -158,6 +166,7 @@ keys! {
             proxies: Vec<Text<Network>>,
             callbacks: CallbackKeys,
             platform: PlatformKeys,
+            lcm_proxy: LcmProxyKeys,
             locations: BTreeMap<String, LocationKeys>,
             tls: TlsKeys,
         }
@@ -202,6 +211,19 @@ keys! {
             devices_service: Text<String>,
             calls_service: Text<String>,
             check_every: Time,
+            timeout: Time,
+        }
+    }
+}
+
+keys! {
+    /// `[lcm_proxy]`: a proxy of somebody else that is driven.
+    LcmProxyKeys for LcmProxyConfig {
+        own {
+            endpoint: Text<Endpoint>,
+            plaintext: bool,
+        }
+        config {
             timeout: Time,
         }
     }
@@ -277,6 +299,7 @@ impl MecSettings {
         callbacks.fill(&mut config.callbacks);
         config.locations = locations(keys.locations.take().unwrap_or_default())?;
         config.platform = platform(options, keys.platform.take())?;
+        config.lcm_proxy = lcm_proxy(options, keys.lcm_proxy.take())?;
         what_devices_see(options, &mut keys, &mut config);
         keys.fill(&mut config);
         config.advertise = options.advertise.clone().or(config.advertise);
@@ -301,6 +324,21 @@ fn platform(options: &MecOptions, keys: Option<PlatformKeys>) -> Result<Option<P
         }
         _ => Err(ConfigError::Contradiction("[platform] needs both `url` and `instance`, or neither".into())),
     }
+}
+
+/// The proxy that is driven, if any.
+fn lcm_proxy(options: &MecOptions, keys: Option<LcmProxyKeys>) -> Result<Option<LcmProxyConfig>, ConfigError> {
+    let has_keys = keys.is_some();
+    let mut keys = keys.unwrap_or_default();
+    let Some(endpoint) = options.lcm_proxy.clone().or(keys.endpoint.take().map(|endpoint| endpoint.0)) else {
+        let message = "[lcm_proxy] needs `endpoint`, or leave it out";
+        return if has_keys { Err(ConfigError::Contradiction(message.into())) } else { Ok(None) };
+    };
+    let plaintext = keys.plaintext.take() == Some(true);
+    let mut proxy = LcmProxyConfig::new(endpoint);
+    keys.fill(&mut proxy);
+    proxy.plaintext = options.lcm_proxy_plaintext || plaintext;
+    Ok(Some(proxy))
 }
 
 /// What devices are told, and in which dialects.
