@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nigh_proto::{FunctionName, StateName};
 use nigh_state::{Access, Config, Keeper, RemotePeers, Session, StateError};
@@ -32,7 +32,14 @@ async fn open(keeper: &Arc<Keeper>, names: &[&str]) -> Result<Session, StateErro
 }
 
 async fn add(keeper: Arc<Keeper>, names: &[&str]) -> u64 {
-    let mut session = open(&keeper, names).await.unwrap();
+    let began = Instant::now();
+    let mut session = loop {
+        match open(&keeper, names).await {
+            // Nothing is written yet, and a server that a busy machine keeps from answering may be asked again.
+            Err(StateError::Unreadable(_)) if began.elapsed() < PATIENCE => {}
+            opened => break opened.unwrap(),
+        }
+    };
     let mut counts = BTreeSet::new();
     for name in names {
         let count = session.get(name).unwrap().map_or(0, |count| std::str::from_utf8(count).unwrap().parse().unwrap());
