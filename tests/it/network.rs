@@ -19,7 +19,7 @@ use links::{Network, Running};
 /// Time for anything that a test waits for.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// What is promised within a second, on a machine that may be busy with other tests.
-const SOON: Duration = Duration::from_secs(8);
+const SOON: Duration = Duration::from_secs(15);
 
 const CONTROLLER: &str = "control";
 const BROKER: &str = "gate";
