@@ -1,6 +1,7 @@
 //! The edge over TLS: everything works, each role may do its part and no more, who is not believed is told why, certificates
 //! change under load, and silent peers keep nobody waiting.
 
+mod devices;
 mod peers;
 mod processes;
 
