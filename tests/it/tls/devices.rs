@@ -23,20 +23,20 @@ async fn a_proxy_of_somebody_else_is_driven_over_tls() {
     edge.deploy("echo", nigh_tests::guests::echo()).await;
     let (folder, stop) = (TempDir::new().unwrap(), CancellationToken::new());
     let (older, theirs) = listen().await;
-    let start = async |name: &str, older: Option<TcpListener>, change: &dyn Fn(&mut Config)| {
+    let start = |name: &str, listeners: Listeners, change: &dyn Fn(&mut Config)| {
         let mut config = Config::new(Place::Embedded { file: folder.path().join(name) });
         config.tls = Some(edge.certificate(Role::Mec, name));
         change(&mut config);
-        let listeners = Listeners { devices: listen().await.0, older };
         tokio::spawn(nigh_mec::run(listeners, config, stop.clone()))
     };
-    let driven = start("theirs", Some(older), &|config| config.decider = DeciderConfig::Associations).await;
-    let driving = start("ours", None, &|config| {
+    let (at_theirs, at_ours) = (listen().await.0, listen().await.0);
+    let listeners = Listeners { devices: at_theirs, older: Some(older) };
+    let driven = start("theirs", listeners, &|config| config.decider = DeciderConfig::Associations);
+    let driving = start("ours", Listeners { devices: at_ours, older: None }, &|config| {
         config.controller = Some(edge.controller().into());
         config.decider = DeciderConfig::Balanced { period: Duration::from_millis(50) };
         config.lcm_proxy = Some(LcmProxyConfig::new(theirs.clone()));
-    })
-    .await;
+    });
     let proxy = |role, name| {
         let remote = Remote::new(theirs.clone(), Some(edge.certificate(role, name)));
         LcmProxy::new(remote, Duration::from_secs(5))
