@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod deploy;
+mod documents;
 #[path = "../../../store/tests/it/nats_server.rs"]
 mod nats_server;
 mod nodes;
