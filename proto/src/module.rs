@@ -254,15 +254,16 @@ impl Facts {
                 over("a function body of bytes", body.range().len() as u64, limits.function_bytes_max)?
             }
             Payload::TableSection(section) => {
-                let mut elements = 0;
+                let mut elements = 0u64;
                 for table in section.clone() {
-                    elements += table.map_err(invalid)?.ty.initial;
+                    elements = elements.saturating_add(table.map_err(invalid)?.ty.initial);
                 }
                 over("table elements", elements, limits.table_elements_max)?;
             }
             Payload::MemorySection(section) => {
                 for memory in section.clone() {
-                    self.memory_bytes_min += memory.map_err(invalid)?.initial.saturating_mul(64 << 10);
+                    let bytes = memory.map_err(invalid)?.initial.saturating_mul(64 << 10);
+                    self.memory_bytes_min = self.memory_bytes_min.saturating_add(bytes);
                 }
             }
             Payload::ExportSection(section) => {
@@ -368,6 +369,25 @@ mod tests {
         );
         assert_eq!(check("(component)").unwrap_err(), ModuleError::NoHandler("nothing".to_owned()));
         assert_eq!(check("(module)").unwrap_err(), ModuleError::NoEntry);
+    }
+
+    /// Sizes are added up before anything is validated, so they may be any, and as many.
+    #[test]
+    fn sizes_beyond_all_bounds_are_refused() {
+        let most = u64::MAX;
+        for sizes in [
+            format!("(memory i64 {most}) (memory i64 {most})"),
+            format!("(table i64 {most} funcref) (table i64 {most} funcref)"),
+        ] {
+            for text in [format!("(module {sizes})"), format!("(component (core module {sizes}))")] {
+                let wat = wat::parse_str(&text).unwrap();
+                let refused = inspect(&wat, &ModuleLimits::default()).unwrap_err();
+                assert!(
+                    matches!(refused, ModuleError::Invalid(_) | ModuleError::OverLimit { .. }),
+                    "{text}: {refused}"
+                );
+            }
+        }
     }
 
     #[test]

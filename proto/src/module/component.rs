@@ -113,7 +113,7 @@ impl Facts {
             }
             Payload::TableSection(section) => {
                 for table in section.clone() {
-                    self.table_elements += table.map_err(invalid)?.ty.initial;
+                    self.table_elements = self.table_elements.saturating_add(table.map_err(invalid)?.ty.initial);
                     self.tables += 1;
                 }
                 over("table elements", self.table_elements, limits.table_elements_max)?;
@@ -121,7 +121,8 @@ impl Facts {
             }
             Payload::MemorySection(section) => {
                 for memory in section.clone() {
-                    self.memory_bytes_min += memory.map_err(invalid)?.initial.saturating_mul(64 << 10);
+                    let bytes = memory.map_err(invalid)?.initial.saturating_mul(64 << 10);
+                    self.memory_bytes_min = self.memory_bytes_min.saturating_add(bytes);
                     self.memories += 1;
                 }
                 over("memories", self.memories, MEMORIES_MAX.into())?;
