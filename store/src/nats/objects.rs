@@ -13,9 +13,11 @@ use crate::key::Key;
 use crate::nats::{Server, failed, limit_of, named, of_source, time_of_nanos};
 use crate::objects::{Object, Objects, ObjectsSettings};
 
-/// Time for an object to be written or read as a whole: what it is read from may have lost its place when a server went, and
-/// then waits for ever.
-const OBJECT_TIMEOUT: Duration = Duration::from_secs(30);
+/// Time for an object to be written as a whole.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Time for each try to read one, or the list of them. What is read from may have lost its place, as when a server went, and
+/// then waits for ever: it is begun anew, with more time, as an object may be large and its way slow.
+const READ_TIMEOUTS: [Duration; 3] = [Duration::from_secs(5), Duration::from_secs(10), Duration::from_secs(20)];
 
 /// Objects in NATS.
 pub(super) struct NatsObjects {
@@ -41,11 +43,30 @@ impl NatsObjects {
     }
 }
 
-/// What was begun, within its time.
-async fn in_time<T>(what: &str, work: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
-    tokio::time::timeout(OBJECT_TIMEOUT, work).await.unwrap_or_else(|_| {
-        Err(StoreError::Unavailable(format!("{what}: NATS did not get to the end within {OBJECT_TIMEOUT:?}")))
+/// What was begun, if it ends within this time.
+async fn within<T>(
+    timeout: Duration,
+    what: &str,
+    work: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    tokio::time::timeout(timeout, work).await.unwrap_or_else(|_| {
+        Err(StoreError::Unavailable(format!("{what}: NATS did not get to the end within {timeout:?}")))
     })
+}
+
+/// What is read, begun anew where it does not come to its end.
+async fn read<T, Reading>(what: &str, begin: impl Fn() -> Reading) -> Result<T, StoreError>
+where
+    Reading: Future<Output = Result<T, StoreError>>,
+{
+    let [first, second, last] = READ_TIMEOUTS;
+    for timeout in [first, second] {
+        if let Ok(read) = tokio::time::timeout(timeout, begin()).await {
+            return read;
+        }
+        tracing::debug!(what, ?timeout, "reading from NATS is begun anew");
+    }
+    within(last, what, begin()).await
 }
 
 impl std::fmt::Debug for NatsObjects {
@@ -57,7 +78,7 @@ impl std::fmt::Debug for NatsObjects {
 #[async_trait]
 impl Objects for NatsObjects {
     async fn put(&self, name: &Key, bytes: Bytes) -> Result<(), StoreError> {
-        in_time(&self.what, async {
+        within(WRITE_TIMEOUT, &self.what, async {
             let mut bytes = bytes.as_ref();
             self.store.put(name.as_str(), &mut bytes).await.map(drop).map_err(failed(&self.what))
         })
@@ -65,7 +86,7 @@ impl Objects for NatsObjects {
     }
 
     async fn get(&self, name: &Key) -> Result<Option<Bytes>, StoreError> {
-        in_time(&self.what, async {
+        read(&self.what, || async {
             let mut object = match self.store.get(name.as_str()).await {
                 Ok(object) => object,
                 Err(error) if error.kind() == GetErrorKind::NotFound => return Ok(None),
@@ -86,7 +107,7 @@ impl Objects for NatsObjects {
     }
 
     async fn list(&self) -> Result<Vec<Object>, StoreError> {
-        let listed: Vec<_> = in_time(&self.what, async {
+        let listed: Vec<_> = read(&self.what, || async {
             let listed = self.store.list().await.map_err(failed(&self.what))?;
             listed.try_collect().await.map_err(failed(&self.what))
         })
