@@ -29,6 +29,8 @@ use crate::queue::{Queue, QueueSettings};
 /// Time for a connection to be made, and for the server to answer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time until something that was not made is tried to be made again, each time.
+const MAKE_AGAIN_AFTER: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(200)];
 /// Longest wait before a connection that broke is tried again.
 const RECONNECT_DELAY_MAX: Duration = Duration::from_secs(1);
 /// Servers on which everything is kept, where there are as many.
@@ -81,16 +83,31 @@ impl Nats {
 #[async_trait]
 impl Store for Nats {
     async fn bucket(&self, settings: BucketSettings) -> Result<Arc<dyn Bucket>, StoreError> {
-        Ok(Arc::new(NatsBucket::open(self.server.clone(), settings).await?))
+        made(|| NatsBucket::open(self.server.clone(), settings.clone())).await.map(|bucket| Arc::new(bucket) as _)
     }
 
     async fn queue(&self, settings: QueueSettings) -> Result<Arc<dyn Queue>, StoreError> {
-        Ok(Arc::new(NatsQueue::open(self.server.clone(), settings).await?))
+        made(|| NatsQueue::open(self.server.clone(), settings.clone())).await.map(|queue| Arc::new(queue) as _)
     }
 
     async fn objects(&self, settings: ObjectsSettings) -> Result<Arc<dyn Objects>, StoreError> {
-        Ok(Arc::new(NatsObjects::open(self.server.clone(), settings).await?))
+        made(|| NatsObjects::open(self.server.clone(), settings.clone())).await.map(|objects| Arc::new(objects) as _)
     }
+}
+
+/// What is made where it is not there yet. Of several who make the same at once a server refuses some, or does not answer them
+/// (seen with 2.9): asked again, it gives them what has been made.
+async fn made<T, Making>(make: impl Fn() -> Making) -> Result<T, StoreError>
+where
+    Making: Future<Output = Result<T, StoreError>>,
+{
+    for pause in MAKE_AGAIN_AFTER {
+        match make().await {
+            Err(StoreError::Refused(_) | StoreError::Unavailable(_)) => tokio::time::sleep(pause).await,
+            made => return made,
+        }
+    }
+    make().await
 }
 
 impl Server {

@@ -53,7 +53,10 @@ impl Controller {
         change(&mut config);
         let endpoint = listener.local_addr().unwrap().into();
         let shutdown = CancellationToken::new();
-        let task = tokio::spawn(nigh_controller::run(listener, config, shutdown.clone()));
+        let running = nigh_controller::run(listener, config, shutdown.clone());
+        // Whoever calls one that never came up would only hear that nobody listens.
+        let task =
+            tokio::spawn(async { running.await.inspect_err(|error| eprintln!("the controller ended: {error}")) });
         Self { folder, endpoint, shutdown, task }
     }
 

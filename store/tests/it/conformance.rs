@@ -93,6 +93,28 @@ async fn take_one(queue: &dyn Queue) -> Taken {
     take(queue, 1).await.pop().unwrap()
 }
 
+#[tokio::test]
+async fn what_several_make_at_once_is_there_for_all() {
+    let Some(server) = NatsServer::start() else { return };
+    let mut stores = Vec::new();
+    for _ in 0..6 {
+        stores.push(eventually(async || open(&server.place()).await).await);
+    }
+    for round in 0..10 {
+        let made = stores.iter().map(async |store| {
+            let objects = ObjectsSettings { name: format!("objects-{round}"), bytes_max: 4 << 20 };
+            let bucket = BucketSettings { name: format!("values-{round}"), expire_after: None, bytes_max: 1 << 20 };
+            let queue = QueueSettings { name: format!("items-{round}"), ..settings() };
+            store.objects(objects).await.unwrap();
+            store.queue(queue).await.unwrap();
+            store.bucket(bucket).await.unwrap()
+        });
+        let buckets = futures_util::future::join_all(made).await;
+        buckets[0].put(&key("a"), Bytes::from_static(b"1")).await.unwrap();
+        assert_eq!(buckets[5].get(&key("a")).await.unwrap().expect("it is there").value, "1");
+    }
+}
+
 async fn values_have_revisions(store: &dyn Store) {
     let bucket = bucket(store).await;
     let odd = key("a/b.c*>~=\"");
