@@ -29,8 +29,8 @@ use crate::queue::{Queue, QueueSettings};
 /// Time for a connection to be made, and for the server to answer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-/// Time until something that was not made is tried to be made again, each time.
-const MAKE_AGAIN_AFTER: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(200)];
+/// Before something is made for which there is no stream yet, each time up to this passes.
+const MAKING_APART: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(400)];
 /// Longest wait before a connection that broke is tried again.
 const RECONNECT_DELAY_MAX: Duration = Duration::from_secs(1);
 /// Servers on which everything is kept, where there are as many.
@@ -83,31 +83,44 @@ impl Nats {
 #[async_trait]
 impl Store for Nats {
     async fn bucket(&self, settings: BucketSettings) -> Result<Arc<dyn Bucket>, StoreError> {
-        made(|| NatsBucket::open(self.server.clone(), settings.clone())).await.map(|bucket| Arc::new(bucket) as _)
+        self.made(&format!("KV_{}", named(&settings.name)?), || NatsBucket::open(self.server.clone(), settings.clone()))
+            .await
+            .map(|bucket| Arc::new(bucket) as _)
     }
 
     async fn queue(&self, settings: QueueSettings) -> Result<Arc<dyn Queue>, StoreError> {
-        made(|| NatsQueue::open(self.server.clone(), settings.clone())).await.map(|queue| Arc::new(queue) as _)
+        self.made(&named(&settings.name)?, || NatsQueue::open(self.server.clone(), settings.clone()))
+            .await
+            .map(|queue| Arc::new(queue) as _)
     }
 
     async fn objects(&self, settings: ObjectsSettings) -> Result<Arc<dyn Objects>, StoreError> {
-        made(|| NatsObjects::open(self.server.clone(), settings.clone())).await.map(|objects| Arc::new(objects) as _)
+        self.made(&format!("OBJ_{}", named(&settings.name)?), || {
+            NatsObjects::open(self.server.clone(), settings.clone())
+        })
+        .await
+        .map(|objects| Arc::new(objects) as _)
     }
 }
 
-/// What is made where it is not there yet. Of several who make the same at once a server refuses some, or does not answer them
-/// (seen with 2.9): asked again, it gives them what has been made.
-async fn made<T, Making>(make: impl Fn() -> Making) -> Result<T, StoreError>
-where
-    Making: Future<Output = Result<T, StoreError>>,
-{
-    for pause in MAKE_AGAIN_AFTER {
-        match make().await {
-            Err(StoreError::Refused(_) | StoreError::Unavailable(_)) => tokio::time::sleep(pause).await,
-            made => return made,
+impl Nats {
+    /// What is made where its stream is not there yet. Of several who make the same at once a server refuses some, or never answers
+    /// them (seen with 2.9), so they come at times that chance tells apart, and ask again.
+    async fn made<T, Making>(&self, stream: &str, make: impl Fn() -> Making) -> Result<T, StoreError>
+    where
+        Making: Future<Output = Result<T, StoreError>>,
+    {
+        for pause in MAKING_APART {
+            if self.server.context.get_stream(stream).await.is_err() {
+                tokio::time::sleep(pause.mul_f64(rand::random())).await;
+            }
+            match make().await {
+                Err(StoreError::Refused(_) | StoreError::Unavailable(_)) => {}
+                made => return made,
+            }
         }
+        make().await
     }
-    make().await
 }
 
 impl Server {

@@ -97,10 +97,10 @@ async fn take_one(queue: &dyn Queue) -> Taken {
 async fn what_several_make_at_once_is_there_for_all() {
     let Some(server) = NatsServer::start() else { return };
     let mut stores = Vec::new();
-    for _ in 0..6 {
+    for _ in 0..2 {
         stores.push(eventually(async || open(&server.place()).await).await);
     }
-    for round in 0..10 {
+    for round in 0..5 {
         let made = stores.iter().map(async |store| {
             let objects = ObjectsSettings { name: format!("objects-{round}"), bytes_max: 4 << 20 };
             let bucket = BucketSettings { name: format!("values-{round}"), expire_after: None, bytes_max: 1 << 20 };
@@ -111,7 +111,7 @@ async fn what_several_make_at_once_is_there_for_all() {
         });
         let buckets = futures_util::future::join_all(made).await;
         buckets[0].put(&key("a"), Bytes::from_static(b"1")).await.unwrap();
-        assert_eq!(buckets[5].get(&key("a")).await.unwrap().expect("it is there").value, "1");
+        assert_eq!(buckets[1].get(&key("a")).await.unwrap().expect("it is there").value, "1");
     }
 }
 
