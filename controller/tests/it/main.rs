@@ -53,10 +53,10 @@ impl Controller {
         change(&mut config);
         let endpoint = listener.local_addr().unwrap().into();
         let shutdown = CancellationToken::new();
-        let running = nigh_controller::run(listener, config, shutdown.clone());
-        // Whoever calls one that never came up would only hear that nobody listens.
-        let task =
-            tokio::spawn(async { running.await.inspect_err(|error| eprintln!("the controller ended: {error}")) });
+        let running = Box::pin(nigh_controller::run(listener, config, shutdown.clone()));
+        #[expect(clippy::print_stderr, reason = "whoever calls one that never came up only hears that nobody listens")]
+        let told = |error: &Error| eprintln!("the controller ended: {error}");
+        let task = tokio::spawn(async move { running.await.inspect_err(told) });
         Self { folder, endpoint, shutdown, task }
     }
 
