@@ -51,6 +51,20 @@ pub struct DeployRequest {
     pub states: Vec<StateName>,
 }
 
+impl DeployRequest {
+    /// With the limits that functions have by default, on any computer, reaching nothing.
+    pub fn new(name: FunctionName) -> Self {
+        Self {
+            name,
+            limits: Limits::default(),
+            directories: Vec::new(),
+            hosts: Vec::new(),
+            placement: Placement::default(),
+            states: Vec::new(),
+        }
+    }
+}
+
 /// What a deployment came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Deployed {

@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use nigh_client::{Admin, Caller, CallerLimits, DeployRequest};
-use nigh_proto::{Call, Endpoint, Limits, PlatformError};
+use nigh_proto::{Call, Endpoint, PlatformError};
 use nigh_tests::guests;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -86,14 +86,7 @@ impl Edge {
 
     async fn try_deploy(&self, name: &str) -> Result<(), String> {
         let name = name.parse().unwrap();
-        let request = DeployRequest {
-            name,
-            limits: Limits::default(),
-            directories: Vec::new(),
-            hosts: Vec::new(),
-            placement: nigh_proto::Placement::default(),
-            states: Vec::new(),
-        };
+        let request = DeployRequest::new(name);
         self.admin.deploy(request, guests::echo(), |_| {}).await.map(drop).map_err(|error| error.to_string())
     }
 

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use nigh_client::{Admin, CallQueue, CallerLimits, DeployRequest};
-use nigh_proto::Limits;
 use nigh_store::Place;
 use nigh_tests::guests;
 use nigh_tests::processes::Role;
@@ -70,14 +69,7 @@ impl Shared {
 
     /// Deploys at one controller.
     async fn deploy(&self, name: &str, module: Bytes) {
-        let request = DeployRequest {
-            name: name.parse().expect("a name"),
-            limits: Limits::default(),
-            directories: Vec::new(),
-            hosts: Vec::new(),
-            placement: nigh_proto::Placement::default(),
-            states: Vec::new(),
-        };
+        let request = DeployRequest::new(name.parse().expect("a name"));
         let admin = Admin::new(self.controllers[0].endpoint.clone());
         admin.deploy(request, module, |_| {}).await.expect("a good module deploys");
         self.until_ready(name).await;

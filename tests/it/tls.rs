@@ -15,7 +15,7 @@ use nigh_proto::older::rpc;
 use nigh_proto::older::rpc::edge_server_client::EdgeServerClient;
 use nigh_proto::tls::HttpClients;
 use nigh_proto::v1::controller_client::ControllerClient;
-use nigh_proto::{Broker, Call, Computer, Endpoint, Limits, PlatformError, Reason, Remote, Role, Tls, channel, v1};
+use nigh_proto::{Broker, Call, Computer, Endpoint, PlatformError, Reason, Remote, Role, Tls, channel, v1};
 use nigh_tests::edge::{Edge, answer, certificate};
 use nigh_tests::guests;
 use tokio::io::AsyncReadExt as _;
@@ -67,14 +67,7 @@ async fn a_role_may_do_its_part_and_is_told_what_the_rest_needs() {
             assert!(error.message.contains(part), "{part}: {error}");
         }
     };
-    let request = || DeployRequest {
-        name: "other".parse().unwrap(),
-        limits: Limits::default(),
-        directories: Vec::new(),
-        hosts: Vec::new(),
-        placement: nigh_proto::Placement::default(),
-        states: Vec::new(),
-    };
+    let request = || DeployRequest::new("other".parse().unwrap());
     needs_operator(admin.deploy(request(), guests::echo(), |_| {}).await.unwrap_err(), "deploy functions");
     needs_operator(admin.remove(&"echo".parse().unwrap()).await.unwrap_err(), "remove functions");
     needs_operator(computer.logs(LogQuery::default()).await.map(drop).unwrap_err(), "read logs");

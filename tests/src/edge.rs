@@ -137,14 +137,7 @@ impl Edge {
         hosts: &[String],
     ) -> Result<Deployment, PlatformError> {
         let hosts = hosts.iter().map(|host| host.parse()).collect::<Result<_, _>>()?;
-        let request = DeployRequest {
-            name: name.parse()?,
-            limits,
-            directories: Vec::new(),
-            hosts,
-            placement: nigh_proto::Placement::default(),
-            states: Vec::new(),
-        };
+        let request = DeployRequest { limits, hosts, ..DeployRequest::new(name.parse()?) };
         // A language's whole engine takes a while to compile.
         let patience = if module.len() > LARGE_MODULE_BYTES { LARGE_PATIENCE } else { 4 * PATIENCE };
         let deployed = self.admin.deploy(request, module, |_| {}).await?;

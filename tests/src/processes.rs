@@ -231,14 +231,7 @@ impl Processes {
 
     /// Deploys and does not wait for the computers.
     pub async fn upload(&self, name: &str, module: Bytes, limits: Limits) -> anyhow::Result<Deployment> {
-        let request = DeployRequest {
-            name: name.parse()?,
-            limits,
-            directories: Vec::new(),
-            hosts: Vec::new(),
-            placement: nigh_proto::Placement::default(),
-            states: Vec::new(),
-        };
+        let request = DeployRequest { limits, ..DeployRequest::new(name.parse()?) };
         Ok(self.admin().deploy(request, module, |_| {}).await?.deployment)
     }
 

@@ -111,12 +111,10 @@ fn request(name: &str) -> DeployRequest {
     let directories = vec![DirectoryGrant { name: "data".into(), guest_path: "/data".into(), writable: true }];
     let limits = Limits { memory_bytes: 3 << 20, reuse: 7, ..Limits::default() };
     DeployRequest {
-        name: name.parse().unwrap(),
         limits,
         directories,
         hosts: vec!["api.example:81".parse().unwrap()],
-        placement: nigh_proto::Placement::default(),
-        states: Vec::new(),
+        ..DeployRequest::new(name.parse().unwrap())
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use nigh_client::{Admin, Caller, CallerLimits, DeployRequest};
-use nigh_proto::{Call, Limits, Outcome};
+use nigh_proto::{Call, Outcome};
 
 use super::*;
 
@@ -28,14 +28,7 @@ fn echo() -> Bytes {
 
 async fn deploy_and_call(edge: &Edge) {
     let admin = Admin::new(edge.controller().clone());
-    let request = DeployRequest {
-        name: "echo".parse().unwrap(),
-        limits: Limits::default(),
-        directories: Vec::new(),
-        hosts: Vec::new(),
-        placement: nigh_proto::Placement::default(),
-        states: Vec::new(),
-    };
+    let request = DeployRequest::new("echo".parse().unwrap());
     let deployed = admin.deploy(request, echo(), |_| {}).await.unwrap().deployment;
     let readiness = admin.await_ready(&deployed.name, deployed.version, PATIENCE, |_| {}).await.unwrap();
     assert!(readiness.problems.is_empty(), "{readiness:?}");

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use nigh_client::{Admin, DeployRequest};
-use nigh_proto::{Endpoint, Limits};
+use nigh_proto::Endpoint;
 use nigh_tests::guests;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -140,14 +140,7 @@ impl Edge {
 }
 
 async fn deploy(admin: &Admin) -> Result<(), String> {
-    let request = DeployRequest {
-        name: "echo".parse().unwrap(),
-        limits: Limits::default(),
-        directories: Vec::new(),
-        hosts: Vec::new(),
-        placement: nigh_proto::Placement::default(),
-        states: Vec::new(),
-    };
+    let request = DeployRequest::new("echo".parse().unwrap());
     admin.deploy(request, guests::echo(), |_| {}).await.map(drop).map_err(|error| error.to_string())
 }
 
