@@ -7,7 +7,8 @@ use std::thread::{self, JoinHandle, Thread};
 use std::time::Duration;
 
 use crate::error::Error;
-use crate::{probe, threads};
+use crate::probe;
+use crate::threads::{self, Apart};
 
 /// The resolution of time limits and cancellation.
 pub(crate) const TICK: Duration = Duration::from_millis(1);
@@ -25,20 +26,15 @@ pub(crate) struct Ticker {
 #[derive(Debug)]
 struct State {
     /// Guests that run, each counted where its thread does: threads share no counter as long as there are enough.
-    running: Box<[Counter]>,
+    running: Box<[Apart<AtomicUsize>]>,
     resting: AtomicBool,
     stopping: AtomicBool,
 }
 
-/// In a cache line of its own.
-#[derive(Debug, Default)]
-#[repr(align(128))]
-struct Counter(AtomicUsize);
-
 impl Ticker {
     /// Starts ticking `engines`.
     pub(crate) fn start(engines: Vec<wasmtime::Engine>) -> Result<Self, Error> {
-        let running = (0..2 * probe::cores() + 1).map(|_| Counter::default()).collect();
+        let running = (0..2 * probe::cores() + 1).map(|_| Apart::default()).collect();
         let state = Arc::new(State { running, resting: AtomicBool::default(), stopping: AtomicBool::default() });
         let (ticking, ticked) = (state.clone(), engines.clone());
         let started: JoinHandle<()> = thread::Builder::new()
@@ -57,7 +53,7 @@ impl Ticker {
     pub(crate) fn guest_runs(&self) -> Running<'_> {
         // Sequentially consistent with `State::rest`: either this sees that the thread rests, or the thread sees the
         // guest.
-        let running = &self.state.running[threads::number() % self.state.running.len()].0;
+        let running = &self.state.running[threads::number() % self.state.running.len()];
         running.fetch_add(1, Ordering::SeqCst);
         if self.state.resting.load(Ordering::SeqCst) {
             self.thread.unpark();
@@ -98,7 +94,7 @@ impl State {
     }
 
     fn is_any_running(&self) -> bool {
-        self.running.iter().any(|running| running.0.load(Ordering::SeqCst) > 0)
+        self.running.iter().any(|running| running.load(Ordering::SeqCst) > 0)
     }
 
     fn rest(&self) {

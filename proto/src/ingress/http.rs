@@ -45,6 +45,7 @@ use crate::tls::connection::Peer;
 pub use self::body::AnswerBody;
 #[doc(hidden)]
 pub use self::request::call_for_fuzzing;
+pub use self::request::is_spent;
 pub use self::trigger::{Triggered, id_of};
 
 /// An answer on its way to a caller.

@@ -11,8 +11,8 @@ use parking_lot::Mutex;
 use super::{Function, Version};
 use crate::crew::Crew;
 use crate::logs::FunctionLog;
-use crate::threads::Handle;
-use crate::{probe, threads};
+use crate::probe;
+use crate::threads::{self, Apart, Handle};
 
 /// Functions that one thread remembers.
 const REMEMBERED_MAX: usize = 64;
@@ -44,12 +44,8 @@ impl Callee {
 pub(super) struct Callees {
     /// Counts the changes of the table.
     changes: AtomicU64,
-    by_thread: Box<[Remembered]>,
+    by_thread: Box<[Apart<Mutex<Known>>]>,
 }
-
-#[derive(Debug, Default)]
-#[repr(align(128))]
-struct Remembered(Mutex<Known>);
 
 #[derive(Debug, Default)]
 struct Known {
@@ -60,14 +56,14 @@ struct Known {
 
 impl Callees {
     pub(super) fn new() -> Self {
-        let by_thread = (0..2 * probe::cores()).map(|_| Remembered::default()).collect();
+        let by_thread = (0..2 * probe::cores()).map(|_| Apart::default()).collect();
         Self { changes: AtomicU64::new(0), by_thread }
     }
 
     /// The function of this name, as this thread remembers it or as `look_up` finds it in the table.
     pub(super) fn find(&self, name: &FunctionName, look_up: impl FnOnce() -> Option<Callee>) -> Option<Arc<Callee>> {
         let changes = self.changes.load(Ordering::Acquire);
-        let remembered = &self.by_thread[threads::number() % self.by_thread.len()].0;
+        let remembered = &self.by_thread[threads::number() % self.by_thread.len()];
         if let Some(callee) = remembered.lock().by_name.get(name) {
             return Some(callee.clone());
         }
@@ -87,7 +83,7 @@ impl Callees {
     pub(super) fn forget(&self) {
         let changes = self.changes.fetch_add(1, Ordering::AcqRel) + 1;
         for remembered in &self.by_thread {
-            let mut remembered = remembered.0.lock();
+            let mut remembered = remembered.lock();
             remembered.changes = remembered.changes.max(changes);
             // Dropped with the lock held, but mostly there is little, and the code of a version that leaves memory is to be gone.
             remembered.by_name.clear();

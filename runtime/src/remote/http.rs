@@ -2,6 +2,7 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
 use nigh_proto::cdn_loop::{self, CDN_LOOP};
+use nigh_proto::ingress::http::is_spent;
 use nigh_proto::{Call, FunctionName, Headers, Outcome, Reason};
 
 use super::api::{FUNCTIONS_MAX, Failure, LISTING_BYTES_MAX, Listing, Sign, Target, authorize, json, said};
@@ -13,25 +14,8 @@ use crate::outcome;
 const OPENFAAS_NAMESPACE: &str = "openfaas-fn";
 /// Carries a call's id.
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// What of a call's headers is about the connection that it came over, and what is for the computer itself.
-const NOT_PASSED: [&str; 15] = [
-    "connection",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "host",
-    "content-length",
-    "expect",
-    "accept-encoding",
-    "older-input",
-    // Written anew.
-    "cdn-loop",
-];
+/// Headers that are for the computer itself, or written anew.
+const NOT_PASSED: [&str; 3] = ["accept-encoding", "older-input", "cdn-loop"];
 /// What of an answer's headers is about its body.
 const PASSED_BACK: [HeaderName; 4] =
     [header::CONTENT_TYPE, header::CONTENT_ENCODING, header::CONTENT_LANGUAGE, header::CONTENT_DISPOSITION];
@@ -167,11 +151,10 @@ impl Http {
 /// The headers that a function is given: all but those about the connection.
 fn pass_headers(given: &Headers, headers: &mut HeaderMap) {
     for (name, value) in given.iter() {
-        if NOT_PASSED.iter().any(|not| name.eq_ignore_ascii_case(not)) {
+        let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(value)) else {
             continue;
-        }
-        let name = HeaderName::from_bytes(name.as_bytes());
-        if let (Ok(name), Ok(value)) = (name, HeaderValue::from_str(value)) {
+        };
+        if !is_spent(name.as_str()) && !NOT_PASSED.contains(&name.as_str()) {
             headers.append(name, value);
         }
     }

@@ -44,6 +44,12 @@ pub(super) const ABOUT_THE_CONNECTION: [&str; 10] = [
 ];
 /// Further headers that are spent once the request has arrived.
 const ABOUT_THE_REQUEST: [&str; 2] = ["expect", "host"];
+
+/// Whether a header, its name in lower case, is of no use to who a request is passed on to: it is about the connection, or spent once
+/// the request has arrived.
+pub fn is_spent(name: &str) -> bool {
+    ABOUT_THE_CONNECTION.contains(&name) || ABOUT_THE_REQUEST.contains(&name)
+}
 /// Headers for the platform begin so.
 pub(super) const PLATFORM_PREFIX: &str = "nigh-";
 
@@ -78,8 +84,7 @@ impl Head {
         let wishes = Wishes::of(&parts.headers)?;
         for (name, value) in &parts.headers {
             let name = name.as_str();
-            let is_spent = ABOUT_THE_CONNECTION.contains(&name) || ABOUT_THE_REQUEST.contains(&name);
-            if !is_spent && !name.starts_with(PLATFORM_PREFIX) {
+            if !is_spent(name) && !name.starts_with(PLATFORM_PREFIX) {
                 headers.push((name.to_owned(), text(name, value)?.to_owned()));
             }
         }
