@@ -188,7 +188,7 @@ impl Computer {
 
     /// Instances that there are.
     pub(crate) fn instances(&self) -> Instances {
-        Instances::new(&self.crew.engine, self.crew.pool.kept())
+        Instances::new([&self.crew.engine, &self.crew.component_engine], self.crew.pool.kept())
     }
 
     /// How many calls of a function run and wait.

@@ -33,7 +33,7 @@ use crate::threads::Handle;
 pub(crate) use ledger::{Expected, Record};
 use seats::{Seats, is_seated};
 use turn::{Kind, SLICE, Slice};
-pub(crate) use turn::{Turn, has_yielded};
+pub(crate) use turn::{Turn, has_yielded, is_lent};
 
 /// Stack of a thread of the crew; guests have stacks of their own.
 const STACK_BYTES: usize = 1 << 20;
@@ -48,6 +48,7 @@ pub(crate) type Ready = Runnable<Number>;
 pub(crate) struct Crew {
     pub(crate) computer: NodeName,
     pub(crate) engine: wasmtime::Engine,
+    pub(crate) component_engine: wasmtime::Engine,
     /// Guests are held to their limits, as they are everywhere but in a bench.
     pub(crate) is_limited: bool,
     pub(crate) pool: Pool,
@@ -98,12 +99,13 @@ impl Crew {
         let workers = budgets.workers;
         let kept_max = budgets.instances_max.saturating_sub(workers);
         let schedule = Schedule::new(budgets, probe::cores(), Instant::now());
-        let ticker = Ticker::start(vec![engine.clone(), component_engine])?;
+        let ticker = Ticker::start(vec![engine.clone(), component_engine.clone()])?;
         let runtime = tokio::runtime::Handle::try_current().map_err(|_| Error::Runtime)?;
         let crew = Arc::new_cyclic(|this| Self {
             computer,
             ticker,
             engine,
+            component_engine,
             is_limited,
             // Calls compute on these threads, and on those that bring them.
             pool: Pool::new(kept_max, workers + probe::cores()),
@@ -308,8 +310,7 @@ impl Crew {
         let mut desk = self.desk();
         let refused = desk.schedule.wake(number, ready, Instant::now());
         // One that yields to the crew is seen by the thread that it leaves.
-        let is_lent = SLICE.get().is_some_and(|slice| slice.kind == Kind::Lent);
-        if is_lent || !info.woken_while_running {
+        if is_lent() || !info.woken_while_running {
             self.leave_for_others(desk);
         } else {
             self.leave(desk);

@@ -1,9 +1,10 @@
 //! Http functions: components that handle requests by `wasi:http/incoming-handler`, from any toolchain. They run on the
 //! crew as every guest does, under the same limits; their bodies travel in parts while they run.
 //!
-//! `instance` is the life of one, `guest` what it may touch, `outgoing` the requests that it sends itself, `answer` what
+//! `instance` is the life of one, `ahead` its making before a call asks for it, `guest` what it may touch, `outgoing` the requests that it sends itself, `answer` what
 //! its caller gets to see, `keyvalue` its states, `engine` the engine that components have for themselves.
 
+mod ahead;
 mod answer;
 mod body;
 pub(crate) mod engine;
@@ -21,6 +22,7 @@ use wasmtime_wasi_http::p2::bindings::ProxyPre;
 
 use crate::error::{Error, PrepareError};
 
+use ahead::Ahead;
 pub(crate) use answer::{About, Answered, begin, whole};
 use guest::Guest;
 pub(crate) use instance::{Instance, run};
@@ -32,6 +34,7 @@ pub(crate) type Imports = Linker<Guest>;
 /// An http function's component, ready to be instantiated.
 pub(crate) struct Http {
     pre: ProxyPre<Guest>,
+    ahead: Ahead,
 }
 
 /// A request for an http function.
@@ -47,7 +50,7 @@ impl Http {
     pub(crate) fn prepare(imports: &Imports, component: &Component) -> Result<Self, PrepareError> {
         let unfit = |error: wasmtime::Error| PrepareError::Imports(format!("{error:#}"));
         let pre = imports.instantiate_pre(component).map_err(unfit)?;
-        Ok(Self { pre: ProxyPre::new(pre).map_err(unfit)? })
+        Ok(Self { pre: ProxyPre::new(pre).map_err(unfit)?, ahead: Ahead::default() })
     }
 }
 

@@ -36,7 +36,7 @@ pub(crate) enum Life {
     Idle,
     /// In a call.
     Busy,
-    /// Has served as many calls as it may; sound, and to be made as new before the next.
+    /// Has served as many calls as it may; sound, and to be made as new before the next. In a component's stead another is made.
     Worn,
     /// Never to be used again.
     Spent,

@@ -57,15 +57,18 @@ pub(crate) struct Instances {
 }
 
 impl Instances {
-    pub(crate) fn new(engine: &wasmtime::Engine, kept: usize) -> Self {
-        let pool = engine.pooling_allocator_metrics();
+    /// Of the engine of modules, and of that of components.
+    pub(crate) fn new(engines: [&wasmtime::Engine; 2], kept: usize) -> Self {
+        let [modules, components] = engines.map(wasmtime::Engine::pooling_allocator_metrics);
         let warm = |pool: &wasmtime::PoolingAllocatorMetrics| {
-            pool.unused_memory_bytes_resident() + pool.unused_table_bytes_resident()
+            (pool.unused_memory_bytes_resident() + pool.unused_table_bytes_resident()) as u64
         };
+        let live_modules = modules.as_ref().map_or(0, wasmtime::PoolingAllocatorMetrics::core_instances);
+        let live_components = components.as_ref().map_or(0, wasmtime::PoolingAllocatorMetrics::component_instances);
         Self {
-            live: pool.as_ref().map_or(0, wasmtime::PoolingAllocatorMetrics::core_instances),
+            live: live_modules + live_components,
             kept: kept as u64,
-            unused_resident_bytes: pool.as_ref().map_or(0, warm) as u64,
+            unused_resident_bytes: [modules, components].iter().flatten().map(warm).sum(),
         }
     }
 }

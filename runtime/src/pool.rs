@@ -1,12 +1,12 @@
-//! Instances kept between calls: as new, or, for functions deployed with reuse, as the call before left them. Each thread
-//! has a shelf of its own, so that an instance mostly goes on where the caches know it, and looks at those of others
-//! only when its own has none.
+//! Instances kept between calls: as new, made ahead, or, for functions deployed with reuse, as the call before left them.
+//! Each thread has a shelf of its own, so that an instance mostly goes on where the caches know it, and looks at those of
+//! others only when its own has none. Worn ones lie there too until others have been made in their stead; no call gets one.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::function::Version;
 use crate::http;
@@ -16,6 +16,8 @@ use crate::threads::{self, Apart};
 
 /// Bounds for the time between two looks at what has been idle for too long.
 const LOOK_INTERVAL: std::ops::RangeInclusive<Duration> = Duration::from_millis(50)..=Duration::from_secs(10);
+/// Instances of one component, made ahead or about to be, on one shelf. As many calls in a burst find theirs made.
+pub(crate) const AHEAD_MAX: usize = 4;
 
 /// An instance of either form that may serve another call.
 #[derive(Debug)]
@@ -50,13 +52,6 @@ impl Reusable {
             Self::Component(instance) => instance.memory_bytes(),
         }
     }
-
-    /// Makes a worn instance as new, and so idle. One that cannot be is spent, as components' always are.
-    pub(crate) fn reset(&mut self) {
-        if let Self::Module(instance) = self {
-            instance.reset();
-        }
-    }
 }
 
 /// Idle instances by version: one of one version never serves another.
@@ -74,7 +69,11 @@ pub(crate) struct Pool {
 struct Shelf {
     /// Those used last stand last.
     by_version: NumberMap<Vec<Idle>>,
-    /// Instances on it.
+    /// Worn ones, those worn first in front.
+    worn: Vec<Idle>,
+    /// Somebody is about to make others in their stead.
+    is_seen_to: bool,
+    /// Instances on it, worn ones included.
     kept: usize,
     /// Places that it has. That of an instance taken stays for the next one, so that calls which begin and end on one thread
     /// meet no other at a common count.
@@ -85,6 +84,22 @@ struct Shelf {
 struct Idle {
     instance: Reusable,
     since: Instant,
+}
+
+impl Shelf {
+    /// Instances of a component on it, those included that are about to be made.
+    fn ahead(&self, version: &Version) -> usize {
+        let idle = self.by_version.get(&version.id).map_or(0, Vec::len);
+        idle + self.worn.iter().filter(|worn| worn.instance.version().id == version.id).count()
+    }
+
+    fn pop_worn(&mut self) -> Option<Reusable> {
+        if self.worn.is_empty() {
+            return None;
+        }
+        self.kept -= 1;
+        Some(self.worn.remove(0).instance)
+    }
 }
 
 impl Idle {
@@ -115,38 +130,64 @@ impl Pool {
         })
     }
 
-    /// Keeps an instance for a later call; gives it back where there is no room, or its version is no longer in use.
+    /// Keeps an idle instance for a later call; gives it back where there is no room, or its version is no longer in use.
     pub(crate) fn keep(&self, instance: Reusable, now: Instant) -> Option<Reusable> {
-        let mut shelf = self.shelves[self.own()].lock();
-        if shelf.kept == shelf.places {
-            if !self.add_place() {
-                drop(shelf);
-                self.shelves.iter().for_each(|shelf| self.give_up_places(&mut shelf.lock()));
-                if !self.add_place() {
-                    return Some(instance);
-                }
-                shelf = self.shelves[self.own()].lock();
-            }
-            shelf.places += 1;
-        }
+        self.keep_on(self.own(), instance, now)
+    }
+
+    /// The same on a certain shelf.
+    pub(crate) fn keep_on(&self, at: usize, instance: Reusable, now: Instant) -> Option<Reusable> {
+        let Some(mut shelf) = self.shelf_with_place(at) else { return Some(instance) };
         // Read with the shelf locked: a version is first retired, and then taken from each shelf.
         if instance.version().is_retired() {
             return Some(instance);
         }
-        let idle_max = instance.version().deployment.limits.idle;
-        let idle_max_ms = u64::try_from(idle_max.as_millis()).unwrap_or(u64::MAX);
-        // Read first: it is mostly known, and threads are not to take it from each other.
-        if idle_max_ms < self.shortest_idle_ms.load(Ordering::Relaxed) {
-            self.shortest_idle_ms.fetch_min(idle_max_ms, Ordering::Relaxed);
-        }
+        self.note_idle_limit(&instance);
         let version = instance.version().id;
         shelf.by_version.entry(version).or_default().push(Idle { instance, since: now });
         shelf.kept += 1;
         None
     }
 
-    /// Takes out the instance that has been idle for longest.
+    /// Keeps a worn instance on this thread's shelf until another has been made in its stead. Gives the number of the shelf
+    /// where somebody has to be sent there, and the instance back where its function has enough of them.
+    pub(crate) fn keep_worn(&self, instance: Reusable, now: Instant) -> Result<Option<usize>, Reusable> {
+        let at = self.own();
+        let Some(mut shelf) = self.shelf_with_place(at) else { return Err(instance) };
+        if instance.version().is_retired() || shelf.ahead(instance.version()) >= AHEAD_MAX {
+            return Err(instance);
+        }
+        self.note_idle_limit(&instance);
+        shelf.worn.push(Idle { instance, since: now });
+        shelf.kept += 1;
+        Ok((!std::mem::replace(&mut shelf.is_seen_to, true)).then_some(at))
+    }
+
+    /// Takes a worn instance from a shelf. Where there is none, nobody sees to the shelf from now on.
+    pub(crate) fn take_worn(&self, at: usize) -> Option<Reusable> {
+        let mut shelf = self.shelves[at].lock();
+        let worn = shelf.pop_worn();
+        shelf.is_seen_to = worn.is_some();
+        worn
+    }
+
+    /// Whether another instance of a component may be made ahead on this thread.
+    pub(crate) fn has_room_ahead(&self, version: &Version) -> bool {
+        self.shelves[self.own()].lock().ahead(version) < AHEAD_MAX
+    }
+
+    /// Takes out a worn instance or, where there is none, the one that has been idle for longest.
     pub(crate) fn evict(&self) -> Option<Reusable> {
+        let worn = self.shelves.iter().find_map(|shelf| {
+            let mut shelf = shelf.lock();
+            let worn = shelf.pop_worn()?;
+            self.give_up_places(&mut shelf);
+            Some(worn)
+        });
+        worn.or_else(|| self.evict_idle())
+    }
+
+    fn evict_idle(&self) -> Option<Reusable> {
         let oldest = |shelf: &Apart<Mutex<Shelf>>| {
             let shelf = shelf.lock();
             let first = shelf.by_version.iter().filter_map(|(version, idle)| Some((idle.first()?.since, *version)));
@@ -174,9 +215,10 @@ impl Pool {
         self.take_out(|id, _| id == version.id)
     }
 
-    /// How many are kept. Looks at each shelf.
+    /// How many wait for another call. Looks at each shelf.
     pub(crate) fn kept(&self) -> usize {
-        self.shelves.iter().map(|shelf| shelf.lock().kept).sum()
+        let idle = |shelf: &Shelf| shelf.kept - shelf.worn.len();
+        self.shelves.iter().map(|shelf| idle(&shelf.lock())).sum()
     }
 
     /// Whether none is kept. Each shelf is locked in turn, so whoever keeps one on it later sees what the caller has written before.
@@ -210,6 +252,32 @@ impl Pool {
         shelf.places = shelf.kept;
     }
 
+    /// A shelf that has a place for one more, if any is left.
+    fn shelf_with_place(&self, at: usize) -> Option<MutexGuard<'_, Shelf>> {
+        let mut shelf = self.shelves[at].lock();
+        if shelf.kept == shelf.places {
+            if !self.add_place() {
+                drop(shelf);
+                self.shelves.iter().for_each(|shelf| self.give_up_places(&mut shelf.lock()));
+                if !self.add_place() {
+                    return None;
+                }
+                shelf = self.shelves[at].lock();
+            }
+            shelf.places += 1;
+        }
+        Some(shelf)
+    }
+
+    fn note_idle_limit(&self, instance: &Reusable) {
+        let idle_max = instance.version().deployment.limits.idle;
+        let idle_max_ms = u64::try_from(idle_max.as_millis()).unwrap_or(u64::MAX);
+        // Read first: it is mostly known, and threads are not to take it from each other.
+        if idle_max_ms < self.shortest_idle_ms.load(Ordering::Relaxed) {
+            self.shortest_idle_ms.fetch_min(idle_max_ms, Ordering::Relaxed);
+        }
+    }
+
     fn take_out(&self, is_due: impl Fn(u64, &Idle) -> bool) -> Vec<Reusable> {
         let mut out = Vec::new();
         for shelf in &self.shelves {
@@ -218,6 +286,8 @@ impl Pool {
             for (&id, idle) in &mut shelf.by_version {
                 out.extend(idle.extract_if(.., |idle| is_due(id, idle)).map(|idle| idle.instance));
             }
+            let is_worn_due = |worn: &mut Idle| is_due(worn.instance.version().id, worn);
+            out.extend(shelf.worn.extract_if(.., is_worn_due).map(|worn| worn.instance));
             shelf.by_version.retain(|_, idle| !idle.is_empty());
             shelf.kept -= out.len() - before;
             self.give_up_places(&mut shelf);

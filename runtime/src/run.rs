@@ -1,5 +1,5 @@
 //! One call, from its first slice to its answer: take an instance, run the guest in it, measure, answer, make the instance
-//! as new and keep it, or drop it.
+//! as new and keep it, or make another in its stead, or drop it.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -8,7 +8,7 @@ use nigh_proto::{Call, Outcome, Reason, Reply, Timing};
 use tokio::sync::oneshot;
 
 use crate::admission::{self, Answer, Job};
-use crate::crew::{Crew, Record, Turn};
+use crate::crew::{self, Crew, Record, Turn};
 use crate::function::{Code, Version};
 use crate::host::Service;
 use crate::http::{self, Incoming};
@@ -95,14 +95,27 @@ fn answer_and_keep(
     }
     // One that is made as new, or taken down, does not keep its caller waiting.
     let _ = answer.send(reply);
-    let Some(mut used) = instance else { return };
-    if used.life() == Life::Worn && !version.is_retired() {
-        used.reset();
+    let Some(used) = instance else { return };
+    if used.life() != Life::Worn || version.is_retired() {
+        // It is dropped before the call's place is given up.
+        drop(used);
+        return;
     }
-    if used.life() == Life::Idle {
-        turn.end_and_keep(used);
+    match used {
+        Reusable::Module(mut worn) => {
+            worn.reset();
+            if worn.life() == Life::Idle {
+                turn.end_and_keep(Reusable::Module(worn));
+            }
+        }
+        // Here the answer still has to be sent, by this very thread.
+        Reusable::Component(worn) if crew::is_lent() => turn.end_and_keep(Reusable::Component(worn)),
+        Reusable::Component(worn) => {
+            if let Some(renewed) = turn.crew.renew_at_once(worn) {
+                turn.end_and_keep(Reusable::Component(renewed));
+            }
+        }
     }
-    // What is not kept is dropped before the call's place is given up.
 }
 
 /// Runs the call in an instance kept, or in one newly made.

@@ -349,6 +349,32 @@ async fn instances_are_fresh_unless_deployed_with_reuse() {
     edge.stop().await;
 }
 
+/// A call of `web`, and whether it found its instance made.
+async fn is_made_ahead(edge: &Edge) -> bool {
+    let reply = edge.call("web", "hello").await.unwrap();
+    let is_made_ahead = !reply.timing.reset.is_zero();
+    assert_eq!(answer(reply), "hello");
+    is_made_ahead
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn instances_are_made_ahead_and_as_fresh_as_any() {
+    let edge = edge().await;
+    let mut seeds = std::collections::HashSet::new();
+    let mut made_ahead = 0;
+    // One is made after each call, mostly before the next.
+    for round in 0..100 {
+        assert_eq!(get(&edge, "/function/web/count").await.1, "1", "in round {round}");
+        assert!(seeds.insert(get(&edge, "/function/web/seed").await.1), "random numbers come again in round {round}");
+        made_ahead += u32::from(is_made_ahead(&edge).await);
+        if made_ahead > 10 {
+            break;
+        }
+    }
+    assert!(made_ahead > 10, "{made_ahead} calls found an instance that was made ahead");
+    edge.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_component_from_javascript_runs_unmodified() {
     runs_unmodified("javascript").await;

@@ -157,6 +157,11 @@ impl Drop for Turn {
     }
 }
 
+/// Whether this thread serves the network, and is lent to a guest.
+pub(crate) fn is_lent() -> bool {
+    SLICE.get().is_some_and(|slice| slice.kind == Kind::Lent)
+}
+
 /// Whether the guest in this thread's slice gave it back although it could go on.
 pub(crate) fn has_yielded() -> bool {
     SLICE.get().is_some_and(|slice| slice.has_yielded)

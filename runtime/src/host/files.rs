@@ -27,6 +27,16 @@ impl OpenFiles {
         Self(Arc::new(Semaphore::new(max as usize)))
     }
 
+    /// A share for one more instance, if there is one.
+    pub(crate) fn try_take(&self, deployment: &Deployment) -> Option<Share> {
+        let wanted = wanted(deployment);
+        if wanted == 0 {
+            return Some(Share { _taken: None });
+        }
+        let taken = self.0.clone().try_acquire_many_owned(wanted).ok()?;
+        Some(Share { _taken: Some(taken) })
+    }
+
     /// A share for one more instance. Where there is none, `make_room` is asked for some as long as it has any, and then those
     /// that are about to end are waited for, for a moment.
     ///
@@ -37,17 +47,14 @@ impl OpenFiles {
         deployment: &Deployment,
         make_room: impl Fn() -> bool,
     ) -> Result<Share, PlatformError> {
-        let wanted = wanted(deployment);
-        if wanted == 0 {
-            return Ok(Share { _taken: None });
-        }
         loop {
-            match self.0.clone().try_acquire_many_owned(wanted) {
-                Ok(taken) => return Ok(Share { _taken: Some(taken) }),
-                Err(_) if make_room() => {}
-                Err(_) => break,
+            match self.try_take(deployment) {
+                Some(share) => return Ok(share),
+                None if make_room() => {}
+                None => break,
             }
         }
+        let wanted = wanted(deployment);
         match tokio::time::timeout(WAIT_MAX, self.0.clone().acquire_many_owned(wanted)).await {
             Ok(Ok(taken)) => Ok(Share { _taken: Some(taken) }),
             Ok(Err(_)) | Err(_) => {

@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use wasmtime::ResourceLimiter;
 use wasmtime::component::ResourceTable;
+use wasmtime::{ResourceLimiter, UpdateDeadline};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
@@ -12,7 +12,7 @@ use super::keyvalue::Buckets;
 use super::outgoing::{Outgoing, Sender};
 use crate::function::Version;
 use crate::host::files::Share;
-use crate::host::{self, Streams};
+use crate::host::{self, Service, Stop, Streams};
 
 /// Handles that a guest may hold at once, beside those of open files.
 const RESOURCES_MAX: usize = 1 << 12;
@@ -29,6 +29,10 @@ pub(crate) struct Guest {
     pub(super) table: ResourceTable,
     /// What the call has opened of its states.
     pub(super) buckets: Buckets,
+    /// Ticks that it may still see while it is made and no call has taken it yet.
+    pub(super) ticks_ahead: Option<u32>,
+    /// It wanted something of its host while no call had taken it.
+    pub(super) has_asked: bool,
 }
 
 impl Guest {
@@ -46,7 +50,30 @@ impl Guest {
             sender,
             table,
             buckets: Buckets::default(),
+            ticks_ahead: None,
+            has_asked: false,
         }
+    }
+
+    /// From now on it serves this call.
+    pub(super) fn begin(&mut self, service: Service) {
+        self.sender.until = service.deadline.min(service.time_limit);
+        self.buckets = Buckets::default();
+        self.ticks_ahead = None;
+        self.base.begin(service);
+    }
+
+    /// At each tick of the epoch, as for modules.
+    pub(super) fn on_tick(&mut self) -> wasmtime::Result<UpdateDeadline> {
+        if let Some(left) = &mut self.ticks_ahead {
+            *left = left.checked_sub(1).ok_or(Stop::TimeLimit)?;
+        }
+        host::on_tick(&mut self.base)
+    }
+
+    /// The guest wants something of its host.
+    pub(super) fn note_asked(&mut self) {
+        self.has_asked |= self.ticks_ahead.is_some();
     }
 
     /// Bytes of all its memories.
@@ -57,6 +84,7 @@ impl Guest {
 
 impl WasiView for Guest {
     fn ctx(&mut self) -> WasiCtxView<'_> {
+        self.note_asked();
         let Self { base, wasi, table, .. } = self;
         let ctx = wasi.get_or_insert_with(|| {
             let streams = base.streams().clone();
@@ -68,6 +96,7 @@ impl WasiView for Guest {
 
 impl WasiHttpView for Guest {
     fn http(&mut self) -> WasiHttpCtxView<'_> {
+        self.note_asked();
         WasiHttpCtxView { hooks: &mut self.sender, table: &mut self.table, ctx: &mut self.http }
     }
 }

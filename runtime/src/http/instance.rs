@@ -1,4 +1,5 @@
-//! The life of a component's instance: made for a call, and kept for the next one where the function was deployed so.
+//! The life of a component's instance: made ahead or for a call, kept for the next one where the function was deployed so, and
+//! worn after its last.
 
 use std::pin::pin;
 use std::sync::{Arc, OnceLock};
@@ -14,11 +15,11 @@ use wasmtime_wasi_http::{Error, WasiHttpView as _};
 use super::answer::error_words;
 use super::body::{Bounded, Flow};
 use super::guest::Guest;
-use super::keyvalue::Buckets;
 use super::{Http, Incoming};
 use crate::crew::Crew;
-use crate::function::Version;
-use crate::host::{self, Service, wait};
+use crate::function::{Code, Version};
+use crate::host::files::Share;
+use crate::host::{Service, wait};
 use crate::instance::{Ended, KEPT_MEMORY_BYTES_MAX, Life};
 use crate::outcome::{self, Failure};
 
@@ -28,6 +29,8 @@ pub(crate) struct Instance {
     proxy: Proxy,
     life: Life,
     calls: u32,
+    /// How long it took to take down the one before and make this one ahead; nothing where its call had it made.
+    pub(super) reset: Duration,
 }
 
 /// Runs a call in an instance kept from one before, or in one made for it. Its making is under the call's limits too.
@@ -42,7 +45,7 @@ pub(crate) async fn run(
     if let Some(mut kept) = kept {
         debug_assert_eq!(kept.life, Life::Idle, "a busy or spent instance is never kept");
         kept.life = Life::Busy;
-        begin(&mut kept.store, service);
+        kept.store.data_mut().begin(service);
         kept.store.set_epoch_deadline(1);
         return kept.run(incoming).await;
     }
@@ -50,11 +53,8 @@ pub(crate) async fn run(
         Ok(share) => share,
         Err(error) => return Ended::refused(error, service),
     };
-    let mut store = Store::new(http.pre.engine(), Guest::new(version.clone(), &crew.outgoing, files));
-    begin(&mut store, service);
-    store.limiter(|guest| guest);
-    store.epoch_deadline_callback(|mut context| host::on_tick(&mut context.data_mut().base));
-    store.set_epoch_deadline(1);
+    let mut store = Instance::store(http, version, crew, files);
+    store.data_mut().begin(service);
     let limits = store.data().base.waiting_limits();
     let made = {
         let instantiating = pin!(async {
@@ -68,7 +68,7 @@ pub(crate) async fn run(
         wait::within(limits, instantiating).await
     };
     match made {
-        Ok(proxy) => Instance { store, proxy, life: Life::Busy, calls: 0 }.run(incoming).await,
+        Ok(proxy) => Instance { life: Life::Busy, ..Instance::new(store, proxy) }.run(incoming).await,
         Err(failure) => {
             let outcome = outcome::of_failure(&failure, &store.data().base);
             let service = store.data_mut().base.end();
@@ -77,14 +77,21 @@ pub(crate) async fn run(
     }
 }
 
-fn begin(store: &mut Store<Guest>, service: Service) {
-    let guest = store.data_mut();
-    guest.sender.until = service.deadline.min(service.time_limit);
-    guest.buckets = Buckets::default();
-    guest.base.begin(service);
-}
-
 impl Instance {
+    /// What an instance is made in.
+    pub(super) fn store(http: &Http, version: &Arc<Version>, crew: &Crew, files: Share) -> Store<Guest> {
+        let mut store = Store::new(http.pre.engine(), Guest::new(version.clone(), &crew.outgoing, files));
+        store.limiter(|guest| guest);
+        store.epoch_deadline_callback(|mut context| context.data_mut().on_tick());
+        store.set_epoch_deadline(1);
+        store
+    }
+
+    /// One just made.
+    pub(super) fn new(store: Store<Guest>, proxy: Proxy) -> Self {
+        Self { store, proxy, life: Life::Idle, calls: 0, reset: Duration::ZERO }
+    }
+
     /// What it is at.
     pub(crate) fn life(&self) -> Life {
         self.life
@@ -112,8 +119,8 @@ impl Instance {
         let outcome = result.or_else(|failure| outcome::of_failure(&failure, &self.store.data().base));
         let service = self.store.data_mut().base.end();
         self.calls += 1;
-        self.life = if is_sound && self.may_serve_again() { Life::Idle } else { Life::Spent };
-        Ended { outcome, service, entered: Some(entered), reset: Duration::ZERO, instance: Some(self) }
+        self.life = if is_sound { self.life_after_call() } else { Life::Spent };
+        Ended { outcome, service, entered: Some(entered), reset: self.reset, instance: Some(self) }
     }
 
     async fn enter(&mut self, incoming: Incoming) -> Result<Outcome, Failure> {
@@ -153,13 +160,18 @@ impl Instance {
         })
     }
 
-    /// Only after a call that came to its own outcome, within the number of calls that the deployment allows, and
-    /// without more memory than is good to keep.
-    fn may_serve_again(&self) -> bool {
+    /// What it is at after a call that came to its own outcome.
+    fn life_after_call(&self) -> Life {
         let guest = self.store.data();
-        self.calls < self.version().deployment.limits.reuse
-            && !guest.base.is_out_of_memory
-            && guest.memory_bytes() <= KEPT_MEMORY_BYTES_MAX as u64
+        let version = guest.base.version();
+        let is_good_to_keep = !guest.base.is_out_of_memory && guest.memory_bytes() <= KEPT_MEMORY_BYTES_MAX as u64;
+        if is_good_to_keep && self.calls < version.deployment.limits.reuse {
+            Life::Idle
+        } else if is_good_to_keep && matches!(&version.code, Code::Http(http) if http.ahead.is_due()) {
+            Life::Worn
+        } else {
+            Life::Spent
+        }
     }
 }
 

@@ -162,6 +162,7 @@ impl Guest {
 
 impl store::Host for Guest {
     fn open(&mut self, identifier: String) -> wasmtime::Result<Result<Resource<Bucket>, Error>> {
+        self.note_asked();
         if !self.buckets.0.contains_key(&identifier) {
             let found = self.base.states().map(|states| states.get(&identifier).map(Option::<&Bytes>::cloned));
             let pairs = match found {

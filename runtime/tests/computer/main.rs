@@ -3,6 +3,7 @@
 // So that clippy takes all of it for tests.
 #![cfg(test)]
 
+mod ahead;
 mod cache;
 mod compile;
 mod directories;

@@ -40,7 +40,11 @@ pub(crate) fn deployment(
     directories: Vec<DirectoryGrant>,
 ) -> (Deployment, bytes::Bytes) {
     let module = wat::parse_str(text).unwrap();
-    let kind = if text.contains("nigh_handle_v1") { Kind::Native } else { Kind::Command };
+    let kind = match text {
+        _ if text.contains("(component") => Kind::Http,
+        _ if text.contains("nigh_handle_v1") => Kind::Native,
+        _ => Kind::Command,
+    };
     let (digest, len) = (Digest::of(&module), module.len() as u64);
     (Deployment::new(name.parse().unwrap(), digest, len, kind, limits, directories), module.into())
 }

@@ -30,6 +30,7 @@ impl Guest for Handler {
             },
             "/fetch-at-once" => fetch_at_once(out, query),
             "/count" => whole(out, 200, &[], count().to_string().as_bytes()),
+            "/seed" => whole(out, 200, &[], seed().to_string().as_bytes()),
             "/status" => whole(out, query.parse().unwrap_or(400), &[], b"as you like"),
             "/log" => {
                 println!("printed");
@@ -185,6 +186,11 @@ fn fetch_at_once(out: ResponseOutparam, query: &str) {
 }
 
 /// Calls that this instance has had.
+/// What hashing begins with in this instance: random numbers of its host.
+fn seed() -> u64 {
+    std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0)
+}
+
 fn count() -> u32 {
     use std::sync::atomic::{AtomicU32, Ordering};
     static CALLS: AtomicU32 = AtomicU32::new(0);
