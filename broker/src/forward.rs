@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use nigh_proto::exchange::RequestHead;
 use nigh_proto::older::{self, rpc};
+use nigh_proto::stream::Pipeline;
 use nigh_proto::v1::functions_client::FunctionsClient;
 use nigh_proto::{
     Call, CallLimits, Endpoint, Exchange, Exchanged, PlatformError, Reason, Remote, Reply, Role, channel, status,
@@ -32,7 +33,7 @@ pub(crate) struct Destination {
 
 struct Connection {
     endpoint: Endpoint,
-    client: FunctionsClient<Channel>,
+    pipeline: Pipeline,
     older: rpc::edge_server_client::EdgeServerClient<Channel>,
     /// It speaks the older system's protocol only, as it was found when last asked.
     is_older: AtomicBool,
@@ -109,7 +110,7 @@ impl Destination {
             .max_encoding_message_size(usize::MAX);
         let connection = Arc::new(Connection {
             endpoint,
-            client,
+            pipeline: Pipeline::new(client, limits.payload_bytes_max),
             older,
             is_older: AtomicBool::new(false),
             is_watched: AtomicBool::new(false),
@@ -152,10 +153,10 @@ impl Destination {
     /// A peer that does not know a service has not looked at the call, so the other protocol may be tried at once.
     async fn ask(&self, call: &Call, now: Instant) -> Result<Reply, Failure> {
         let is_older = self.connection.is_older.load(Ordering::Relaxed);
-        let first = if is_older { self.ask_older(call, now).await } else { self.ask_current(call, now).await };
+        let first = if is_older { self.ask_older(call, now).await } else { self.ask_current(call).await };
         let answer = match first {
             Err(Refused::Unknown(_)) => {
-                let second = if is_older { self.ask_current(call, now).await } else { self.ask_older(call, now).await };
+                let second = if is_older { self.ask_current(call).await } else { self.ask_older(call, now).await };
                 if !matches!(second, Err(Refused::Unknown(_))) {
                     tracing::info!(destination = %self.endpoint(), older_protocol = !is_older, "speaks");
                     self.connection.is_older.store(!is_older, Ordering::Relaxed);
@@ -170,9 +171,9 @@ impl Destination {
         })
     }
 
-    async fn ask_current(&self, call: &Call, now: Instant) -> Result<Reply, Refused> {
-        let response = self.connection.client.clone().invoke(call.to_request(now)).await.map_err(Refused::from)?;
-        Reply::from_wire(response.into_inner()).map_err(Refused::Nonsense)
+    async fn ask_current(&self, call: &Call) -> Result<Reply, Refused> {
+        let response = self.connection.pipeline.invoke(call).await.map_err(Refused::from)?;
+        Reply::from_wire(response).map_err(Refused::Nonsense)
     }
 
     async fn ask_older(&self, call: &Call, now: Instant) -> Result<Reply, Refused> {
@@ -191,7 +192,7 @@ impl Destination {
         body: Rewound,
         now: Instant,
     ) -> Result<Exchanged, Failure> {
-        let mut client = self.connection.client.clone();
+        let mut client = self.connection.pipeline.client().clone();
         let destination = self.clone();
         let answer = async {
             let answer = client.exchange(Exchange::to_request(call, head, body, now)).await;

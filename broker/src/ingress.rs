@@ -63,7 +63,7 @@ pub(crate) async fn serve(
     routes: &Arc<Routes>,
     stop: &CancellationToken,
 ) -> Result<(), Error> {
-    let calls = Ingress::service_within(broker.clone(), broker.limits().clone(), &config.server);
+    let calls = Ingress::service_within(broker.clone(), broker.limits().clone(), &config.server, stop.clone());
     let older = EdgeIngress::service(broker.clone(), broker.limits().clone());
     let door = |listener| Door::new(listener, config.tls.clone()).within(&config.server);
     let later = asynchronous::service(broker.clone());

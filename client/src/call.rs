@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
 use nigh_proto::exchange::Body;
+use nigh_proto::stream::Pipeline;
 use nigh_proto::v1::functions_client::FunctionsClient;
 use nigh_proto::{Call, Endpoint, Exchange, Exchanged, PlatformError, Reason, Remote, Reply, Role, channel};
-use tonic::transport::Channel;
 
 use crate::peer::Peer;
 use crate::stream::CallStream;
@@ -38,11 +38,12 @@ impl Default for CallerLimits {
     }
 }
 
-/// Has functions run by one broker (or one computer). Cheap to clone; clones share the connection.
+/// Has functions run by one broker (or one computer). Cheap to clone; clones share the connection, and on it a stream for their
+/// small calls.
 #[derive(Debug, Clone)]
 pub struct Caller {
     peer: Peer,
-    client: FunctionsClient<Channel>,
+    pipeline: Pipeline,
     limits: CallerLimits,
 }
 
@@ -55,7 +56,7 @@ impl Caller {
         let peer = Peer::new("broker", broker.into(), &[Role::Broker, Role::Computer]);
         let client = FunctionsClient::new(peer.channel())
             .max_decoding_message_size(channel::message_bytes_max(limits.answer_bytes_max));
-        Self { peer, client, limits }
+        Self { peer, pipeline: Pipeline::new(client, limits.answer_bytes_max), limits }
     }
 
     /// Whom it calls.
@@ -91,7 +92,7 @@ impl Caller {
         if given.is_zero() {
             return Err(PlatformError::new(Reason::Late, "the deadline had passed before the call was made"));
         }
-        let (mut client, peer) = (self.client.clone(), self.peer.clone());
+        let (mut client, peer) = (self.pipeline.client().clone(), self.peer.clone());
         let answer = async {
             let messages = client.exchange(Exchange::to_request(&call, &head, Upload(body), now)).await;
             let messages = messages.map_err(|status| self.peer.explain(status))?.into_inner();
@@ -105,16 +106,14 @@ impl Caller {
     /// # Errors
     /// [`PlatformError`] where the broker cannot be reached.
     pub async fn open_stream(&self) -> Result<CallStream, PlatformError> {
-        CallStream::open(self.peer.clone(), self.client.clone(), &self.limits).await
+        CallStream::open(self.peer.clone(), self.pipeline.client().clone(), &self.limits).await
     }
 
     async fn ask(&self, call: Call, started: Instant) -> Result<Reply, PlatformError> {
         let reply = if call.payload.len() > self.limits.unary_bytes_max {
             self.open_stream().await?.invoke(call).await?
         } else {
-            let request = call.to_request(Instant::now());
-            let answer = self.client.clone().invoke(request).await;
-            Reply::from_wire(answer.map_err(|status| self.peer.explain(status))?.into_inner())?
+            Reply::from_wire(self.pipeline.invoke(&call).await.map_err(|status| self.peer.explain(status))?)?
         };
         Ok(with_network(reply, started.elapsed()))
     }

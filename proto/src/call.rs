@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tonic::Request;
 
 use crate::flow::{FLOW_STEPS_MAX, Flow};
-use crate::state::{ApplicationName, CarriedState, carried_from_wire};
+use crate::state::{ApplicationName, CarriedState, StatePlace, carried_from_wire};
 use crate::status::{PlatformError, Reason};
 use crate::{FunctionName, NodeName, v1};
 
@@ -311,11 +311,25 @@ impl Call {
         })
     }
 
-    /// The message for the next role, one hop further on if `forward`.
+    /// Bytes of its payload and of the states that travel with it.
+    pub(crate) fn carried_bytes(&self) -> usize {
+        let states = self.states.iter().map(|state| match &state.place {
+            StatePlace::Content(content) => content.len(),
+            StatePlace::At(_) => 0,
+        });
+        self.payload.len() + states.sum::<usize>()
+    }
+
+    /// The message for the next role.
     pub fn to_wire(&self) -> v1::InvokeRequest {
+        v1::InvokeRequest { payload: self.payload.clone(), ..self.to_wire_without_payload() }
+    }
+
+    /// The same for a payload that goes its own way.
+    pub(crate) fn to_wire_without_payload(&self) -> v1::InvokeRequest {
         v1::InvokeRequest {
             function: self.function.as_str().to_owned(),
-            payload: self.payload.clone(),
+            payload: Bytes::new(),
             headers: self.headers.clone().into_wire(),
             call_id: self.id.as_str().to_owned(),
             hops: self.hops,

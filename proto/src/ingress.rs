@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::Stream;
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::asynchronous::{Acceptance, Accepted};
@@ -18,8 +19,9 @@ use crate::deadline::answer_time;
 use crate::exchange::{Exchange, Exchanged, WireAnswer};
 use crate::reply::Reply;
 use crate::status::{PlatformError, Reason};
+use crate::stream::callee::{Serving, Session};
 use crate::v1::functions_server::{Functions, FunctionsServer};
-use crate::{channel, stream, v1};
+use crate::{channel, v1};
 
 /// What brings a call to its outcome. Dropping the future means that the caller no longer wants the answer.
 pub trait Handler: Send + Sync + 'static {
@@ -57,20 +59,26 @@ fn not_offered(what: &dyn std::fmt::Display) -> PlatformError {
 /// `nigh.v1.Functions` in front of a [`Handler`].
 pub struct Ingress<H> {
     handler: Arc<H>,
-    limits: CallLimits,
+    serving: Serving,
     stall_max: Duration,
 }
 
 impl<H: Handler> Ingress<H> {
     /// The service, ready to be added to a server.
     pub fn service(handler: Arc<H>, limits: CallLimits) -> FunctionsServer<Self> {
-        Self::service_within(handler, limits, &ServerLimits::default())
+        Self::service_within(handler, limits, &ServerLimits::default(), CancellationToken::new())
     }
 
-    /// The same for a door with these limits.
-    pub fn service_within(handler: Arc<H>, limits: CallLimits, server: &ServerLimits) -> FunctionsServer<Self> {
+    /// The same for a door with these limits, whose streams take no more calls from `stop` on and end with those they have.
+    pub fn service_within(
+        handler: Arc<H>,
+        limits: CallLimits,
+        server: &ServerLimits,
+        stop: CancellationToken,
+    ) -> FunctionsServer<Self> {
         let bytes_max = channel::message_bytes_max(limits.payload_bytes_max);
-        FunctionsServer::new(Self { handler, limits, stall_max: server.stall_max })
+        let serving = Serving::new(limits, server, stop);
+        FunctionsServer::new(Self { handler, serving, stall_max: server.stall_max })
             .max_decoding_message_size(bytes_max)
             .max_encoding_message_size(usize::MAX)
     }
@@ -78,7 +86,7 @@ impl<H: Handler> Ingress<H> {
 
 impl<H> std::fmt::Debug for Ingress<H> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Ingress").field("limits", &self.limits).finish_non_exhaustive()
+        f.debug_struct("Ingress").field("serving", &self.serving).finish_non_exhaustive()
     }
 }
 
@@ -87,17 +95,17 @@ impl<H: Handler> Functions for Ingress<H> {
     async fn invoke(&self, request: Request<v1::InvokeRequest>) -> Result<Response<v1::InvokeResponse>, Status> {
         let arrived = Instant::now();
         let timeout = answer_time(&request, arrived);
-        let call = Call::from_wire(request.into_inner(), timeout, &self.limits, arrived)?;
+        let call = Call::from_wire(request.into_inner(), timeout, &self.serving.calls, arrived)?;
         Ok(Response::new(self.handler.handle(call, arrived).await?.into_wire()))
     }
 
-    type InvokeStreamStream = std::pin::Pin<Box<dyn Stream<Item = Result<v1::InvokeFrame, Status>> + Send>>;
+    type InvokeStreamStream = Session<H>;
 
     async fn invoke_stream(
         &self,
         request: Request<Streaming<v1::InvokeFrame>>,
     ) -> Result<Response<Self::InvokeStreamStream>, Status> {
-        Ok(Response::new(Box::pin(stream::serve(self.handler.clone(), self.limits.clone(), request.into_inner()))))
+        Ok(Response::new(Session::new(self.handler.clone(), self.serving.clone(), request.into_inner())))
     }
 
     type ExchangeStream = std::pin::Pin<Box<dyn Stream<Item = Result<v1::ExchangeResponse, Status>> + Send>>;
@@ -108,7 +116,7 @@ impl<H: Handler> Functions for Ingress<H> {
     ) -> Result<Response<Self::ExchangeStream>, Status> {
         let arrived = Instant::now();
         let timeout = answer_time(&request, arrived);
-        let exchange = Exchange::from_wire(request.into_inner(), timeout, &self.limits, arrived).await?;
+        let exchange = Exchange::from_wire(request.into_inner(), timeout, &self.serving.calls, arrived).await?;
         let exchanged = self.handler.exchange(exchange, arrived).await?;
         Ok(Response::new(Box::pin(WireAnswer::new(exchanged.read_within(self.stall_max)))))
     }

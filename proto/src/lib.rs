@@ -32,7 +32,7 @@ pub mod reply;
 mod stall;
 pub mod state;
 pub mod status;
-mod stream;
+pub mod stream;
 pub mod tls;
 pub mod trigger;
 

@@ -45,8 +45,9 @@ pub(crate) async fn serve<C: Computing>(
         let Some(door) = http else { return };
         http::serve(door, http_clients, Arc::new(inside.clone()), limits.clone(), shutdown.clone()).await;
     };
+    let functions = Ingress::service_within(computer.clone(), limits.clone(), door.limits(), shutdown.clone());
     let services = channel::server_within(door.limits())
-        .add_service(Ingress::service_within(computer.clone(), limits.clone(), door.limits()))
+        .add_service(functions)
         .add_service(EdgeIngress::service(computer, limits.clone()))
         .add_service(EdgeComputerServer::new(inside.clone()))
         .add_service(states.service())

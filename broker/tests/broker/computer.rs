@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use nigh_proto::ingress::{Handler, Ingress};
-use nigh_proto::{CallLimits, Digest, Headers, Load, Timing};
+use nigh_proto::{CallLimits, Digest, Headers, Load, ServerLimits, Timing};
 use tokio::runtime::Runtime;
 
 use super::*;
@@ -96,7 +96,8 @@ impl FakeComputer {
                 tokio::time::sleep(MS).await;
             };
             bound.send(()).unwrap();
-            let functions = Ingress::service(handler, CallLimits::default());
+            let limits = ServerLimits::default();
+            let functions = Ingress::service_within(handler, CallLimits::default(), &limits, stop.clone());
             channel::serve(channel::server().add_service(functions), listener, stop).await.unwrap();
         });
         is_bound.await.unwrap();
