@@ -27,3 +27,6 @@ pub fn parts(mut payload: Bytes) -> impl Iterator<Item = v1::PayloadPart> {
         Some(v1::PayloadPart { data, more: !ended })
     })
 }
+
+#[cfg(test)]
+mod tests;

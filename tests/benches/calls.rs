@@ -1,6 +1,6 @@
 //! Calls per second and latency of a computer, and of a broker in front of it, against a bare tonic echo server and a bare
-//! tonic pass-through in the same run; then latency at half the load that each bears. Rounds are interleaved, figures are
-//! medians.
+//! tonic pass-through in the same run; then latency at half the load that each bears. Calls are made as users make them,
+//! with the client library, and as other programs do, each a request of its own. Rounds are interleaved, figures are medians.
 //!
 //! `cargo bench -p nigh-tests --bench calls [-- --rounds 7 --seconds 2]`; with `--tls`, plain paths against the same over
 //! mutual TLS instead.
@@ -8,14 +8,15 @@
 #![expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "shares and counts of a bench are small")]
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use nigh_client::{Caller, CallerLimits};
 use nigh_proto::channel::{self, Door};
 use nigh_proto::ingress::Ingress;
 use nigh_proto::v1::functions_client::FunctionsClient;
 use nigh_proto::v1::functions_server::Functions;
-use nigh_proto::{Endpoint, Remote, Role, Tls, v1};
+use nigh_proto::{Call, Endpoint, Outcome, Remote, Role, Tls, v1};
 use nigh_tests::bench::{BareEcho, NoFrames, NoParts, argument, bare, median, runtime, start};
 use nigh_tests::edge::certificate;
 use nigh_tests::guests;
@@ -27,9 +28,8 @@ use tonic::{Request, Response, Status, Streaming};
 const PAYLOAD_BYTES: usize = 64;
 const IN_FLIGHT: [usize; 2] = [1, 64];
 const FUNCTION: &str = "echo";
-
-/// Callers who together make half of the load that a path bears.
-const CALLERS_AT_HALF: usize = 64;
+/// Time that each call has.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Passes a request on and its response back and does nothing else.
 struct BareHop(FunctionsClient<Channel>);
@@ -99,27 +99,93 @@ struct Figures {
     p99_us: f64,
 }
 
-/// So many callers, each of whom waits a random time of mean `think` before each call, nothing where that is zero.
-async fn load(to: &Remote, in_flight: usize, time: Duration, think: Duration) -> Figures {
-    let client = FunctionsClient::new(channel::connect_lazy(to.clone()));
-    let (stop, calls) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+impl Figures {
+    fn of(mut latencies: Vec<Duration>, time: Duration) -> Self {
+        latencies.sort_unstable();
+        let at = |share: f64| latencies[((latencies.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e6;
+        Self { calls_per_s: latencies.len() as f64 / time.as_secs_f64(), p50_us: at(0.5), p99_us: at(0.99) }
+    }
+}
+
+/// How calls are made.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// With the client library.
+    Library,
+    /// Each a request of its own.
+    Requests,
+}
+
+#[derive(Clone)]
+struct Path {
+    name: &'static str,
+    way: Way,
+    to: Remote,
+}
+
+impl Path {
+    fn new(name: &'static str, way: Way, to: impl Into<Remote>) -> Self {
+        Self { name, way, to: to.into() }
+    }
+
+    fn caller(&self) -> Client {
+        match self.way {
+            Way::Library => Client::Library(Caller::new(self.to.clone(), CallerLimits::default())),
+            Way::Requests => Client::Requests(FunctionsClient::new(channel::connect_lazy(self.to.clone()))),
+        }
+    }
+}
+
+#[derive(Clone)]
+enum Client {
+    Library(Caller),
+    Requests(FunctionsClient<Channel>),
+}
+
+impl Client {
+    /// The time that one call takes.
+    async fn call(&self) -> Duration {
+        let payload = vec![7; PAYLOAD_BYTES];
+        let (began, answered) = match self {
+            Self::Library(caller) => {
+                let call = Call::new(FUNCTION.parse().expect("a name"), payload, PATIENCE);
+                let began = Instant::now();
+                let Outcome::Answer { payload, .. } =
+                    caller.invoke(call).await.expect("every call is answered").outcome
+                else {
+                    panic!("the function answers")
+                };
+                (began, payload)
+            }
+            Self::Requests(client) => {
+                let request =
+                    v1::InvokeRequest { function: FUNCTION.into(), payload: payload.into(), ..Default::default() };
+                let began = Instant::now();
+                let response = client.clone().invoke(request).await.expect("every call is answered").into_inner();
+                let Some(v1::invoke_response::Outcome::Answer(answer)) = response.outcome else {
+                    panic!("the function answers")
+                };
+                (began, answer.payload)
+            }
+        };
+        let took = began.elapsed();
+        assert_eq!(answered.len(), PAYLOAD_BYTES);
+        took
+    }
+}
+
+/// So many callers, each of whom calls again once it is answered.
+async fn load(path: &Path, in_flight: usize, time: Duration) -> Figures {
+    let client = path.caller();
+    let stop = Arc::new(AtomicBool::new(false));
     let began = Instant::now();
     let tasks: Vec<_> = (0..in_flight)
-        .map(|caller| {
-            let (mut client, stop, calls) = (client.clone(), stop.clone(), calls.clone());
+        .map(|_| {
+            let (client, stop) = (client.clone(), stop.clone());
             tokio::spawn(async move {
                 let mut latencies = Vec::new();
-                let mut dice = Dice(caller as u64 + 1);
                 while !stop.load(Ordering::Relaxed) {
-                    if !think.is_zero() {
-                        tokio::time::sleep(think.mul_f64(dice.exponential())).await;
-                    }
-                    let request = v1::InvokeRequest { function: FUNCTION.into(), payload: vec![7; PAYLOAD_BYTES].into(), ..Default::default() };
-                    let sent = Instant::now();
-                    let response = client.invoke(request).await.expect("every call is answered").into_inner();
-                    latencies.push(sent.elapsed());
-                    assert!(matches!(response.outcome, Some(v1::invoke_response::Outcome::Answer(answer)) if answer.payload.len() == PAYLOAD_BYTES));
-                    calls.fetch_add(1, Ordering::Relaxed);
+                    latencies.push(client.call().await);
                 }
                 latencies
             })
@@ -127,14 +193,39 @@ async fn load(to: &Remote, in_flight: usize, time: Duration, think: Duration) ->
         .collect();
     tokio::time::sleep(time).await;
     stop.store(true, Ordering::Relaxed);
-    let calls_per_s = calls.load(Ordering::Relaxed) as f64 / began.elapsed().as_secs_f64();
     let mut latencies = Vec::new();
     for task in tasks {
         latencies.extend(task.await.expect("no task panics"));
     }
-    latencies.sort_unstable();
-    let at = |share: f64| latencies[((latencies.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e6;
-    Figures { calls_per_s, p50_us: at(0.5), p99_us: at(0.99) }
+    Figures::of(latencies, began.elapsed())
+}
+
+/// Calls that arrive at this rate, whenever those before them are answered. A thread of its own waits for each: timers of the
+/// runtime are due by the millisecond, and calls would come in bursts.
+fn arrive(client: &Runtime, path: &Path, per_s: f64, time: Duration) -> Figures {
+    let _entered = client.enter();
+    let caller = path.caller();
+    // The connection is there, and the stream.
+    for _ in 0..3 {
+        client.block_on(caller.call());
+    }
+    let (mut dice, mut calls) = (Dice(1), Vec::new());
+    let began = Instant::now();
+    let mut next = Duration::ZERO;
+    while next < time {
+        std::thread::sleep(next.saturating_sub(began.elapsed()));
+        let caller = caller.clone();
+        calls.push(client.spawn(async move { caller.call().await }));
+        next += Duration::from_secs_f64(dice.exponential() / per_s);
+    }
+    let answered = async {
+        let mut latencies = Vec::new();
+        for call in calls {
+            latencies.push(call.await.expect("no task panics"));
+        }
+        latencies
+    };
+    Figures::of(client.block_on(answered), time)
 }
 
 /// Times between arrivals that know nothing of each other: exponentially distributed, of mean 1.
@@ -159,56 +250,53 @@ fn main() {
     }
     let bare_echo = bare("bare", BareEcho);
     let computer = computer(None);
+    let broker = broker(computer.clone(), None);
     let paths = [
-        ("bare tonic echo", bare_echo.clone()),
-        ("bare hop → bare echo", hop(&bare_echo)),
-        ("computer", computer.clone()),
-        ("broker → computer", broker(computer.clone(), None)),
-        ("bare hop → computer", hop(&computer)),
+        Path::new("bare tonic echo", Way::Requests, &bare_echo),
+        Path::new("bare hop → bare echo", Way::Requests, hop(&bare_echo)),
+        Path::new("computer", Way::Library, &computer),
+        Path::new("broker → computer", Way::Library, &broker),
+        Path::new("bare hop → computer", Way::Requests, hop(&computer)),
+        Path::new("bare tonic echo, on a stream", Way::Library, &bare_echo),
+        Path::new("computer, by requests", Way::Requests, &computer),
+        Path::new("broker → computer, by requests", Way::Requests, &broker),
     ];
-    let to = paths.clone().map(|(_, to)| to.into());
-    for (in_flight, figures) in measure(&to, rounds, time) {
+    for in_flight in IN_FLIGHT {
+        let figures = interleave(&paths, rounds, |client, path| client.block_on(load(path, in_flight, time)));
         report(in_flight, &paths, &figures);
-        if in_flight == CALLERS_AT_HALF {
-            // Each caller comes round half as often as when it does not wait.
-            let half = |rounds: &Vec<Figures>| median(rounds.iter().map(|round| round.calls_per_s)) / 2.0;
-            let think = |rounds| Duration::from_secs_f64(in_flight as f64 / half(rounds));
-            let thinks: Vec<_> = figures.iter().map(think).collect();
-            report_half(&paths, &interleave(runtime("client"), &to, &thinks, in_flight, rounds, time));
+        if in_flight == IN_FLIGHT[1] {
+            report_half(&paths, &figures, rounds, time);
         }
     }
 }
 
-fn report_half(paths: &[(&str, Endpoint)], figures: &[Vec<Figures>]) {
-    println!("\nat half the load that each path bears, {PAYLOAD_BYTES} B, median of {} rounds", figures[0].len());
+/// Latency at half of the load that each path bears, and of the computer at half of that of the broker before it.
+fn report_half(paths: &[Path], figures: &[Vec<Figures>], rounds: usize, time: Duration) {
+    let half = |rounds: &Vec<Figures>| median(rounds.iter().map(|round| round.calls_per_s)) / 2.0;
+    let halves: Vec<_> = figures.iter().map(half).collect();
+    let (direct, through) = (&paths[2], &paths[3]);
+    let beside = Path { name: "computer, at the broker's half", ..direct.clone() };
+    let loaded: Vec<_> = paths.iter().cloned().zip(halves.iter().copied()).chain([(beside, halves[3])]).collect();
+    let figures = interleave(&loaded, rounds, |client, (path, per_s)| arrive(client, path, *per_s, time));
+    println!("\nat half the load that each path bears, {PAYLOAD_BYTES} B, median of {rounds} rounds");
     println!("| path | calls/s | p50 µs | p99 µs | p99 / p50 |\n|---|---|---|---|---|");
-    for ((name, _), rounds) in paths.iter().zip(figures) {
+    let mut p99s = Vec::new();
+    for ((path, _), rounds) in loaded.iter().zip(&figures) {
         let of = |pick: fn(&Figures) -> f64| median(rounds.iter().map(pick));
         let (rate, p50, p99) = (of(|f| f.calls_per_s), of(|f| f.p50_us), of(|f| f.p99_us));
-        println!("| {name} | {rate:.0} | {p50:.0} | {p99:.0} | {:.1} |", p99 / p50);
+        println!("| {} | {rate:.0} | {p50:.0} | {p99:.0} | {:.1} |", path.name, p99 / p50);
+        p99s.push(p99);
     }
+    println!("p99 that {} has beyond {}, at the same load: {:.0} µs", through.name, direct.name, p99s[3] - p99s[8]);
 }
 
-/// Interleaved rounds over all paths, for each number of calls in flight.
-fn measure(to: &[Remote], rounds: usize, time: Duration) -> Vec<(usize, Vec<Vec<Figures>>)> {
+/// Interleaved rounds over all paths.
+fn interleave<P>(paths: &[P], rounds: usize, run: impl Fn(&Runtime, &P) -> Figures) -> Vec<Vec<Figures>> {
     let client = runtime("client");
-    let thinks = vec![Duration::ZERO; to.len()];
-    IN_FLIGHT.map(|in_flight| (in_flight, interleave(client, to, &thinks, in_flight, rounds, time))).into()
-}
-
-/// Interleaved rounds over all paths, each with callers that think for so long between calls.
-fn interleave(
-    client: &Runtime,
-    to: &[Remote],
-    thinks: &[Duration],
-    in_flight: usize,
-    rounds: usize,
-    time: Duration,
-) -> Vec<Vec<Figures>> {
-    let mut figures = vec![Vec::new(); to.len()];
+    let mut figures = vec![Vec::new(); paths.len()];
     for round in 0..=rounds {
-        for ((remote, think), figures) in to.iter().zip(thinks).zip(&mut figures) {
-            let one = client.block_on(load(remote, in_flight, time, *think));
+        for (path, figures) in paths.iter().zip(&mut figures) {
+            let one = run(client, path);
             if round > 0 {
                 // The first round warms up.
                 figures.push(one);
@@ -225,13 +313,17 @@ fn compare_tls(rounds: usize, time: Duration) {
     let computers = [computer(None), computer(tls(Role::Computer, "computer-1"))];
     let brokers = [broker(computers[0].clone(), None), broker(computers[1].clone(), tls(Role::Broker, "broker-1"))];
     let client = tls(Role::Client, "client");
-    let names = ["computer", "computer, TLS", "broker → computer", "broker → computer, TLS"];
     let [plain, secured] = computers;
     let [plain_broker, secured_broker] = brokers;
-    let to =
-        [plain.into(), Remote::new(secured, client.clone()), plain_broker.into(), Remote::new(secured_broker, client)];
-    for (in_flight, figures) in measure(&to, rounds, time) {
-        let medians = table(in_flight, &names, &figures);
+    let paths = [
+        Path::new("computer", Way::Library, plain),
+        Path::new("computer, TLS", Way::Library, Remote::new(secured, client.clone())),
+        Path::new("broker → computer", Way::Library, plain_broker),
+        Path::new("broker → computer, TLS", Way::Library, Remote::new(secured_broker, client)),
+    ];
+    for in_flight in IN_FLIGHT {
+        let figures = interleave(&paths, rounds, |client, path| client.block_on(load(path, in_flight, time)));
+        let medians = table(in_flight, &paths, &figures);
         println!(
             "TLS / plain, calls/s: computer {:.2}, broker → computer {:.2}",
             medians[1] / medians[0],
@@ -239,9 +331,9 @@ fn compare_tls(rounds: usize, time: Duration) {
         );
     }
     let runtime = runtime("newcomers");
-    for (name, remote) in names.iter().zip(&to).take(2) {
-        let first: Vec<f64> = (0..200).map(|_| runtime.block_on(load_once(remote))).collect();
-        println!("first call on a new connection, {name}: median {:.0} µs", median(first));
+    for path in paths.iter().take(2) {
+        let first: Vec<f64> = (0..200).map(|_| runtime.block_on(load_once(&path.to))).collect();
+        println!("first call on a new connection, {}: median {:.0} µs", path.name, median(first));
     }
 }
 
@@ -255,10 +347,10 @@ async fn load_once(to: &Remote) -> f64 {
 }
 
 /// Prints what was measured, and gives the medians of calls per second.
-fn table(in_flight: usize, names: &[&str], figures: &[Vec<Figures>]) -> Vec<f64> {
+fn table(in_flight: usize, paths: &[Path], figures: &[Vec<Figures>]) -> Vec<f64> {
     println!("\n{in_flight} in flight, {PAYLOAD_BYTES} B, median of {} rounds", figures[0].len());
     println!("| path | calls/s (min..max) | p50 µs | p99 µs |\n|---|---|---|---|");
-    let of_path = |(name, rounds): (&&str, &Vec<Figures>)| {
+    let of_path = |(Path { name, .. }, rounds): (&Path, &Vec<Figures>)| {
         let of = |pick: fn(&Figures) -> f64| median(rounds.iter().map(pick));
         let rates = rounds.iter().map(|round| round.calls_per_s);
         let (least, most) = (rates.clone().fold(f64::MAX, f64::min), rates.fold(0.0, f64::max));
@@ -266,21 +358,32 @@ fn table(in_flight: usize, names: &[&str], figures: &[Vec<Figures>]) -> Vec<f64>
         println!("| {name} | {rate:.0} ({least:.0}..{most:.0}) | {p50:.0} | {p99:.0} |");
         rate
     };
-    names.iter().zip(figures).map(of_path).collect()
+    paths.iter().zip(figures).map(of_path).collect()
 }
 
-fn report(in_flight: usize, paths: &[(&str, Endpoint)], figures: &[Vec<Figures>]) {
-    let names: Vec<&str> = paths.iter().map(|(name, _)| *name).collect();
-    let cost_us: Vec<f64> = table(in_flight, &names, figures).iter().map(|rate| 1e6 / rate).collect();
-    let [bare, bare_via_hop, computer, computer_via_broker, computer_via_hop] = cost_us[..] else { return };
-    println!("computer / bare tonic, calls/s: {:.2}", bare / computer);
+fn report(in_flight: usize, paths: &[Path], figures: &[Vec<Figures>]) {
+    let cost_us: Vec<f64> = table(in_flight, paths, figures).iter().map(|rate| 1e6 / rate).collect();
+    let [bare, bare_via_hop, computer, via_broker, computer_via_hop, bare_stream, by_requests, broker_by_requests] =
+        cost_us[..]
+    else {
+        return;
+    };
     println!(
-        "broker's hop: {:.1} µs; a bare hop: {:.1} µs to the bare echo, {:.1} µs to the computer; ratios {:.2} and {:.2}",
-        computer_via_broker - computer,
-        bare_via_hop - bare,
-        computer_via_hop - computer,
-        (computer_via_broker - computer) / (bare_via_hop - bare),
-        (computer_via_broker - computer) / (computer_via_hop - computer)
+        "computer / bare tonic, calls/s: {:.2}; both by requests: {:.2}; both on a stream: {:.2}",
+        bare / computer,
+        bare / by_requests,
+        bare_stream / computer
     );
-    println!("broker → computer / computer alone, calls/s: {:.2}", computer / computer_via_broker);
+    for (how, computer, via_broker) in [("", computer, via_broker), (", by requests", by_requests, broker_by_requests)]
+    {
+        println!(
+            "broker's hop{how}: {:.1} µs; a bare hop: {:.1} µs to the bare echo, {:.1} µs to the computer; ratios {:.2} and {:.2}",
+            via_broker - computer,
+            bare_via_hop - bare,
+            computer_via_hop - by_requests,
+            (via_broker - computer) / (bare_via_hop - bare),
+            (via_broker - computer) / (computer_via_hop - by_requests)
+        );
+    }
+    println!("broker → computer / computer alone, calls/s: {:.2}", computer / via_broker);
 }

@@ -3,9 +3,12 @@
 use std::str::FromStr;
 
 use nigh_proto::v1::functions_server::{Functions, FunctionsServer};
+use nigh_proto::v1::invoke_frame::Frame;
 use nigh_proto::{Endpoint, channel, v1};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
+use tokio_stream::StreamExt as _;
+use tokio_stream::adapters::Map;
 use tonic::{Request, Response, Status, Streaming};
 
 /// Threads of each server's and each client's runtime.
@@ -72,25 +75,46 @@ pub type NoFrames = tokio_stream::Empty<Result<v1::InvokeFrame, Status>>;
 /// Parts of exchanges that a bare server does not have.
 pub type NoParts = tokio_stream::Empty<Result<v1::ExchangeResponse, Status>>;
 
-/// Answers with the payload and does nothing else.
+/// Answers with the payload and does nothing else, whether calls come by themselves or on a stream.
 #[derive(Debug)]
 pub struct BareEcho;
+
+/// The answers of a stream, as its frames come.
+pub type EchoedFrames = Map<Streaming<v1::InvokeFrame>, fn(Echoed) -> Echoed>;
+type Echoed = Result<v1::InvokeFrame, Status>;
+
+fn echoed(request: v1::InvokeRequest) -> v1::InvokeResponse {
+    let answer = v1::Answer { payload: request.payload, headers: Vec::new() };
+    let outcome = Some(v1::invoke_response::Outcome::Answer(answer));
+    // Callers of the platform read both.
+    let (computer, call_id) = ("computer-1".to_owned(), request.call_id);
+    v1::InvokeResponse { outcome, computer, call_id, ..Default::default() }
+}
+
+fn echoed_frame(frame: Echoed) -> Echoed {
+    let v1::InvokeFrame { id, frame } = frame?;
+    match frame {
+        Some(Frame::Open(v1::OpenCall { request: Some(request), more: false, .. })) => {
+            Ok(v1::InvokeFrame { id, frame: Some(Frame::Reply(echoed(request))) })
+        }
+        _ => Err(Status::unimplemented("not measured")),
+    }
+}
 
 #[tonic::async_trait]
 impl Functions for BareEcho {
     async fn invoke(&self, request: Request<v1::InvokeRequest>) -> Result<Response<v1::InvokeResponse>, Status> {
-        let request = request.into_inner();
-        let answer = v1::Answer { payload: request.payload, headers: Vec::new() };
-        let outcome = Some(v1::invoke_response::Outcome::Answer(answer));
-        // Callers of the platform read both.
-        let (computer, call_id) = ("computer-1".to_owned(), request.call_id);
-        Ok(Response::new(v1::InvokeResponse { outcome, computer, call_id, ..Default::default() }))
+        Ok(Response::new(echoed(request.into_inner())))
     }
 
-    type InvokeStreamStream = NoFrames;
+    type InvokeStreamStream = EchoedFrames;
 
-    async fn invoke_stream(&self, _: Request<Streaming<v1::InvokeFrame>>) -> Result<Response<NoFrames>, Status> {
-        Err(Status::unimplemented("not measured"))
+    async fn invoke_stream(
+        &self,
+        frames: Request<Streaming<v1::InvokeFrame>>,
+    ) -> Result<Response<EchoedFrames>, Status> {
+        let echoed_frame: fn(_) -> _ = echoed_frame;
+        Ok(Response::new(frames.into_inner().map(echoed_frame)))
     }
 
     type ExchangeStream = NoParts;

@@ -60,7 +60,7 @@ struct Arriving {
     request: v1::InvokeRequest,
     timeout: Option<Duration>,
     /// When its time began to run.
-    opened: Instant,
+    opened: tokio::time::Instant,
     payload: BytesMut,
 }
 
@@ -150,7 +150,7 @@ impl<H: Handler> Session<H> {
         }
         let mut request = open.request.ok_or_else(|| PlatformError::malformed("an open frame without a request"))?;
         let timeout = (open.timeout_us > 0).then(|| Duration::from_micros(open.timeout_us));
-        let opened = Instant::now();
+        let opened = tokio::time::Instant::now();
         if !open.more {
             return self.start(id, request, timeout, opened);
         }
@@ -192,10 +192,10 @@ impl<H: Handler> Session<H> {
         id: u64,
         request: v1::InvokeRequest,
         timeout: Option<Duration>,
-        opened: Instant,
+        opened: tokio::time::Instant,
     ) -> Result<(), PlatformError> {
         let arrived = Instant::now();
-        let timeout = timeout.map(|timeout| deadline::left_to_answer(timeout, opened, arrived));
+        let timeout = timeout.map(|timeout| deadline::left_to_answer(timeout, opened.into_std(), arrived));
         let call = Call::from_wire(request, timeout, &self.serving.calls, arrived)?;
         let handler = self.handler.clone();
         let outcome = async move {
