@@ -17,7 +17,9 @@ use nigh_telemetry::Histogram;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::Command;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use wasmparser::BinaryReaderError;
 
+use crate::bulk::in_pieces;
 use crate::config::{CompilerProgram, Config};
 use crate::engine::{Shape, Started};
 use crate::error::PrepareError;
@@ -25,6 +27,8 @@ use crate::expose::expose;
 
 use child::{ANSWER_CODE, Order};
 
+/// What is done to a module before it is compiled: code of another number is compiled anew.
+pub(crate) const RECIPE: u32 = 1;
 /// Time after which a module that still compiles makes way for others.
 const BRIEF_MAX: Duration = Duration::from_secs(2);
 /// Bytes of compiled code at most; more is not worth keeping, and no honest module comes near.
@@ -238,12 +242,14 @@ async fn in_this_process(engine: &wasmtime::Engine, kind: Kind, module: Bytes) -
 
 /// What the compiler makes of a module, or why it refuses.
 fn machine_code(engine: &wasmtime::Engine, kind: Kind, module: &[u8]) -> Result<Vec<u8>, String> {
+    let invalid = |error: BinaryReaderError| error.to_string();
+    let refused = |error: wasmtime::Error| format!("{error:#}");
     match kind {
         Kind::Native | Kind::Command => {
-            let exposed = expose(module).map_err(|error| error.to_string())?;
-            engine.precompile_module(&exposed).map_err(|error| format!("{error:#}"))
+            let exposed = expose(module).map_err(invalid)?;
+            engine.precompile_module(&in_pieces(&exposed).map_err(invalid)?).map_err(refused)
         }
-        Kind::Http => engine.precompile_component(module).map_err(|error| format!("{error:#}")),
+        Kind::Http => engine.precompile_component(&in_pieces(module).map_err(invalid)?).map_err(refused),
     }
 }
 

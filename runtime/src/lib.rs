@@ -14,8 +14,8 @@
 //! | `host` | what the guest may touch |
 //! | `outcome`, `measure`, `estimate`, `metrics`, `logs`, `utilisation` | what is said and remembered of it |
 //!
-//! Beside them: `engine`, `epoch`, `module`, `compile`, `expose` and `cache` make code ready to run, `residency` says how much
-//! of it stays in memory; `reset` and `pages` make an instance as new; `discovery` learns from the controller
+//! Beside them: `engine`, `epoch`, `module`, `compile`, `expose`, `bulk` and `cache` make code ready to run, `residency` says how
+//! much of it stays in memory; `reset` and `pages` make an instance as new; `discovery` learns from the controller
 //! what to run, and announces what can be run; `serve` is the computer's life as a role.
 //!
 //! All that `serve`, `ingress` and `discovery` know of a computer is `computing`. Where its functions do not run here, `front` takes
@@ -26,6 +26,7 @@
 //! was deployed with reuse.
 
 mod admission;
+mod bulk;
 mod cache;
 mod chain;
 mod command;
@@ -68,6 +69,9 @@ mod states;
 mod threads;
 mod utilisation;
 
+/// What is done to a module before it is compiled, for the benches to compare with what is not.
+#[doc(hidden)]
+pub use bulk::in_pieces as in_pieces_for_benches;
 pub use compile::child::compile_for_parent;
 /// The engine that a computer of this configuration has, for the benches to compare with.
 #[doc(hidden)]

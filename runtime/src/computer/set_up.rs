@@ -1,12 +1,13 @@
 //! What a computer is made of, from its configuration.
 
 use crate::cache::Cache;
+use crate::compile;
 use crate::config::{Config, OfferedDirectory};
 use crate::error::Error;
 
 /// The folder for compiled modules: the operator's, or one that is gone with the computer.
 pub(super) fn open_cache(config: &Config, engine: &wasmtime::Engine) -> Result<Cache, Error> {
-    let configuration = engine.precompile_compatibility_hash();
+    let configuration = (engine.precompile_compatibility_hash(), compile::RECIPE);
     let (path, opened) = match &config.cache {
         Some(folder) => (folder.display().to_string(), Cache::open(folder, config.cache_bytes_max, configuration)),
         None => ("(temporary)".to_owned(), Cache::temporary(config.cache_bytes_max, configuration)),

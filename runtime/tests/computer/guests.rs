@@ -61,6 +61,16 @@ pub(crate) fn loops() -> String {
     native("", "(loop $again (br $again))")
 }
 
+/// Takes all memory that there is, and fills it by one instruction.
+pub(crate) fn fills() -> String {
+    native(
+        "",
+        "(drop (memory.grow (i32.sub (i32.const 8000) (memory.size))))
+        (memory.fill (i32.const 65536) (i32.const 7) (i32.mul (i32.sub (memory.size) (i32.const 1)) (i32.const 65536)))
+        (call $answer (i32.const 0) (i32.const 32) (i32.const 4) (i32.const 64) (i32.const 0))",
+    )
+}
+
 /// Answers with nothing; loops where there is a payload.
 pub(crate) fn may_loop() -> String {
     native(
