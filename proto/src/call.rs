@@ -9,6 +9,7 @@ use bytes::Bytes;
 use tonic::Request;
 
 use crate::flow::{FLOW_STEPS_MAX, Flow};
+use crate::name::hexadecimal;
 use crate::state::{ApplicationName, CarriedState, StatePlace, carried_from_wire};
 use crate::status::{PlatformError, Reason};
 use crate::{FunctionName, NodeName, v1};
@@ -107,7 +108,7 @@ impl CallId {
 
     /// An id that nobody else has: 128 random bits in hexadecimal.
     pub fn random() -> Self {
-        Self(format!("{:032x}", rand::random::<u128>()).into())
+        Self(hexadecimal(&rand::random::<[u8; 16]>(), &mut [0; 32]).into())
     }
 
     /// The id as text.

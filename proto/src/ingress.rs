@@ -25,6 +25,9 @@ use crate::{channel, v1};
 
 /// What brings a call to its outcome. Dropping the future means that the caller no longer wants the answer.
 pub trait Handler: Send + Sync + 'static {
+    /// A call may take the thread that it came on for a while, so that those which come together are to be spread over all.
+    const COMPUTES: bool = false;
+
     /// Handles one call; `arrived` is when its message was complete.
     fn handle(&self, call: Call, arrived: Instant) -> impl Future<Output = Result<Reply, PlatformError>> + Send;
 

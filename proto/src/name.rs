@@ -146,13 +146,18 @@ fn nibble(digit: u8) -> u8 {
 impl fmt::Display for Digest {
     // Every reply carries one through every broker, so all digits are written at once.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let digits = self.0.iter().flat_map(|byte| [byte >> 4, byte & 0xf]);
         let mut text = [0; 64];
-        for (character, digit) in text.iter_mut().zip(digits) {
-            *character = b"0123456789abcdef"[usize::from(digit)];
-        }
-        f.write_str(std::str::from_utf8(&text).map_err(|_| fmt::Error)?)
+        f.write_str(hexadecimal(&self.0, &mut text))
     }
+}
+
+/// Writes bytes as digits, two for each.
+pub(crate) fn hexadecimal<'a>(bytes: &[u8], text: &'a mut [u8]) -> &'a str {
+    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 0xf]);
+    for (character, digit) in text.iter_mut().zip(digits) {
+        *character = b"0123456789abcdef"[usize::from(digit)];
+    }
+    std::str::from_utf8(text).unwrap_or_default()
 }
 
 impl fmt::Debug for Digest {

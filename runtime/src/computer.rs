@@ -358,6 +358,8 @@ enum Entered {
 }
 
 impl Handler for Computer {
+    const COMPUTES: bool = true;
+
     async fn handle(&self, call: Call, arrived: Instant) -> Result<Reply, PlatformError> {
         span::around(&self.name, call, |call| self.run(call, arrived)).await
     }

@@ -3,7 +3,8 @@
 //! with the client library, and as other programs do, each a request of its own. Rounds are interleaved, figures are medians.
 //!
 //! `cargo bench -p nigh-tests --bench calls [-- --rounds 7 --seconds 2]`; with `--tls`, plain paths against the same over
-//! mutual TLS instead.
+//! mutual TLS instead; with `--only PATH`, that path alone, to be profiled,
+//! and with `--rate CALLS` as calls that arrive, so many in a second.
 #![expect(clippy::print_stdout, reason = "a bench prints its table")]
 #![expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "shares and counts of a bench are small")]
 
@@ -261,6 +262,10 @@ fn main() {
         Path::new("computer, by requests", Way::Requests, &computer),
         Path::new("broker → computer, by requests", Way::Requests, &broker),
     ];
+    let only: String = argument("--only", String::new());
+    if let Some(path) = paths.iter().find(|path| path.name == only) {
+        return profile(path.clone(), rounds, time);
+    }
     for in_flight in IN_FLIGHT {
         let figures = interleave(&paths, rounds, |client, path| client.block_on(load(path, in_flight, time)));
         report(in_flight, &paths, &figures);
@@ -270,13 +275,36 @@ fn main() {
     }
 }
 
-/// Latency at half of the load that each path bears, and of the computer at half of that of the broker before it.
+/// One path alone.
+fn profile(path: Path, rounds: usize, time: Duration) {
+    let (rate, paths) = (argument("--rate", 0.0), [path]);
+    if rate > 0.0 {
+        let figures = interleave(&paths, rounds, |client, path| arrive(client, path, rate, time));
+        table(0, &paths, &figures);
+        return;
+    }
+    for in_flight in IN_FLIGHT {
+        let figures = interleave(&paths, rounds, |client, path| client.block_on(load(path, in_flight, time)));
+        table(in_flight, &paths, &figures);
+    }
+}
+
+/// Latency at half of the load that each path bears; and what a broker adds to it, at half of the load that a bare hop before
+/// the computer bears and at half of its own.
 fn report_half(paths: &[Path], figures: &[Vec<Figures>], rounds: usize, time: Duration) {
     let half = |rounds: &Vec<Figures>| median(rounds.iter().map(|round| round.calls_per_s)) / 2.0;
     let halves: Vec<_> = figures.iter().map(half).collect();
-    let (direct, through) = (&paths[2], &paths[3]);
-    let beside = Path { name: "computer, at the broker's half", ..direct.clone() };
-    let loaded: Vec<_> = paths.iter().cloned().zip(halves.iter().copied()).chain([(beside, halves[3])]).collect();
+    let [_, _, direct, through, ..] = paths else { return };
+    let at = |path: &Path, name, per_s| (Path { name, ..path.clone() }, per_s);
+    let loaded: Vec<_> = [
+        at(direct, "computer, at a bare hop's half", halves[4]),
+        at(through, "broker → computer, at a bare hop's half", halves[4]),
+        at(direct, "computer, at the broker's half", halves[3]),
+    ]
+    .into_iter()
+    // A bare stream bears more than one thread can have arrive.
+    .chain(paths.iter().take(5).cloned().zip(halves.iter().copied()))
+    .collect();
     let figures = interleave(&loaded, rounds, |client, (path, per_s)| arrive(client, path, *per_s, time));
     println!("\nat half the load that each path bears, {PAYLOAD_BYTES} B, median of {rounds} rounds");
     println!("| path | calls/s | p50 µs | p99 µs | p99 / p50 |\n|---|---|---|---|---|");
@@ -287,7 +315,11 @@ fn report_half(paths: &[Path], figures: &[Vec<Figures>], rounds: usize, time: Du
         println!("| {} | {rate:.0} | {p50:.0} | {p99:.0} | {:.1} |", path.name, p99 / p50);
         p99s.push(p99);
     }
-    println!("p99 that {} has beyond {}, at the same load: {:.0} µs", through.name, direct.name, p99s[3] - p99s[8]);
+    println!(
+        "p99 that a broker adds: {:.0} µs at a bare hop's half load, {:.0} µs at its own",
+        p99s[1] - p99s[0],
+        p99s[6] - p99s[2]
+    );
 }
 
 /// Interleaved rounds over all paths.

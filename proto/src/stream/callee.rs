@@ -10,10 +10,11 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use futures_util::future::{AbortHandle, Abortable, BoxFuture};
+use futures_util::future::{AbortHandle, AbortRegistration, Abortable, BoxFuture};
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, Stream, StreamExt as _};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tonic::{Status, Streaming};
 
 use self::answers::Answers;
@@ -35,7 +36,9 @@ const CALLS_MAX: usize = 1024;
 /// Bytes of all payloads still arriving on one stream, in multiples of the largest payload.
 const ARRIVING_PAYLOADS_MAX: usize = 4;
 /// Frames taken in before others have their turn on the thread.
-const FRAMES_AT_ONCE_MAX: usize = 128;
+const FRAMES_AT_ONCE_MAX: usize = 64;
+/// Times that frames are looked for before that.
+const TURNS_MAX: usize = 4;
 
 /// What a stream's callee accepts, and until when it serves.
 #[derive(Debug, Clone)]
@@ -64,7 +67,14 @@ struct Arriving {
     payload: BytesMut,
 }
 
-type Running = Abortable<BoxFuture<'static, (u64, Result<Reply, PlatformError>)>>;
+/// A call on its way to its outcome.
+type Handling = BoxFuture<'static, (u64, Result<Reply, PlatformError>)>;
+
+struct Newest {
+    id: u64,
+    handling: Handling,
+    registration: AbortRegistration,
+}
 
 /// One stream, served until its caller ends it and all calls have been answered. Dropped, as when its caller goes away, it
 /// cancels them.
@@ -75,7 +85,9 @@ pub struct Session<H> {
     frames: Option<Streaming<v1::InvokeFrame>>,
     arriving: HashMap<u64, Arriving>,
     arriving_bytes: usize,
-    running: FuturesUnordered<Running>,
+    running: FuturesUnordered<Abortable<Handling>>,
+    /// The call that began last, of those that came together.
+    newest: Option<Newest>,
     handles: HashMap<u64, AbortHandle>,
     answers: Answers,
     watch: Watch,
@@ -101,6 +113,7 @@ impl<H: Handler> Session<H> {
             arriving: HashMap::new(),
             arriving_bytes: 0,
             running: FuturesUnordered::new(),
+            newest: None,
             handles: HashMap::new(),
             answers: Answers::default(),
             watch: Watch::begin(serving.stop.clone(), serving.idle_max),
@@ -198,7 +211,7 @@ impl<H: Handler> Session<H> {
         let timeout = timeout.map(|timeout| deadline::left_to_answer(timeout, opened.into_std(), arrived));
         let call = Call::from_wire(request, timeout, &self.serving.calls, arrived)?;
         let handler = self.handler.clone();
-        let outcome = async move {
+        let handling = async move {
             let deadline = tokio::time::Instant::from_std(call.deadline);
             // A defect that one call meets is no end of the others.
             let handled = AssertUnwindSafe(handler.handle(call, arrived)).catch_unwind();
@@ -210,8 +223,12 @@ impl<H: Handler> Session<H> {
             (id, outcome)
         };
         let (handle, registration) = AbortHandle::new_pair();
-        self.running.push(Abortable::new(outcome.boxed(), registration));
         self.handles.insert(id, handle);
+        let newest = Newest { id, handling: handling.boxed(), registration };
+        if let Some(Newest { id, handling, registration }) = self.newest.replace(newest) {
+            let handling = if H::COMPUTES { elsewhere(id, handling) } else { handling };
+            self.running.push(Abortable::new(handling, registration));
+        }
         Ok(())
     }
 
@@ -271,6 +288,37 @@ impl<H: Handler> Session<H> {
             }
         }
     }
+
+    /// Takes in the frames that are there.
+    fn poll_frames(&mut self, context: &mut Context<'_>) -> Taken {
+        let mut taken = Taken::Nothing;
+        for _ in 0..FRAMES_AT_ONCE_MAX {
+            let Some(frames) = &mut self.frames else { break };
+            match frames.poll_next_unpin(context) {
+                Poll::Ready(Some(Ok(frame))) => {
+                    self.take(frame);
+                    taken = Taken::Some;
+                }
+                Poll::Ready(Some(Err(_))) => return Taken::Broken,
+                Poll::Ready(None) => self.frames = None,
+                Poll::Pending => break,
+            }
+        }
+        // It runs here and now, while threads that have nothing to do take those before it.
+        if let Some(Newest { handling, registration, .. }) = self.newest.take() {
+            self.running.push(Abortable::new(handling, registration));
+        }
+        taken
+    }
+}
+
+/// What came of looking for frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Taken {
+    Nothing,
+    Some,
+    /// The caller is gone.
+    Broken,
 }
 
 impl<H: Handler> Stream for Session<H> {
@@ -280,33 +328,33 @@ impl<H: Handler> Stream for Session<H> {
         let this = self.get_mut();
         let sign = this.watch.look(context);
         this.heed(sign);
-        for _ in 0..FRAMES_AT_ONCE_MAX {
+        for _ in 0..TURNS_MAX {
             if let Poll::Ready(frame) = this.poll_answers(context) {
                 return Poll::Ready(Some(Ok(frame)));
             }
-            let frame = match &mut this.frames {
-                Some(frames) => frames.poll_next_unpin(context),
-                None => Poll::Ready(None),
-            };
-            match frame {
-                Poll::Ready(Some(Ok(frame))) => this.take(frame),
-                // The caller is gone.
-                Poll::Ready(Some(Err(_))) => return Poll::Ready(None),
-                Poll::Ready(None) => {
-                    this.frames = None;
-                    return if this.has_calls() { Poll::Pending } else { Poll::Ready(None) };
-                }
+            match this.poll_frames(context) {
+                Taken::Some => {}
+                Taken::Broken => return Poll::Ready(None),
+                Taken::Nothing if this.has_calls() => return Poll::Pending,
+                Taken::Nothing if this.frames.is_none() => return Poll::Ready(None),
                 // A caller that is told so knows that none of its frames still under way was looked at.
-                Poll::Pending if this.is_closed && !this.has_calls() => {
+                Taken::Nothing if this.is_closed => {
                     this.frames = None;
                     return Poll::Ready(Some(Err(closed().into())));
                 }
-                Poll::Pending => return Poll::Pending,
+                Taken::Nothing => return Poll::Pending,
             }
         }
         context.waker().wake_by_ref();
         Poll::Pending
     }
+}
+
+/// The same call, on whichever thread has time for it.
+fn elsewhere(id: u64, call: Handling) -> Handling {
+    let task = AbortOnDropHandle::new(tokio::spawn(call));
+    let gone = || PlatformError::new(Reason::Internal, "the runtime ended under this call");
+    async move { task.await.unwrap_or_else(|_| (id, Err(gone()))) }.boxed()
 }
 
 fn closed() -> PlatformError {
