@@ -206,7 +206,7 @@ impl Crew {
     fn load_at(&self, desk: &mut Desk) -> Load {
         let now = Instant::now();
         let (ended, _) = self.seats.take_ended();
-        desk.schedule.learn(ended.calls, ended.computed, now);
+        desk.schedule.learn(ended.calls, ended.computed, ended.renewing, now);
         desk.schedule.load(now)
     }
 
@@ -224,7 +224,7 @@ impl Crew {
     fn load_beside(&self, number: Number, now: Instant) -> Load {
         let (ended, seated) = self.seats.take_ended();
         let mut desk = self.desk.lock();
-        desk.schedule.learn(ended.calls, ended.computed, now);
+        desk.schedule.learn(ended.calls, ended.computed, ended.renewing, now);
         let load = desk.schedule.load(now);
         drop(desk);
         let load = Load { running: load.running + seated.saturating_sub(1), ..load };

@@ -175,13 +175,13 @@ impl<H: HttpHandler> HttpDoor<H> {
         }
         if let Some(id) = path.strip_prefix("/result/") {
             return match *request.method() {
-                Method::GET | Method::HEAD => self.result(id, request.headers(), peer).await,
+                Method::GET | Method::HEAD => Box::pin(self.result(id, request.headers(), peer)).await,
                 _ => problem::wrong_method("GET, HEAD", "results are told by GET /result/{id}"),
             };
         }
         if let Some(path) = path.strip_prefix("/trigger/") {
             let path = path.to_owned();
-            return self.trigger(&path, request, peer).await;
+            return Box::pin(self.trigger(&path, request, peer)).await;
         }
         match path {
             "/healthz" if matches!(*request.method(), Method::GET | Method::HEAD) => self.healthz(),
@@ -208,8 +208,11 @@ impl<H: HttpHandler> HttpDoor<H> {
         let is_for_later = request.method() == Method::POST && Preferences::of(request.headers()).respond_async;
         match self.handler.kind(&function) {
             // As a plain call to `/`, whose outcome can be kept.
-            Some(Kind::Http) if path.is_none() && is_for_later => self.invoke(function, request, true, arrived).await,
-            Some(Kind::Http) => pass::exchange(self, function, request, arrived).await,
+            Some(Kind::Http) if path.is_none() && is_for_later => {
+                Box::pin(self.invoke(function, request, true, arrived)).await
+            }
+            // In a room of its own, as it would be carried from hand to hand otherwise.
+            Some(Kind::Http) => Box::pin(pass::exchange(self, function, request, arrived)).await,
             _ if path.is_some() => {
                 let detail = format!(
                     "{function} is no http function that is deployed, so it has no paths of its own; others are run with POST \
@@ -220,7 +223,7 @@ impl<H: HttpHandler> HttpDoor<H> {
             _ if request.method() != Method::POST => {
                 problem::wrong_method("POST", "functions are run with POST /function/{name}")
             }
-            _ => self.invoke(function, request, is_for_later, arrived).await,
+            _ => Box::pin(self.invoke(function, request, is_for_later, arrived)).await,
         }
     }
 

@@ -50,6 +50,7 @@ impl Crew {
 
     /// Makes another instance in the stead of one from a shelf.
     fn renew(&self, worn: Reusable, shelf: usize) {
+        let began = Instant::now();
         let before = worn.memory_bytes();
         let _ticking = self.ticker.guest_runs();
         let renewed = match worn {
@@ -59,7 +60,9 @@ impl Crew {
         let renewed = renewed.map(Reusable::Component);
         let after = renewed.as_ref().map_or(0, Reusable::memory_bytes);
         self.released_bytes.fetch_add(before.saturating_sub(after), Ordering::Relaxed);
-        let given_back = renewed.and_then(|renewed| self.pool.keep_on(shelf, renewed, Instant::now()));
+        let now = Instant::now();
+        self.seats.note_renewing(now.saturating_duration_since(began));
+        let given_back = renewed.and_then(|renewed| self.pool.keep_on(shelf, renewed, now));
         self.drop_kept(given_back);
         self.tell_of_kept();
     }

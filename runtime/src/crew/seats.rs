@@ -54,6 +54,8 @@ struct Sitting {
 pub(super) struct Ended {
     pub(super) calls: u32,
     pub(super) computed: Duration,
+    /// Spent on instances between calls.
+    pub(super) renewing: Duration,
 }
 
 /// Whether a call began at a seat.
@@ -115,12 +117,18 @@ impl Seats {
         let mut seated = 0;
         for seat in &self.seats {
             let mut sitting = seat.lock();
-            let Ended { calls, computed } = std::mem::take(&mut sitting.ended);
+            let Ended { calls, computed, renewing } = std::mem::take(&mut sitting.ended);
             all.calls += calls;
             all.computed += computed;
+            all.renewing += renewing;
             seated += u32::from(sitting.call.is_some());
         }
         (all, seated)
+    }
+
+    /// Notes time that this thread has spent on instances between calls.
+    pub(super) fn note_renewing(&self, spent: Duration) {
+        self.seats[self.own()].lock().ended.renewing += spent;
     }
 
     /// Whether the gate is closed for all, and so nobody is seated but who was when it closed.

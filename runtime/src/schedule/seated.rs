@@ -69,10 +69,13 @@ impl<T> Schedule<T> {
         self.begun.insert(number, Begun { claim, class, state, used, slice, slice_began: began, job: None });
     }
 
-    /// Learns of calls that were never taken over.
-    pub(crate) fn learn(&mut self, calls: u32, computed: Duration, now: Instant) {
+    /// Learns of calls that were never taken over, and of time spent on instances between calls.
+    pub(crate) fn learn(&mut self, calls: u32, computed: Duration, renewing: Duration, now: Instant) {
+        let busy = computed + renewing;
+        if !busy.is_zero() {
+            self.utilisation.add_busy(busy, now);
+        }
         if calls > 0 {
-            self.utilisation.add_busy(computed, now);
             self.service.add_many(computed / calls, calls);
         }
     }

@@ -52,7 +52,7 @@ where
     let outcome = async {
         let place = handler.admit(call.priority)?;
         if call.dry_run {
-            return handler.handle_in(place, call, arrived).await.map(Exchanged::Failed);
+            return Box::pin(handler.handle_in(place, call, arrived)).await.map(Exchanged::Failed);
         }
         let exchange = to_exchange(call, request)?;
         Ok(handler.exchange_in(place, exchange, arrived).await?.read_within(door.stall_max))
