@@ -251,13 +251,19 @@ impl<H: Handler> Session<H> {
             Sign::Look | Sign::Leave => self.leave(),
             Sign::End => self.is_closed = true,
         }
-        let slow = if self.is_closed { Duration::ZERO } else { self.serving.intake_timeout };
-        let slow = self.arriving.iter().filter(|(_, call)| call.opened.elapsed() >= slow).map(|(id, _)| *id);
-        for id in slow.collect::<Vec<_>>() {
-            let message = "the whole request had not arrived in time; send it faster";
-            let error = if self.is_closed { closed() } else { PlatformError::new(Reason::Late, message) };
+        if self.is_closed {
+            return self.give_up(Duration::ZERO, &closed());
+        }
+        let message = "the whole request had not arrived in time; send it faster";
+        self.give_up(self.serving.intake_timeout, &PlatformError::new(Reason::Late, message));
+    }
+
+    /// Refuses calls whose payloads have been arriving for so long.
+    fn give_up(&mut self, age: Duration, error: &PlatformError) {
+        let old = self.arriving.iter().filter(|(_, call)| call.opened.elapsed() >= age).map(|(id, _)| *id);
+        for id in old.collect::<Vec<_>>() {
             self.forget(id);
-            self.answers.fail(id, &error);
+            self.answers.fail(id, error);
         }
     }
 
@@ -300,7 +306,11 @@ impl<H: Handler> Session<H> {
                     taken = Taken::Some;
                 }
                 Poll::Ready(Some(Err(_))) => return Taken::Broken,
-                Poll::Ready(None) => self.frames = None,
+                Poll::Ready(None) => {
+                    self.frames = None;
+                    self.give_up(Duration::ZERO, &PlatformError::malformed("the stream ended within a payload"));
+                    taken = Taken::Some;
+                }
                 Poll::Pending => break,
             }
         }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hyper_util::rt::TokioIo;
+use proptest::prelude::*;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_stream::StreamExt as _;
@@ -288,4 +289,59 @@ async fn a_defect_that_one_call_meets_ends_no_other() {
     assert_eq!(reason(stream.invoke(&met).await), Reason::Internal);
     edge.callee.go_on.notify_one();
     assert_eq!(payload(beside.await.unwrap()), "beside");
+}
+
+/// A frame that some caller sends, in or out of place.
+fn any_frame() -> impl Strategy<Value = v1::InvokeFrame> {
+    let bytes = prop_oneof![Just(0), 1..100usize, Just(PART_BYTES + 1)].prop_map(|bytes| vec![7u8; bytes]);
+    let function = prop_oneof![4 => Just("echo"), 1 => Just("panic"), 1 => Just("no such/name"), 1 => Just("wait")];
+    let open = (function, bytes.clone(), any::<bool>(), any::<bool>(), prop_oneof![Just(0), Just(1), Just(60_000_000)])
+        .prop_map(|(function, payload, more, has_request, timeout_us)| {
+            let request =
+                v1::InvokeRequest { function: function.into(), payload: payload.into(), ..Default::default() };
+            Frame::Open(v1::OpenCall { request: has_request.then_some(request), timeout_us, more })
+        });
+    let part = (bytes, any::<bool>()).prop_map(|(data, more)| Frame::Part(v1::PayloadPart { data: data.into(), more }));
+    let frame = prop_oneof![
+        6 => open.prop_map(Some),
+        4 => part.prop_map(Some),
+        2 => Just(Some(Frame::Cancel(v1::CancelCall {}))),
+        1 => Just(Some(Frame::Reply(v1::InvokeResponse::default()))),
+        1 => Just(Some(Frame::Leave(v1::LeaveStream {}))),
+        1 => Just(None),
+    ];
+    (0..5u64, frame).prop_map(|(id, frame)| v1::InvokeFrame { id, frame })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Whatever comes before it on its stream, a call is answered; and what was opened ends at most once.
+    #[test]
+    fn no_frames_do_harm(frames in prop::collection::vec(any_frame(), 0..60)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+        runtime.block_on(async {
+            let edge = edge().await;
+            let opened = frames.iter().filter(|frame| matches!(frame.frame, Some(Frame::Open(_)))).count();
+            let out_of_place = frames.len() - opened;
+            let request = call("echo", "still there").to_wire();
+            let open = v1::OpenCall { request: Some(request), timeout_us: 0, more: false };
+            let last = v1::InvokeFrame { id: 99, frame: Some(Frame::Open(open)) };
+            let sent = tokio_stream::iter(frames).chain(tokio_stream::once(last));
+            let mut answers = edge.client.clone().invoke_stream(sent).await.unwrap().into_inner();
+            let (mut ended, mut answered) = (0, None);
+            while let Some(v1::InvokeFrame { id, frame }) = answers.message().await.unwrap() {
+                match frame {
+                    Some(Frame::Part(part)) => assert!(part.more && part.data.len() <= PART_BYTES),
+                    Some(Frame::Reply(reply)) if id == 99 => answered = Some(payload(reply)),
+                    Some(Frame::Reply(_) | Frame::Failure(_)) => ended += 1,
+                    // The stream outlives its callers' interest where they leave payloads half sent.
+                    Some(Frame::Leave(_)) => {}
+                    other => panic!("{other:?}"),
+                }
+            }
+            assert_eq!(answered.as_deref(), Some(b"still there".as_slice()));
+            assert!(ended <= opened + out_of_place, "{ended}");
+        });
+    }
 }
