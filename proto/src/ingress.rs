@@ -108,7 +108,7 @@ impl<H: Handler> Functions for Ingress<H> {
         &self,
         request: Request<Streaming<v1::InvokeFrame>>,
     ) -> Result<Response<Self::InvokeStreamStream>, Status> {
-        Ok(Response::new(Session::new(self.handler.clone(), self.serving.clone(), request.into_inner())))
+        Ok(Response::new(Session::new(self.handler.clone(), self.serving.clone(), request)))
     }
 
     type ExchangeStream = std::pin::Pin<Box<dyn Stream<Item = Result<v1::ExchangeResponse, Status>> + Send>>;

@@ -22,7 +22,7 @@ use crate::status::{PlatformError, Reason};
 
 /// When to come again where too much is on its way in.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
-/// Requests that are held whole in memory. The others come in parts, each of which is dealt with as it comes.
+/// Requests that are held whole in memory. The others come in parts, each of which is dealt with and counted as it comes.
 const HELD_WHOLE: [&str; 3] =
     ["/nigh.v1.Functions/Invoke", "/nigh.v1.Controller/Announce", "/uiiit.rpc.EdgeServer/RunLambda"];
 
@@ -79,6 +79,8 @@ impl<S: Service<http::Request<Body>>> Service<http::Request<Body>> for Held<S> {
         let now = Instant::now();
         request.extensions_mut().insert(HeadArrived(now.into_std()));
         if !HELD_WHOLE.contains(&request.uri().path()) {
+            // Calls on a stream count one by one.
+            request.extensions_mut().insert(self.intake.clone());
             return Answering { inner: self.inner.call(request), _share: None };
         }
         let share = Arc::new(self.intake.share());

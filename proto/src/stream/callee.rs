@@ -15,7 +15,7 @@ use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, Stream, StreamExt as _};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
-use tonic::{Status, Streaming};
+use tonic::{Request, Status, Streaming};
 
 use self::answers::Answers;
 use self::watch::{Sign, Watch};
@@ -23,6 +23,7 @@ use crate::call::{Call, CallLimits, check_payload};
 use crate::connections::ServerLimits;
 use crate::deadline;
 use crate::ingress::Handler;
+use crate::intake::{Intake, Share};
 use crate::reply::Reply;
 use crate::status::{PlatformError, Reason};
 use crate::v1;
@@ -65,6 +66,15 @@ struct Arriving {
     /// When its time began to run.
     opened: tokio::time::Instant,
     payload: BytesMut,
+    share: Share,
+}
+
+/// A call whose payload is there.
+struct Whole {
+    request: v1::InvokeRequest,
+    timeout: Option<Duration>,
+    opened: tokio::time::Instant,
+    share: Share,
 }
 
 /// A call on its way to its outcome.
@@ -81,6 +91,8 @@ struct Newest {
 pub struct Session<H> {
     handler: Arc<H>,
     serving: Serving,
+    /// What all requests at this door hold.
+    intake: Intake,
     /// Nothing once the caller has sent its last frame.
     frames: Option<Streaming<v1::InvokeFrame>>,
     arriving: HashMap<u64, Arriving>,
@@ -106,10 +118,12 @@ impl<H> fmt::Debug for Session<H> {
 }
 
 impl<H: Handler> Session<H> {
-    pub(crate) fn new(handler: Arc<H>, serving: Serving, frames: Streaming<v1::InvokeFrame>) -> Self {
+    pub(crate) fn new(handler: Arc<H>, serving: Serving, request: Request<Streaming<v1::InvokeFrame>>) -> Self {
+        let intake = request.extensions().get().cloned().unwrap_or_else(|| Intake::new(&ServerLimits::default()));
         Self {
             handler,
-            frames: Some(frames),
+            intake,
+            frames: Some(request.into_inner()),
             arriving: HashMap::new(),
             arriving_bytes: 0,
             running: FuturesUnordered::new(),
@@ -161,31 +175,35 @@ impl<H: Handler> Session<H> {
                 format!("over {CALLS_MAX} calls on one stream; wait for answers or open another"),
             ));
         }
+        let share = self.intake.share();
         let mut request = open.request.ok_or_else(|| PlatformError::malformed("an open frame without a request"))?;
         let timeout = (open.timeout_us > 0).then(|| Duration::from_micros(open.timeout_us));
         let opened = tokio::time::Instant::now();
+        share.take(request.payload.len() as u64)?;
         if !open.more {
-            return self.start(id, request, timeout, opened);
+            return self.start(id, Whole { request, timeout, opened, share });
         }
         let payload = BytesMut::from(std::mem::take(&mut request.payload));
         self.arriving_bytes += payload.len();
-        self.arriving.insert(id, Arriving { request, timeout, opened, payload });
+        self.arriving.insert(id, Arriving { request, timeout, opened, payload, share });
         self.check_arriving(id)
     }
 
     fn part(&mut self, id: u64, part: &v1::PayloadPart) -> Result<(), PlatformError> {
         // A call that was refused or cancelled may have parts under way still; they are of no use and no fault.
         let Some(arriving) = self.arriving.get_mut(&id) else { return Ok(()) };
+        arriving.share.take(part.data.len() as u64)?;
         arriving.payload.extend_from_slice(&part.data);
         self.arriving_bytes += part.data.len();
         self.check_arriving(id)?;
         if part.more {
             return Ok(());
         }
-        let Some(mut arrived) = self.arriving.remove(&id) else { return Ok(()) };
+        let Some(arrived) = self.arriving.remove(&id) else { return Ok(()) };
         self.arriving_bytes -= arrived.payload.len();
-        arrived.request.payload = arrived.payload.freeze();
-        self.start(id, arrived.request, arrived.timeout, arrived.opened)
+        let Arriving { request, timeout, opened, payload, share } = arrived;
+        let request = v1::InvokeRequest { payload: payload.freeze(), ..request };
+        self.start(id, Whole { request, timeout, opened, share })
     }
 
     fn check_arriving(&self, id: u64) -> Result<(), PlatformError> {
@@ -200,18 +218,14 @@ impl<H: Handler> Session<H> {
         Ok(())
     }
 
-    fn start(
-        &mut self,
-        id: u64,
-        request: v1::InvokeRequest,
-        timeout: Option<Duration>,
-        opened: tokio::time::Instant,
-    ) -> Result<(), PlatformError> {
+    fn start(&mut self, id: u64, whole: Whole) -> Result<(), PlatformError> {
+        let Whole { request, timeout, opened, share } = whole;
         let arrived = Instant::now();
         let timeout = timeout.map(|timeout| deadline::left_to_answer(timeout, opened.into_std(), arrived));
         let call = Call::from_wire(request, timeout, &self.serving.calls, arrived)?;
         let handler = self.handler.clone();
         let handling = async move {
+            let _share = share;
             let deadline = tokio::time::Instant::from_std(call.deadline);
             // A defect that one call meets is no end of the others.
             let handled = AssertUnwindSafe(handler.handle(call, arrived)).catch_unwind();

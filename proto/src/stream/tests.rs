@@ -21,6 +21,7 @@ use super::{CallStream, PART_BYTES, Pipeline, StreamLimits};
 use crate::call::{Call, CallLimits};
 use crate::connections::ServerLimits;
 use crate::ingress::Handler;
+use crate::intake::Intake;
 use crate::reply::{Outcome, Reply};
 use crate::status::{PlatformError, Reason};
 use crate::v1;
@@ -87,7 +88,7 @@ impl Functions for Counting {
         frames: Request<Streaming<v1::InvokeFrame>>,
     ) -> Result<Response<Session<Callee>>, Status> {
         self.seen.streams.fetch_add(1, Ordering::SeqCst);
-        Ok(Response::new(Session::new(self.callee.clone(), self.serving.clone(), frames.into_inner())))
+        Ok(Response::new(Session::new(self.callee.clone(), self.serving.clone(), frames)))
     }
 
     type ExchangeStream = tokio_stream::Empty<Result<v1::ExchangeResponse, Status>>;
@@ -110,11 +111,17 @@ struct Edge {
 }
 
 async fn edge() -> Edge {
+    edge_within(ServerLimits::default()).await
+}
+
+async fn edge_within(limits: ServerLimits) -> Edge {
     let (here, there) = tokio::io::duplex(1 << 20);
     let (callee, seen, stop) = (Arc::new(Callee::default()), Arc::new(Seen::default()), CancellationToken::new());
-    let serving = Serving::new(CallLimits::default(), &ServerLimits::default(), stop.clone());
+    let serving = Serving::new(CallLimits::default(), &limits, stop.clone());
     let counting = Counting { callee: callee.clone(), serving, seen: seen.clone() };
-    let server = Server::builder().add_service(FunctionsServer::new(counting).max_decoding_message_size(usize::MAX));
+    let server = Server::builder()
+        .layer(Intake::new(&limits))
+        .add_service(FunctionsServer::new(counting).max_decoding_message_size(usize::MAX));
     let incoming = tokio_stream::once(Ok::<_, io::Error>(there)).chain(tokio_stream::pending());
     let served = server.serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
     let served = tokio::spawn(async move { served.await.unwrap() });
@@ -289,6 +296,25 @@ async fn a_defect_that_one_call_meets_ends_no_other() {
     assert_eq!(reason(stream.invoke(&met).await), Reason::Internal);
     edge.callee.go_on.notify_one();
     assert_eq!(payload(beside.await.unwrap()), "beside");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_all_streams_hold_is_bounded_and_given_back() {
+    let edge = edge_within(ServerLimits { intake_bytes_max: 100_000, ..ServerLimits::default() }).await;
+    let streams = [edge.stream().await, edge.stream().await];
+    let (held, second) = (call("wait", vec![7; 60_000]), call("echo", vec![7; 60_000]));
+    let waiting = streams[0].invoke(&held);
+    tokio::pin!(waiting);
+    tokio::select! {
+        _ = &mut waiting => panic!("an answer from nowhere"),
+        () = edge.waits_for(1) => {}
+    }
+    assert_eq!(reason(streams[1].invoke(&second).await), Reason::OutOfBudget);
+    let in_parts = call("echo", vec![7; 2 * PART_BYTES]);
+    assert_eq!(reason(streams[1].invoke(&in_parts).await), Reason::OutOfBudget);
+    edge.callee.go_on.notify_one();
+    waiting.await.unwrap();
+    assert_eq!(payload(streams[1].invoke(&second).await.unwrap()).len(), 60_000);
 }
 
 /// A frame that some caller sends, in or out of place.
