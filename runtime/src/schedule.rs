@@ -3,6 +3,7 @@
 //! functions in rounds, the earliest deadline first. Long ones get a share that no crowd of brief ones can take, and
 //! whoever has nothing that computes gets its turn whatever the others hold. Pure: no threads, no clock of its own.
 
+mod at_once;
 mod claim;
 mod lane;
 mod report;
@@ -163,21 +164,6 @@ impl<T> Schedule<T> {
         lane.wait(Waiting { number, claim, job: job(number) });
         lane.list(claim.lane, &mut self.turns);
         Ok(number)
-    }
-
-    /// Begins the call just submitted, if it is brief and nobody who waits would be passed over.
-    pub(crate) fn begin_at_once(&mut self, id: LaneId, number: Number, now: Instant) -> Option<(Number, T)> {
-        let brief = Class::Brief as usize;
-        let lane = self.lanes.get(&id)?;
-        let is_first = lane.waiting.front()?.number == number
-            && lane.class() == Class::Brief
-            && self.turns[brief].front() == Some(&id)
-            && self.ready[brief].is_empty();
-        let may_begin = is_first && self.slots(Class::Brief) > 0;
-        match if may_begin { self.begin(Class::Brief, now) } else { Next::Nothing } {
-            Next::Run(number, job) => Some((number, job)),
-            Next::Evict | Next::Nothing => None,
-        }
     }
 
     /// The next call to run for a slice; the caller is a worker that is free.

@@ -174,9 +174,35 @@ fn a_call_begins_at_once_only_where_nobody_is_passed_over() {
     let third = submit(&mut schedule, claim(3), 30).unwrap();
     assert_eq!(schedule.begin_at_once(3, third, now), None, "lane 2 is first");
     assert_eq!(take(&mut schedule).unwrap().1, 20);
-    assert_eq!(schedule.begin_at_once(3, third, now), None, "both workers are taken");
+    let further = submit(&mut schedule, claim(2), 21).unwrap();
+    assert_eq!(schedule.begin_at_once(2, further, now), None, "both workers are taken, one by its own function");
+    assert_eq!(schedule.begin_at_once(3, third, now), Some((third, 30)), "of its function nothing computes");
     let fourth = submit(&mut schedule, long(4), 40).unwrap();
     assert_eq!(schedule.begin_at_once(4, fourth, now), None, "it is long");
+}
+
+#[test]
+fn who_computes_already_keeps_no_other_function_from_beginning_at_once() {
+    let now = Instant::now();
+    let mut schedule = schedule(Budgets { workers: 2, ..budgets() });
+    let crowd = crowd_of(&mut schedule, Claim { concurrency: 10, ..claim(1) }, 4);
+    let began: Vec<_> = std::iter::from_fn(|| take(&mut schedule)).collect();
+    assert_eq!(began.len(), 2, "two compute, two wait");
+    let other = submit(&mut schedule, claim(2), 20).unwrap();
+    assert_eq!(schedule.begin_at_once(2, other, now), Some((other, 20)));
+    let further = submit(&mut schedule, claim(2), 21).unwrap();
+    assert_eq!(schedule.begin_at_once(2, further, now), None, "a second one has no precedence");
+    // One of the crowd makes way and is ready again: as long as another of it computes, it is not left out.
+    yields(&mut schedule, crowd[0], 10, Duration::from_millis(1));
+    let third = submit(&mut schedule, claim(3), 30).unwrap();
+    assert_eq!(schedule.begin_at_once(3, third, now), Some((third, 30)));
+    yields(&mut schedule, crowd[1], 11, Duration::from_millis(1));
+    let fourth = submit(&mut schedule, claim(4), 40).unwrap();
+    assert_eq!(schedule.begin_at_once(4, fourth, now), None, "of the crowd nothing computes now");
+}
+
+fn crowd_of(schedule: &mut Schedule<u64>, claim: Claim, calls: u64) -> Vec<Number> {
+    (0..calls).map(|job| submit(schedule, claim, job).unwrap()).collect()
 }
 
 #[test]

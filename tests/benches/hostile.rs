@@ -4,7 +4,7 @@
 //! Beside work that is merely heavy, a neighbour is owed its fair share of the cores and no more; so harm is measured against
 //! the same number of calls of a function that only computes.
 //!
-//! `cargo bench -p nigh-tests --bench hostile [-- --rounds 5 --seconds 1]`
+//! `cargo bench -p nigh-tests --bench hostile [-- --rounds 5 --seconds 1 --only harm --beside fills,wakes]`
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a bench prints its table, and how far it has got")]
 #![expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "shares and counts of a bench are small")]
 
@@ -18,6 +18,7 @@ use nigh_proto::{Call, Deployment, Digest, Kind, Limits, Outcome};
 use nigh_runtime::{Computer, Config};
 use nigh_tests::bench::{argument, median};
 use nigh_tests::hostile;
+use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 /// Time that each call has.
@@ -27,7 +28,7 @@ const BRIEF: Duration = Duration::from_millis(1);
 /// What a long call computes.
 const LONG: Duration = Duration::from_secs(2);
 /// Time between the neighbour's calls.
-const PAUSE: Duration = Duration::from_millis(2);
+const PAUSE: Duration = Duration::from_millis(1);
 /// Calls of a hostile function at once.
 const AT_ONCE: usize = 8;
 
@@ -82,16 +83,28 @@ impl Bench {
         Others { tasks: (0..calls).map(one).collect(), stop, ended }
     }
 
-    /// The neighbour's calls for the time of a round, while the others go on.
-    async fn neighbour(&self, name: &str, payload: Bytes, ended: &AtomicU64) -> Figures {
+    /// The neighbour's calls for the time of a round, while the others go on. They come from a thread of their own, as from
+    /// elsewhere: a call's time begins when it is there, not when one of the computer's threads gets to it.
+    async fn neighbour(self: &Arc<Self>, name: &'static str, payload: Bytes, ended: &AtomicU64) -> Figures {
         let (before, began) = (ended.load(Ordering::Relaxed), Instant::now());
-        let mut latencies = Vec::new();
-        while began.elapsed() < self.time {
-            let sent = Instant::now();
-            assert!(matches!(self.call(name, payload.clone()).await, Outcome::Answer { .. }));
-            latencies.push(sent.elapsed());
-            tokio::time::sleep(PAUSE).await;
-        }
+        let (bench, runtime) = (self.clone(), Handle::current());
+        let calls = move || {
+            let mut latencies = Vec::new();
+            while began.elapsed() < bench.time {
+                let (sent, calling, payload) = (Instant::now(), bench.clone(), payload.clone());
+                let (done, answered) = std::sync::mpsc::sync_channel(1);
+                runtime.spawn(async move {
+                    let outcome = calling.call(name, payload).await;
+                    done.send((outcome, Instant::now())).expect("it is waited for");
+                });
+                let (outcome, at) = answered.recv().expect("it is answered");
+                assert!(matches!(outcome, Outcome::Answer { .. }));
+                latencies.push(at - sent);
+                std::thread::sleep(PAUSE);
+            }
+            latencies
+        };
+        let mut latencies = tokio::task::spawn_blocking(calls).await.expect("the neighbour does not panic");
         let others = (ended.load(Ordering::Relaxed) - before) as f64 / began.elapsed().as_secs_f64();
         latencies.sort_unstable();
         let at = |share: f64| latencies[((latencies.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e3;
@@ -101,7 +114,7 @@ impl Bench {
     /// One round of the neighbour beside so many calls of others.
     async fn round(
         self: &Arc<Self>,
-        neighbour: &str,
+        neighbour: &'static str,
         payload: Bytes,
         others: Option<(&'static str, Bytes, usize)>,
     ) -> Figures {
@@ -205,13 +218,14 @@ async fn fairness(bench: &Arc<Bench>) {
 }
 
 /// The neighbour alone, beside work that computes for long or comes often, and beside each function that means harm.
-async fn harm(bench: &Arc<Bench>) {
+async fn harm(bench: &Arc<Bench>, beside: Option<String>) {
     let brief = bench.rounds_of(BRIEF / 10);
     let heavy = ("long", bench.rounds_of(LONG / 10), AT_ONCE);
-    let all = hostile::all();
     let brisk = ("brisk", bench.rounds_of(BRIEF / 50), AT_ONCE);
     let mut others = vec![None, Some(heavy), Some(brisk)];
-    others.extend(all.iter().map(|one| Some((one.name, Bytes::new(), AT_ONCE))));
+    let wanted = |name: &str| beside.as_deref().is_none_or(|beside| beside.split(',').any(|one| one == name));
+    let all = hostile::all().into_iter().map(|one| one.name).filter(|name| wanted(name));
+    others.extend(all.map(|name| Some((name, Bytes::new(), AT_ONCE))));
     let mut figures = vec![Vec::new(); others.len()];
     let mut level = 0.0;
     for round in 0..=bench.rounds {
@@ -270,14 +284,15 @@ async fn run() {
     }
     calibrate(&mut bench).await;
     let bench = Arc::new(bench);
-    let only = std::env::args().skip_while(|argument| argument != "--only").nth(1);
+    let word = |name: &str| std::env::args().skip_while(|argument| argument != name).nth(1);
+    let only = word("--only");
     let wanted = |part: &str| only.as_deref().is_none_or(|only| only == part);
     if wanted("scheduling") {
         scheduling(&bench).await;
         fairness(&bench).await;
     }
     if wanted("harm") {
-        harm(&bench).await;
+        harm(&bench, word("--beside")).await;
     }
 }
 

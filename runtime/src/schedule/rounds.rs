@@ -59,6 +59,21 @@ impl Rounds {
         self.order.is_empty()
     }
 
+    /// How many functions have ready calls.
+    pub(super) fn functions(&self) -> usize {
+        self.order.len()
+    }
+
+    /// The functions that have ready calls.
+    pub(super) fn iter(&self) -> impl Iterator<Item = LaneId> {
+        self.order.iter().map(|(_, _, id)| *id)
+    }
+
+    /// How many ready calls a function has.
+    pub(super) fn calls_of(&self, id: LaneId) -> usize {
+        self.functions.get(&id).map_or(0, |function| function.calls.len())
+    }
+
     /// A function has no calls any more.
     pub(super) fn forget(&mut self, id: LaneId) {
         self.functions.remove(&id);
