@@ -125,6 +125,6 @@ fn main() {
             let longest = (0..rounds).map(|_| Guest::new(&engine, module).longest(function, 16 * MIB));
             median(longest.collect(), Duration::cmp)
         });
-        println!("| {name} of 16 MiB | {whole:.1?} | {pieces:.1?} |");
+        println!("| {name}, 16 MiB | {whole:.1?} | {pieces:.1?} |");
     }
 }
