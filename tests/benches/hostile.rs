@@ -2,7 +2,7 @@
 //! harm (`nigh_tests::hostile`), in one process. Rounds are interleaved, figures are medians of rounds.
 //!
 //! Beside work that is merely heavy, a neighbour is owed its fair share of the cores and no more; so harm is measured against
-//! the same number of calls of a function that only computes.
+//! the same number of callers of a function that only computes, whose calls take as long.
 //!
 //! `cargo bench -p nigh-tests --bench hostile [-- --rounds 5 --seconds 1 --only harm --beside fills,wakes]`
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a bench prints its table, and how far it has got")]
@@ -31,6 +31,14 @@ const LONG: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(1);
 /// Calls of a hostile function at once.
 const AT_ONCE: usize = 8;
+/// Functions that only compute, by how long each call does.
+const HARMLESS: [(&str, Duration); 5] = [
+    ("computes-20us", Duration::from_micros(20)),
+    ("computes-100us", Duration::from_micros(100)),
+    ("computes-400us", Duration::from_micros(400)),
+    ("computes-2ms", Duration::from_millis(2)),
+    ("computes-200ms", Duration::from_millis(200)),
+];
 
 struct Bench {
     computer: Arc<Computer>,
@@ -217,12 +225,11 @@ async fn fairness(bench: &Arc<Bench>) {
     );
 }
 
-/// The neighbour alone, beside work that computes for long or comes often, and beside each function that means harm.
+/// The neighbour alone, beside harmless work, and beside each function that means harm.
 async fn harm(bench: &Arc<Bench>, beside: Option<String>) {
     let brief = bench.rounds_of(BRIEF / 10);
-    let heavy = ("long", bench.rounds_of(LONG / 10), AT_ONCE);
-    let brisk = ("brisk", bench.rounds_of(BRIEF / 50), AT_ONCE);
-    let mut others = vec![None, Some(heavy), Some(brisk)];
+    let mut others = vec![None];
+    others.extend(HARMLESS.map(|(name, time)| Some((name, bench.rounds_of(time), AT_ONCE))));
     let wanted = |name: &str| beside.as_deref().is_none_or(|beside| beside.split(',').any(|one| one == name));
     let all = hostile::all().into_iter().map(|one| one.name).filter(|name| wanted(name));
     others.extend(all.map(|name| Some((name, Bytes::new(), AT_ONCE))));
@@ -249,25 +256,34 @@ async fn harm(bench: &Arc<Bench>, beside: Option<String>) {
         }
     }
     println!(
-        "\n0.1 ms calls beside {AT_ONCE} calls that mean harm, medians of {} rounds of {:?}",
+        "\n0.1 ms calls beside {AT_ONCE} callers, medians of {} rounds of {:?}; harm against harmless work of about as many calls",
         bench.rounds, bench.time
     );
-    println!(
-        "| beside | p50 ms | p99 ms | p99 / beside heavy work | / beside brisk work | their calls/s |\n|---|---|---|---|---|---|"
-    );
-    let alone = medians(&figures[0]).p99_ms;
-    let [heavy, brisk] = [1, 2].map(|case: usize| medians(&figures[case]).p99_ms.max(alone));
-    for (others, rounds) in others.iter().zip(&figures) {
-        let name = match others.as_ref().map_or("nobody", |(name, ..)| name) {
-            "long" => "heavy work, 200 ms each",
-            "brisk" => "brisk work, 20 µs each",
-            name => name,
-        };
-        let Figures { p50_ms, p99_ms, others_per_s } = medians(rounds);
-        let (to_heavy, to_brisk) = (p99_ms / heavy, p99_ms / brisk);
-        println!("| {name} | {p50_ms:.2} | {p99_ms:.2} | {to_heavy:.2} | {to_brisk:.2} | {others_per_s:.0} |");
+    println!("| beside | p50 ms | p99 ms | their calls/s | p99 / beside | |\n|---|---|---|---|---|---|");
+    let names = others.iter().map(|others| others.as_ref().map_or("nobody", |(name, ..)| *name));
+    let rows: Vec<_> = names.zip(figures.iter().map(|rounds| medians(rounds))).collect();
+    for (at, (name, figures)) in rows.iter().enumerate() {
+        let Figures { p50_ms, p99_ms, others_per_s } = figures;
+        print!("| {name} | {p50_ms:.2} | {p99_ms:.2} | {others_per_s:.0} |");
+        match at.checked_sub(1 + HARMLESS.len()) {
+            Some(_) => {
+                let (fair, as_many) = fair(&rows, *others_per_s);
+                println!(" {:.2} | {as_many} |", p99_ms / fair);
+            }
+            None => println!(" | |"),
+        }
     }
     println!("memory held: {level:.0} MiB after the first round, {:.0} MiB after the last", resident_mib());
+}
+
+/// What a fair share of the cores explains beside so many calls: the p99 beside harmless work that makes about as many, or
+/// alone where that is more; and the name of that work.
+fn fair<'a>(rows: &[(&'a str, Figures)], others_per_s: f64) -> (f64, &'a str) {
+    let apart = |figures: &Figures| (figures.others_per_s.max(1.0) / others_per_s.max(1.0)).ln().abs();
+    let harmless = rows[1..=HARMLESS.len()].iter();
+    let (name, nearest) =
+        harmless.min_by(|one, other| apart(&one.1).total_cmp(&apart(&other.1))).expect("there are some");
+    (nearest.p99_ms.max(rows[0].1.p99_ms), name)
 }
 
 async fn run() {
@@ -278,7 +294,9 @@ async fn run() {
     bench.deploy("works", hostile::works(), patient.clone()).await;
     // The same work under another name: functions, not modules, are what is learnt of.
     bench.deploy("long", hostile::works(), patient.clone()).await;
-    bench.deploy("brisk", hostile::works(), patient).await;
+    for (name, _) in HARMLESS {
+        bench.deploy(name, hostile::works(), patient.clone()).await;
+    }
     for one in hostile::all() {
         bench.deploy(one.name, one.module, hostile::limits()).await;
     }

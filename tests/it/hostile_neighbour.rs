@@ -144,7 +144,8 @@ async fn modules_made_to_burden_a_compiler_are_bounded_and_hold_nobody_up() {
         };
         let admin = edge.admin();
         compiling.spawn(async move {
-            let ended = admin.await_ready(&deployment.name, deployment.version, PATIENCE, |_| {}).await;
+            // One after the other, whatever else the machine does.
+            let ended = admin.await_ready(&deployment.name, deployment.version, 4 * PATIENCE, |_| {}).await;
             match (ended, refusal) {
                 (Ok(_), None) => {}
                 // What a slow machine does not compile in a second is refused, and so it should be.

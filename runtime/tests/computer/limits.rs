@@ -137,7 +137,7 @@ async fn a_call_waits_for_its_turn_no_longer_than_its_function_allows() {
     let impatient = Limits { concurrency: 1, queue_wait: Duration::from_millis(80), ..limits() };
     deploy(&computer, "sleeps", &guests::sleeps(), impatient).await;
     let sleep = |ms: u64| call("sleeps", (ms * 1_000_000).to_le_bytes());
-    let (sleeper, nap) = (computer.clone(), sleep(400));
+    let (sleeper, nap) = (computer.clone(), sleep(1000));
     let asleep = tokio::spawn(async move { invoke(&sleeper, nap).await });
     until("it sleeps", || computer.load().running == 1).await;
     // Nothing is known yet, so it is let in, and gives up when its time to wait is over.
