@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use nigh_proto::stream;
 use nigh_proto::v1::functions_client::FunctionsClient;
 use nigh_proto::{Call, PlatformError, Reply};
+use tonic::Response;
 use tonic::transport::Channel;
 
 use crate::call::{CallerLimits, with_network};
@@ -31,11 +32,9 @@ impl CallStream {
             answer_bytes_max: limits.answer_bytes_max,
             answers_bytes_max: limits.stream_answer_bytes_max,
         };
-        match tokio::time::timeout(OPEN_TIMEOUT, stream::CallStream::open(client, &limits)).await {
-            Ok(Ok(stream)) => Ok(Self { peer, stream }),
-            Ok(Err(status)) => Err(peer.explain(status)),
-            Err(_) => Err(peer.silent(OPEN_TIMEOUT)),
-        }
+        let opening = async { stream::CallStream::open(client, &limits).await.map(Response::new) };
+        let stream = peer.request_within(OPEN_TIMEOUT, opening).await?;
+        Ok(Self { peer, stream })
     }
 
     /// Makes one call and waits for its outcome, no longer than its deadline. Dropping the future cancels the call.

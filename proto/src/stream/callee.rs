@@ -265,6 +265,9 @@ impl<H: Handler> Session<H> {
             Sign::Look | Sign::Leave => self.leave(),
             Sign::End => self.is_closed = true,
         }
+        if self.arriving.is_empty() {
+            return;
+        }
         if self.is_closed {
             return self.give_up(Duration::ZERO, &closed());
         }
