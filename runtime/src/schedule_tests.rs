@@ -284,6 +284,25 @@ fn the_wait_follows_from_the_work_ahead() {
     assert!(schedule.expected_wait(&long(5)) >= Duration::from_secs(4));
 }
 
+#[test]
+fn nobody_waits_for_a_call_that_is_as_good_as_over() {
+    let mut schedule = schedule(budgets());
+    let alone = Claim { concurrency: 1, expected: Duration::from_millis(40), ..claim(1) };
+    submit(&mut schedule, alone, 0).unwrap();
+    let (number, _) = take(&mut schedule).unwrap();
+    assert_eq!(schedule.expected_wait(&alone), Duration::from_millis(20));
+    schedule.report(number, Instant::now());
+    assert_eq!(schedule.expected_wait(&alone), Duration::ZERO);
+    // Another that waits behind it has its time all the same.
+    submit(&mut schedule, alone, 1).unwrap();
+    assert_eq!(schedule.expected_wait(&alone), Duration::from_millis(40));
+    ends(&mut schedule, number);
+    let (number, _) = take(&mut schedule).unwrap();
+    assert_eq!(schedule.expected_wait(&alone), Duration::from_millis(20));
+    ends(&mut schedule, number);
+    assert_eq!(schedule.under_way(), 0);
+}
+
 proptest! {
     /// Whatever happens, no budget is broken, every call begins or is cancelled once, and nothing is left behind.
     #[test]

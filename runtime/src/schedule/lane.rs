@@ -113,8 +113,13 @@ impl<T> Lane<T> {
         self.long = self.long.saturating_sub(u32::from(class == Class::Long));
         self.memory_bytes = self.memory_bytes.saturating_sub(claim.memory_bytes);
         self.payload_bytes = self.payload_bytes.saturating_sub(claim.payload_bytes);
-        self.begun_time = self.begun_time.saturating_sub(claim.expected);
-        self.begun_computing = self.begun_computing.saturating_sub(claim.computing);
+        self.spend(claim.expected, claim.computing);
+    }
+
+    /// Its calls that have begun will take so much less.
+    pub(super) fn spend(&mut self, time: Duration, computing: Duration) {
+        self.begun_time = self.begun_time.saturating_sub(time);
+        self.begun_computing = self.begun_computing.saturating_sub(computing);
     }
 
     /// Takes a waiting call out.

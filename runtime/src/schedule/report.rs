@@ -12,6 +12,7 @@ impl<T> Schedule<T> {
     pub(crate) fn report(&mut self, number: Number, now: Instant) -> (Load, Duration) {
         let computed = self.computed(number, now);
         self.service.add(computed);
+        self.expect_no_more(number);
         let load = self.load(now);
         (Load { running: load.running.saturating_sub(1), ..load }, computed)
     }
@@ -33,6 +34,16 @@ impl<T> Schedule<T> {
         }
         let work: Duration = rivals().map(|lane| lane.computing_ahead(ahead + 1)).sum();
         by_function.max(work / u32::try_from(self.budgets.workers).unwrap_or(u32::MAX).max(1))
+    }
+
+    /// Whoever waits for this call waits no longer for its answer: it gives up its place as soon as its instance is as new.
+    fn expect_no_more(&mut self, number: Number) {
+        let Some(begun) = self.begun.get_mut(&number) else { return };
+        let Claim { lane, expected, computing, .. } = begun.claim;
+        (begun.claim.expected, begun.claim.computing) = (Duration::ZERO, Duration::ZERO);
+        if let Some(lane) = self.lanes.get_mut(&lane) {
+            lane.spend(expected, computing);
+        }
     }
 
     /// Who would compute if a worker were free.

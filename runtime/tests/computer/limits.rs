@@ -134,18 +134,18 @@ async fn a_call_that_cannot_make_its_deadline_is_refused_at_once() {
 #[tokio::test]
 async fn a_call_waits_for_its_turn_no_longer_than_its_function_allows() {
     let computer = Computer::new(Config { workers: 1, ..config() }).unwrap();
-    let impatient = Limits { concurrency: 1, queue_wait: Duration::from_millis(80), ..limits() };
+    let impatient = Limits { concurrency: 1, queue_wait: Duration::from_millis(250), ..limits() };
     deploy(&computer, "sleeps", &guests::sleeps(), impatient).await;
     let sleep = |ms: u64| call("sleeps", (ms * 1_000_000).to_le_bytes());
-    let (sleeper, nap) = (computer.clone(), sleep(1000));
+    let (sleeper, nap) = (computer.clone(), sleep(2000));
     let asleep = tokio::spawn(async move { invoke(&sleeper, nap).await });
     until("it sleeps", || computer.load().running == 1).await;
     // Nothing is known yet, so it is let in, and gives up when its time to wait is over.
     let began = Instant::now();
     let (reason, error) = refusal(&computer, sleep(1)).await;
     assert_eq!(reason, Reason::TooBusy);
-    assert!(error.message.contains("80 ms") && error.message.contains("--queue-wait"), "{error}");
-    assert!(began.elapsed() >= Duration::from_millis(80) && error.retry_after.is_some());
+    assert!(error.message.contains("250 ms") && error.message.contains("--queue-wait"), "{error}");
+    assert!(began.elapsed() >= Duration::from_millis(250) && error.retry_after.is_some());
     assert_eq!(computer.load().queued, 0);
     // A call that has had its turn is not cut off by it.
     assert!(matches!(asleep.await.unwrap().unwrap().outcome, Outcome::Answer { .. }));
