@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use nigh_proto::older::rpc;
+use nigh_proto::time::us;
 use nigh_proto::{Digest, FunctionName, Load, NodeName, PlatformError, Reason, Timing, v1};
 
 /// How busy a computer is at one time.
@@ -94,7 +95,7 @@ impl LogQuery {
             function: self.function.as_ref().map(ToString::to_string).unwrap_or_default(),
             follow: self.follow,
             call_id: self.call.clone().unwrap_or_default(),
-            since_us: since.map_or(0, |since| u64::try_from(since.as_micros()).unwrap_or(u64::MAX)),
+            since_us: since.map_or(0, us),
             level_max: self.level.map(|level| level as u32),
         }
     }

@@ -1,6 +1,6 @@
 //! Many calls on one stream: pipelined, their payloads in parts, each cancelled by itself.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use nigh_proto::stream;
 use nigh_proto::v1::functions_client::FunctionsClient;
@@ -10,9 +10,6 @@ use tonic::transport::Channel;
 
 use crate::call::{CallerLimits, with_network};
 use crate::peer::Peer;
-
-/// Time to open a stream.
-const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// One stream to a broker with many calls under way on it. Once it breaks, every call fails; open another then.
 #[derive(Debug)]
@@ -33,7 +30,7 @@ impl CallStream {
             answers_bytes_max: limits.stream_answer_bytes_max,
         };
         let opening = async { stream::CallStream::open(client, &limits).await.map(Response::new) };
-        let stream = peer.request_within(OPEN_TIMEOUT, opening).await?;
+        let stream = peer.request_within(stream::OPEN_TIMEOUT, opening).await?;
         Ok(Self { peer, stream })
     }
 

@@ -8,8 +8,6 @@ mod svg;
 mod tally;
 mod text;
 
-use std::time::Duration;
-
 use hdrhistogram::{Counter, Histogram};
 use serde::{Deserialize, Serialize};
 
@@ -238,8 +236,4 @@ pub struct Bin {
     pub upto_us: u64,
     /// How many.
     pub count: u64,
-}
-
-fn us(time: Duration) -> u64 {
-    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }

@@ -12,6 +12,7 @@ use crate::name::Endpoint;
 use crate::older::rpc;
 use crate::reply::Reply;
 use crate::status::{PlatformError, Reason};
+use crate::time::{asked, us};
 use crate::v1;
 
 /// Bytes of a callback's address, at most.
@@ -296,15 +297,6 @@ impl PlatformError {
         let retry_after = (failure.retry_after_ms > 0).then(|| Duration::from_millis(failure.retry_after_ms));
         Self { reason, message: failure.message, retry_after }
     }
-}
-
-/// The time that a caller asks for, if it does.
-fn asked(timeout_us: u64) -> Option<Duration> {
-    (timeout_us > 0).then(|| Duration::from_micros(timeout_us))
-}
-
-fn us(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 fn now_ms() -> u64 {

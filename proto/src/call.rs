@@ -282,8 +282,6 @@ impl Call {
                 "the deadline had passed when the call arrived; give it more time",
             ));
         }
-        let carried: usize = request.states.iter().map(bytes_of).sum();
-        check_payload(request.payload.len().saturating_add(carried), limits)?;
         let hops = request.hops.max(u32::try_from(request.via.len()).unwrap_or(u32::MAX));
         if hops > limits.hops_max {
             let message = format!("passed on {hops} times; do brokers forward to each other?");
@@ -291,7 +289,7 @@ impl Call {
         }
         check_several(&request)?;
         let id = if request.call_id.is_empty() { CallId::random() } else { request.call_id.parse()? };
-        Ok(Self {
+        let call = Self {
             function: request.function.parse()?,
             payload: request.payload,
             headers: Headers::from_wire(request.headers)?,
@@ -309,7 +307,9 @@ impl Call {
                 name => Some(name.parse()?),
             },
             states: carried_from_wire(request.states)?,
-        })
+        };
+        check_payload(call.carried_bytes(), limits)?;
+        Ok(call)
     }
 
     /// Bytes of its payload and of the states that travel with it.
@@ -350,14 +350,6 @@ impl Call {
         let mut request = Request::new(self.to_wire());
         request.set_timeout(self.time_left(now));
         request
-    }
-}
-
-/// Bytes of a state that travels with a call.
-fn bytes_of(state: &v1::CarriedState) -> usize {
-    match &state.place {
-        Some(v1::carried_state::Place::Content(content)) => content.len(),
-        Some(v1::carried_state::Place::Location(_)) | None => 0,
     }
 }
 
@@ -418,6 +410,11 @@ mod tests {
         assert_eq!(check(long, None).unwrap_err(), Reason::TooLarge);
         let many = vec![v1::Header { name: "a".into(), value: String::new() }; HEADERS_MAX + 1];
         assert_eq!(check(v1::InvokeRequest { headers: many, ..request() }, None).unwrap_err(), Reason::TooLarge);
+        let content = v1::carried_state::Place::Content(vec![0; 16 << 20].into());
+        let states = vec![v1::CarriedState { name: "cart".into(), place: Some(content), ..Default::default() }];
+        assert!(check(v1::InvokeRequest { states: states.clone(), ..request() }, None).is_ok());
+        let together = v1::InvokeRequest { states, payload: "x".into(), ..request() };
+        assert_eq!(check(together, None).unwrap_err(), Reason::TooLarge);
     }
 
     #[test]

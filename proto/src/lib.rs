@@ -33,6 +33,7 @@ mod stall;
 pub mod state;
 pub mod status;
 pub mod stream;
+pub mod time;
 pub mod tls;
 pub mod trigger;
 

@@ -9,6 +9,7 @@ use crate::call::{CallId, Headers};
 use crate::name::{Digest, Endpoint, FunctionName, NameError, NodeName};
 use crate::state::{CarriedState, carried_from_wire};
 use crate::status::{PlatformError, Reason};
+use crate::time::us;
 use crate::v1;
 
 /// A call's outcome and its measurements.
@@ -206,10 +207,6 @@ impl StepRan {
 
 fn spread(p10_us: u64, p90_us: u64) -> Spread {
     Spread { p10: Duration::from_micros(p10_us), p90: Duration::from_micros(p90_us) }
-}
-
-fn us(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 impl Load {

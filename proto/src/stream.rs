@@ -5,6 +5,8 @@ pub(crate) mod callee;
 mod caller;
 mod pipeline;
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use crate::v1;
@@ -12,6 +14,8 @@ use crate::v1;
 pub use caller::{CallStream, StreamLimits};
 pub use pipeline::Pipeline;
 
+/// Time to open a stream.
+pub const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bytes of a payload in one frame: so many hold up the other calls of a stream.
 const PART_BYTES: usize = 64 << 10;
 

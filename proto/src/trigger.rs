@@ -9,6 +9,7 @@ use crate::asynchronous::CallbackUrl;
 use crate::call::{Headers, Priority};
 use crate::name::{Endpoint, FunctionName, TriggerName};
 use crate::status::{PlatformError, Reason};
+use crate::time::{asked, us};
 use crate::v1;
 use crate::v1::trigger::Source as WireSource;
 
@@ -134,7 +135,7 @@ impl Trigger {
             name: wire.name.parse()?,
             function: wire.function.parse()?,
             source: Source::from_wire(source)?,
-            timeout: (wire.timeout_us > 0).then(|| Duration::from_micros(wire.timeout_us)),
+            timeout: asked(wire.timeout_us),
             retry_safe: wire.retry_safe,
             priority: Priority::from_wire(wire.priority),
             rate_max: (wire.rate_max > 0).then_some(wire.rate_max),
@@ -149,7 +150,7 @@ impl Trigger {
             name: self.name.to_string(),
             function: self.function.to_string(),
             source: Some(self.source.to_wire()),
-            timeout_us: self.timeout.map_or(0, |timeout| u64::try_from(timeout.as_micros()).unwrap_or(u64::MAX)),
+            timeout_us: self.timeout.map_or(0, us),
             retry_safe: self.retry_safe,
             priority: self.priority.to_wire().into(),
             rate_max: self.rate_max.unwrap_or_default(),

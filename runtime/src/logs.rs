@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use nigh_proto::time::us;
 use nigh_proto::{CallId, FunctionName, v1};
 use nigh_telemetry::Counts;
 use parking_lot::Mutex;
@@ -215,7 +216,7 @@ impl FunctionLog {
 
 fn now_us() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+    us(since)
 }
 
 /// The lines of one call, up to its allowance.

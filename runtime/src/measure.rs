@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use nigh_proto::time::us;
 use nigh_proto::{Outcome, Timing};
 
 use crate::estimate::Estimator;
@@ -190,7 +191,7 @@ impl Default for Histogram {
 
 /// The bucket of a latency: below 16 µs one for each µs, then 16 for each doubling.
 fn bucket_of(latency: Duration) -> usize {
-    let us = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
+    let us = us(latency);
     if us < u64::from(STEPS) {
         return usize::try_from(us).unwrap_or(0);
     }

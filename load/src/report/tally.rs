@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
+use nigh_proto::time::us;
 use nigh_proto::{FunctionName, Timing};
 
-use super::{Batch, Bin, Counts, ErrorCount, FORM, Group, Part, Percentiles, Point, Report, Slice, us};
+use super::{Batch, Bin, Counts, ErrorCount, FORM, Group, Part, Percentiles, Point, Report, Slice};
 use crate::sample::{Ending, Facts, Sample};
 
 /// Digits that the histograms of the whole run keep exactly.

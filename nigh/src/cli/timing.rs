@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use nigh_proto::time::us;
 use nigh_proto::{Estimate, Load, NodeName, Reply, Spread, Timing};
 use serde_json::{Value, json};
 
@@ -97,7 +98,6 @@ impl fmt::Display for Range<'_> {
 
 /// The parts in microseconds; their sum is the total. The reset was before the call.
 pub(super) fn as_json(timing: &Timing) -> Value {
-    let us = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
     let parts = parts(timing).map(|part| (part.name.to_owned(), us(part.time)));
     let total = parts.iter().map(|(_, us)| us).sum::<u64>();
     let mut told: serde_json::Map<String, Value> =
@@ -109,7 +109,6 @@ pub(super) fn as_json(timing: &Timing) -> Value {
 
 /// An estimate in microseconds.
 pub(super) fn estimate_as_json(estimate: &Estimate) -> Value {
-    let us = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
     let Estimate { queue, init, run, samples, similar, init_spread, run_spread, modelled } = estimate;
     let spread = |spread: &Spread| json!({ "p10": us(spread.p10), "p90": us(spread.p90) });
     json!({

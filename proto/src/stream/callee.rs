@@ -26,6 +26,7 @@ use crate::ingress::Handler;
 use crate::intake::{Intake, Share};
 use crate::reply::Reply;
 use crate::status::{PlatformError, Reason};
+use crate::time::asked;
 use crate::v1;
 use crate::v1::invoke_frame::Frame;
 
@@ -177,7 +178,7 @@ impl<H: Handler> Session<H> {
         }
         let share = self.intake.share();
         let mut request = open.request.ok_or_else(|| PlatformError::malformed("an open frame without a request"))?;
-        let timeout = (open.timeout_us > 0).then(|| Duration::from_micros(open.timeout_us));
+        let timeout = asked(open.timeout_us);
         let opened = tokio::time::Instant::now();
         share.take(request.payload.len() as u64)?;
         if !open.more {

@@ -16,6 +16,7 @@ use self::pending::{By, Ended, Pending};
 use super::parts;
 use crate::call::Call;
 use crate::status::{self, PlatformError, Reason};
+use crate::time::us;
 use crate::v1;
 use crate::v1::functions_client::FunctionsClient;
 use crate::v1::invoke_frame::Frame;
@@ -123,7 +124,7 @@ impl CallStream {
         let _upload = if first.more { self.uploads.acquire().await.ok() } else { None };
         let request = v1::InvokeRequest { payload: first.data, ..call.to_wire_without_payload() };
         // On the wire, 0 would stand for the callee's default.
-        let left = u64::try_from(call.time_left(Instant::now()).as_micros()).unwrap_or(u64::MAX).max(1);
+        let left = us(call.time_left(Instant::now())).max(1);
         let open = v1::OpenCall { request: Some(request), timeout_us: left, more: first.more };
         self.line.enqueue(id, Frame::Open(open), None);
         for part in parts {

@@ -8,14 +8,12 @@ use parking_lot::Mutex;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
-use super::PART_BYTES;
 use super::caller::{CallStream, StreamLimits, Unanswered};
+use super::{OPEN_TIMEOUT, PART_BYTES};
 use crate::call::Call;
 use crate::v1;
 use crate::v1::functions_client::FunctionsClient;
 
-/// Time to open a stream.
-const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
 /// After one could not be opened, when the next try may be …
 const OPEN_AGAIN: Duration = Duration::from_secs(1);
 /// … and where the peer knows nothing of streams.

@@ -10,6 +10,7 @@ use http::StatusCode;
 use nigh_proto::ingress::http::HttpHandler;
 use nigh_proto::older::rpc;
 use nigh_proto::older::rpc::edge_computer_server::EdgeComputer;
+use nigh_proto::time::us;
 use nigh_proto::v1::computer_server::Computer as ComputerService;
 use nigh_proto::{Call, Exchange, Exchanged, FunctionName, Kind, PlatformError, Priority, Reply, v1};
 use tokio::time::MissedTickBehavior;
@@ -153,7 +154,6 @@ fn processor_shares(computer: &impl Computing) -> Vec<v1::ProcessorUtilisation> 
 /// One function as it is told of.
 fn function_status(status: FunctionStatus) -> v1::FunctionStatus {
     let FunctionStatus { name, version, summary, running, queued } = status;
-    let us = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
     let bucket = |(upto, calls): (Duration, u32)| v1::LatencyBucket { upto_us: us(upto), calls: calls.into() };
     v1::FunctionStatus {
         function: name.to_string(),

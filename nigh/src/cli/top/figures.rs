@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use nigh_client::{DestinationState, FunctionStatus, Routes};
+use nigh_proto::time::us;
 use nigh_proto::{FunctionName, NodeName, Timing};
 use serde::Serialize;
 
@@ -262,10 +263,6 @@ fn broker((broker, routes): &Broker, sample: &Sample, before: Option<&Sample>) -
 fn rate(now: u64, before: u64, seconds: f64) -> Option<f64> {
     let grown = u32::try_from(now.checked_sub(before)?).map_or(f64::INFINITY, f64::from);
     (seconds > 0.0).then(|| grown / seconds)
-}
-
-fn us(time: Duration) -> u64 {
-    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

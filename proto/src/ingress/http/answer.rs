@@ -14,6 +14,7 @@ use super::{Answer, cloudevent};
 use crate::call::{CallId, Headers};
 use crate::name::FunctionName;
 use crate::reply::{Estimate, Outcome, Reply, Timing};
+use crate::time::us;
 
 /// Where the time went, as the `Server-Timing` header tells it: durations in milliseconds.
 static SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
@@ -78,7 +79,6 @@ pub(super) fn answer(payload: Bytes, from_function: &Headers) -> Answer {
 }
 
 fn told(estimate: Estimate) -> Answer {
-    let us = |duration: std::time::Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
     let document = serde_json::json!({
         "queue_us": us(estimate.queue),
         "init_us": us(estimate.init),
