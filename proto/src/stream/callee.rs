@@ -13,6 +13,7 @@ use bytes::BytesMut;
 use futures_util::future::{AbortHandle, AbortRegistration, Abortable, BoxFuture};
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, Stream, StreamExt as _};
+use prost::Message as _;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::{Request, Status, Streaming};
@@ -180,7 +181,8 @@ impl<H: Handler> Session<H> {
         let mut request = open.request.ok_or_else(|| PlatformError::malformed("an open frame without a request"))?;
         let timeout = asked(open.timeout_us);
         let opened = tokio::time::Instant::now();
-        share.take(request.payload.len() as u64)?;
+        // As a request by itself counts: with all that it brings.
+        share.take(request.encoded_len() as u64)?;
         if !open.more {
             return self.start(id, Whole { request, timeout, opened, share });
         }

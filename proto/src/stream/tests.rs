@@ -23,6 +23,7 @@ use crate::connections::ServerLimits;
 use crate::ingress::Handler;
 use crate::intake::Intake;
 use crate::reply::{Outcome, Reply};
+use crate::state::{CarriedState, StatePlace};
 use crate::status::{PlatformError, Reason};
 use crate::v1;
 use crate::v1::functions_client::FunctionsClient;
@@ -315,6 +316,25 @@ async fn what_all_streams_hold_is_bounded_and_given_back() {
     edge.callee.go_on.notify_one();
     waiting.await.unwrap();
     assert_eq!(payload(streams[1].invoke(&second).await.unwrap()).len(), 60_000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn states_that_travel_with_calls_count_as_payloads_do() {
+    let edge = edge_within(ServerLimits { intake_bytes_max: 100_000, ..ServerLimits::default() }).await;
+    let stream = edge.stream().await;
+    let place = StatePlace::Content(Bytes::from(vec![7; 60_000]));
+    let states = vec![CarriedState { name: "cart".parse().unwrap(), place, needed_by: Vec::new() }];
+    let (held, second) = (Call { states: states.clone(), ..call("wait", "x") }, Call { states, ..call("echo", "y") });
+    let waiting = stream.invoke(&held);
+    tokio::pin!(waiting);
+    tokio::select! {
+        _ = &mut waiting => panic!("an answer from nowhere"),
+        () = edge.waits_for(1) => {}
+    }
+    assert_eq!(reason(stream.invoke(&second).await), Reason::OutOfBudget);
+    edge.callee.go_on.notify_one();
+    waiting.await.unwrap();
+    assert_eq!(payload(stream.invoke(&second).await.unwrap()), "y");
 }
 
 /// A frame that some caller sends, in or out of place.
