@@ -23,12 +23,12 @@ use crate::bulk::in_pieces;
 use crate::config::{CompilerProgram, Config};
 use crate::engine::{Shape, Started};
 use crate::error::PrepareError;
-use crate::expose::expose;
+use crate::expose::{expose, expose_component};
 
 use child::{ANSWER_CODE, Order};
 
 /// What is done to a module before it is compiled: code of another number is compiled anew.
-pub(crate) const RECIPE: u32 = 1;
+pub(crate) const RECIPE: u32 = 2;
 /// Time after which a module that still compiles makes way for others.
 const BRIEF_MAX: Duration = Duration::from_secs(2);
 /// Bytes of compiled code at most; more is not worth keeping, and no honest module comes near.
@@ -249,7 +249,10 @@ fn machine_code(engine: &wasmtime::Engine, kind: Kind, module: &[u8]) -> Result<
             let exposed = expose(module).map_err(invalid)?;
             engine.precompile_module(&in_pieces(&exposed).map_err(invalid)?).map_err(refused)
         }
-        Kind::Http => engine.precompile_component(&in_pieces(module).map_err(invalid)?).map_err(refused),
+        Kind::Http => {
+            let exposed = expose_component(module).map_err(|error| error.to_string())?;
+            engine.precompile_component(&in_pieces(&exposed).map_err(invalid)?).map_err(refused)
+        }
     }
 }
 

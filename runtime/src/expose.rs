@@ -1,13 +1,18 @@
-//! What the host needs to see of a native module so that its instances can be made as new in place: an instance's whole
-//! state, which is its memory and its mutable globals. The host reaches only what a module exports, so these are
-//! exported under names of our own before the module is compiled. A module that keeps state elsewhere, or runs code
-//! while it is instantiated, gets no such exports, and each of its calls a newly made instance.
+//! What the host needs to see of a module so that its instances can be made as new in place: an instance's whole state,
+//! which is its memory and its mutable globals. The host reaches only what a module exports, so of a native module these
+//! are exported under names of our own before the module is compiled; what is added to a component for the same end,
+//! `component` tells. A module that keeps state elsewhere is left as it is, and each of its calls gets a newly made
+//! instance; so does a native one that runs code while it is instantiated.
+
+mod component;
 
 use std::borrow::Cow;
 
 use nigh_proto::module::abi;
 use wasm_encoder::{ExportKind, ExportSection, RawSection};
-use wasmparser::{BinaryReaderError, ExternalKind, Operator, Parser, Payload, ValType};
+use wasmparser::{BinaryReaderError, ExternalKind, Operator, Parser, Payload, TypeRef, ValType};
+
+pub(crate) use component::{HANDLE, RENEW, RENEWAL, SHOW, TAKE, expose as expose_component};
 
 /// The start of the names under which state is exported. A module's own exports of such names are left out.
 const PREFIX: &str = "nigh:state/";
@@ -26,9 +31,6 @@ pub(crate) fn global(number: usize) -> String {
 /// # Errors
 /// Where it is not a valid module.
 pub(crate) fn expose(module: &[u8]) -> Result<Cow<'_, [u8]>, BinaryReaderError> {
-    if Parser::is_component(module) {
-        return Ok(Cow::Borrowed(module));
-    }
     let state = State::of(module)?;
     if !state.is_native || (!state.is_whole() && !state.has_reserved_names) {
         return Ok(Cow::Borrowed(module));
@@ -50,10 +52,19 @@ pub(crate) fn expose(module: &[u8]) -> Result<Cow<'_, [u8]>, BinaryReaderError> 
 struct State {
     is_native: bool,
     has_reserved_names: bool,
+    /// Memories, tables or globals that others have too.
+    shares: bool,
+    /// It runs code while it is instantiated.
+    starts: bool,
     memories: u32,
-    /// The indices of mutable globals.
-    globals: Vec<u32>,
-    /// There is more, or code runs before the host could look.
+    /// Globals that it imports or defines.
+    globals: u32,
+    /// The indices and types of the mutable ones that it defines.
+    mutable: Vec<(u32, ValType)>,
+    /// It defines functions, and exports something.
+    has_functions: bool,
+    has_exports: bool,
+    /// There is more.
     has_more: bool,
 }
 
@@ -61,45 +72,68 @@ impl State {
     fn of(module: &[u8]) -> Result<Self, BinaryReaderError> {
         let mut state = Self::default();
         for payload in Parser::new(0).parse_all(module) {
-            match payload? {
-                Payload::ImportSection(section) => {
-                    for import in section.into_imports() {
-                        state.has_more |= !matches!(import?.ty, wasmparser::TypeRef::Func(_));
-                    }
-                }
-                Payload::MemorySection(section) => state.memories = section.count(),
-                Payload::GlobalSection(section) => {
-                    for (index, global) in (0..).zip(section) {
-                        let ty = global?.ty;
-                        state.has_more |= ty.mutable && matches!(ty.content_type, ValType::Ref(_));
-                        if ty.mutable {
-                            state.globals.push(index);
-                        }
-                    }
-                }
-                Payload::ExportSection(section) => {
-                    for export in section {
-                        let export = export?;
-                        state.is_native |= export.name == abi::HANDLE;
-                        state.has_reserved_names |= export.name.starts_with(PREFIX);
-                    }
-                }
-                Payload::StartSection { .. } => state.has_more = true,
-                Payload::CodeSectionEntry(body) if !state.has_more => {
-                    let mut operators = body.get_operators_reader()?;
-                    while !operators.eof() {
-                        state.has_more |= changes_more(&operators.read()?);
-                    }
-                }
-                _ => {}
-            }
+            state.take(payload?)?;
         }
         Ok(state)
     }
 
-    /// Whether memory and globals are all that there is.
+    fn take(&mut self, payload: Payload<'_>) -> Result<(), BinaryReaderError> {
+        match payload {
+            Payload::ImportSection(section) => {
+                for import in section.into_imports() {
+                    let ty = import?.ty;
+                    self.shares |= !matches!(ty, TypeRef::Func(_));
+                    self.globals += u32::from(matches!(ty, TypeRef::Global(_)));
+                }
+            }
+            Payload::MemorySection(section) => self.memories = section.count(),
+            Payload::GlobalSection(section) => {
+                for global in section {
+                    let ty = global?.ty;
+                    self.has_more |= ty.mutable && matches!(ty.content_type, ValType::Ref(_));
+                    if ty.mutable {
+                        self.mutable.push((self.globals, ty.content_type));
+                    }
+                    self.globals += 1;
+                }
+            }
+            Payload::FunctionSection(_) => self.has_functions = true,
+            Payload::ExportSection(section) => {
+                self.has_exports = true;
+                for export in section {
+                    let export = export?;
+                    self.is_native |= export.name == abi::HANDLE;
+                    self.has_reserved_names |= export.name.starts_with(PREFIX);
+                }
+            }
+            Payload::StartSection { .. } => self.starts = true,
+            Payload::CodeSectionEntry(body) if !self.has_more => {
+                let mut operators = body.get_operators_reader()?;
+                while !operators.eof() {
+                    self.has_more |= changes_more(&operators.read()?);
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Whether memories and numbers in globals are all that there is.
+    fn is_plain(&self) -> bool {
+        !self.has_more && self.mutable.len() <= GLOBALS_MAX
+    }
+
+    /// Whether a component's module can be made to export all of it. One that has state, but no functions or exports beside
+    /// which others could stand, is of no use to anybody.
+    fn can_be_exposed(&self) -> bool {
+        let has_state = self.memories > 0 || !self.mutable.is_empty();
+        let has_room = self.has_exports && (self.has_functions || self.mutable.is_empty());
+        self.is_plain() && !self.has_reserved_names && (has_room || !has_state)
+    }
+
+    /// Whether a native module's memory and globals are all that there is, and as they begin until its first call.
     fn is_whole(&self) -> bool {
-        !self.has_more && self.memories == 1 && self.globals.len() <= GLOBALS_MAX
+        self.is_plain() && !self.shares && !self.starts && self.memories == 1
     }
 
     fn exports(&self, own: wasmparser::ExportSectionReader<'_>) -> Result<ExportSection, BinaryReaderError> {
@@ -119,7 +153,7 @@ impl State {
         }
         if self.is_whole() {
             exports.export(MEMORY, ExportKind::Memory, 0);
-            for (number, index) in self.globals.iter().enumerate() {
+            for (number, (index, _)) in self.mutable.iter().enumerate() {
                 exports.export(&global(number), ExportKind::Global, *index);
             }
         }
@@ -206,10 +240,8 @@ mod tests {
     }
 
     #[test]
-    fn programs_and_components_are_left_as_they_are() {
+    fn programs_are_left_as_they_are() {
         let program = wat::parse_str(r#"(module (memory (export "memory") 1) (func (export "_start")))"#).unwrap();
         assert_eq!(*expose(&program).unwrap(), *program);
-        let component = wat::parse_str("(component)").unwrap();
-        assert_eq!(*expose(&component).unwrap(), *component);
     }
 }

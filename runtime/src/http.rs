@@ -1,7 +1,7 @@
 //! Http functions: components that handle requests by `wasi:http/incoming-handler`, from any toolchain. They run on the
 //! crew as every guest does, under the same limits; their bodies travel in parts while they run.
 //!
-//! `instance` is the life of one, `ahead` its making before a call asks for it, `guest` what it may touch, `outgoing` the requests that it sends itself, `answer` what
+//! `instance` is the life of one, `renewal` its being made as new in place, `ahead` the making of another in its stead before a call asks for it, `guest` what it may touch, `outgoing` the requests that it sends itself, `answer` what
 //! its caller gets to see, `keyvalue` its states, `engine` the engine that components have for themselves.
 
 mod ahead;
@@ -12,28 +12,39 @@ mod guest;
 mod instance;
 mod keyvalue;
 mod outgoing;
+mod renewal;
+
+use std::sync::OnceLock;
 
 use bytes::Bytes;
 use nigh_proto::exchange::{Body, RequestHead, whole_body};
 use nigh_proto::{Call, PlatformError, Reason};
 use tokio::sync::oneshot;
-use wasmtime::component::{Component, Linker};
-use wasmtime_wasi_http::p2::bindings::ProxyPre;
+use wasmtime::Store;
+use wasmtime::component::{Component, ComponentExportIndex, InstancePre, Linker};
+use wasmtime_wasi_http::p2::bindings::{Proxy, ProxyIndices};
 
 use crate::error::{Error, PrepareError};
+use crate::reset::Image;
 
 use ahead::Ahead;
 pub(crate) use answer::{About, Answered, begin, whole};
 use guest::Guest;
 pub(crate) use instance::{Instance, run};
 pub(crate) use outgoing::Outgoing;
+use renewal::Renew;
 
 /// What components can import, looked up once for each version.
 pub(crate) type Imports = Linker<Guest>;
 
 /// An http function's component, ready to be instantiated.
 pub(crate) struct Http {
-    pre: ProxyPre<Guest>,
+    pre: InstancePre<Guest>,
+    proxy: ProxyIndices,
+    /// The export that makes an instance as new, where it has one.
+    renew: Option<ComponentExportIndex>,
+    /// What the memory of a new instance holds, once that was looked at; nothing where instances cannot be made as new.
+    image: OnceLock<Option<Image>>,
     ahead: Ahead,
 }
 
@@ -50,7 +61,27 @@ impl Http {
     pub(crate) fn prepare(imports: &Imports, component: &Component) -> Result<Self, PrepareError> {
         let unfit = |error: wasmtime::Error| PrepareError::Imports(format!("{error:#}"));
         let pre = imports.instantiate_pre(component).map_err(unfit)?;
-        Ok(Self { pre: ProxyPre::new(pre).map_err(unfit)?, ahead: Ahead::default() })
+        let proxy = ProxyIndices::new(&pre).map_err(unfit)?;
+        let renew = renewal::export_of(component);
+        let image = if renew.is_some() { OnceLock::new() } else { OnceLock::from(None) };
+        Ok(Self { pre, proxy, renew, image, ahead: Ahead::default() })
+    }
+
+    /// Whether instances can be made as new in place.
+    fn can_renew(&self) -> bool {
+        matches!(self.image.get(), Some(Some(_)))
+    }
+
+    /// Makes an instance, which runs what it runs to begin with.
+    async fn instantiate(&self, store: &mut Store<Guest>) -> wasmtime::Result<(Proxy, Option<Renew>)> {
+        let instance = self.pre.instantiate_async(&mut *store).await?;
+        let proxy = self.proxy.load(&mut *store, &instance)?;
+        let renew = self.renew.as_ref().map(|export| instance.get_typed_func(&mut *store, export)).transpose()?;
+        if let Some(renew) = &renew {
+            // The first time it keeps what is to be given back.
+            renew.call_async(&mut *store, (0,)).await?;
+        }
+        Ok((proxy, renew))
     }
 }
 
@@ -61,7 +92,8 @@ pub(crate) fn imports(engine: &wasmtime::Engine) -> Result<Imports, Error> {
     let define = |linker: &mut Imports| {
         wasmtime_wasi::p2::add_to_linker_async(linker)?;
         wasmtime_wasi_http::p2::add_only_http_to_linker_async(linker)?;
-        keyvalue::define(linker)
+        keyvalue::define(linker)?;
+        renewal::define(linker)
     };
     define(&mut linker).map_err(|error| Error::Engine(format!("{error:#}")))?;
     Ok(linker)

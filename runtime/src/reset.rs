@@ -38,8 +38,13 @@ thread_local! {
 /// What a new instance of a module is like.
 pub(crate) struct Pristine {
     memory: ModuleExport,
-    memory_bytes: usize,
     globals: Vec<(ModuleExport, Val)>,
+    image: Image,
+}
+
+/// What the memory of a new instance holds.
+pub(crate) struct Image {
+    memory_bytes: usize,
     contents: Contents,
 }
 
@@ -68,18 +73,14 @@ impl Pristine {
         let mut store = Store::new(module.engine(), ());
         let instance = linker.instantiate(&mut store, module).ok()?;
         let state = State::find(&mut store, instance, &memory, exports.iter())?;
-        let memory_bytes = state.memory.data_size(&store);
-        if memory_bytes > MEMORY_BYTES_MAX || (PAGES.is_none() && memory_bytes > WHOLE_UNTOLD_BYTES_MAX) {
-            return None;
-        }
-        let contents = Contents::of(state.memory.data(&store));
+        let image = Image::of(state.memory.data(&store))?;
         // The next instance will most likely have this one's memory.
         if let Err(error) = pages::give_back(state.memory.data_mut(&mut store)) {
             tracing::debug!(%error, "the memory that was looked at keeps its pages");
         }
         let globals = exports.into_iter().zip(&state.globals).map(|(export, global)| (export, global.get(&mut store)));
         let globals = globals.collect();
-        Some(Self { memory, memory_bytes, globals, contents })
+        Some(Self { memory, globals, image })
     }
 
     /// The state of an instance of the module.
@@ -89,18 +90,30 @@ impl Pristine {
 
     /// Makes an instance as new; says whether it is. One that is not must not be used again.
     pub(crate) fn restore(&self, state: &State, mut store: impl AsContextMut) -> bool {
-        let memory = state.memory.data_mut(store.as_context_mut());
-        // A memory that has grown cannot shrink again.
-        let is_restored = memory.len() == self.memory_bytes && self.restore_memory(memory);
-        is_restored
+        self.image.restore(state.memory.data_mut(store.as_context_mut()))
             && state
                 .globals
                 .iter()
                 .zip(&self.globals)
                 .all(|(global, (_, value))| global.set(&mut store, *value).is_ok())
     }
+}
 
-    fn restore_memory(&self, memory: &mut [u8]) -> bool {
+impl Image {
+    /// That of this memory; nothing where it is too large to be restored.
+    pub(crate) fn of(memory: &[u8]) -> Option<Self> {
+        let memory_bytes = memory.len();
+        let can_be_restored =
+            memory_bytes <= MEMORY_BYTES_MAX && (PAGES.is_some() || memory_bytes <= WHOLE_UNTOLD_BYTES_MAX);
+        can_be_restored.then(|| Self { memory_bytes, contents: Contents::of(memory) })
+    }
+
+    /// Gives a memory what it held at first; says whether that was possible.
+    pub(crate) fn restore(&self, memory: &mut [u8]) -> bool {
+        // A memory that has grown cannot shrink again.
+        if memory.len() != self.memory_bytes {
+            return false;
+        }
         let whole = 0..memory.len();
         let Some(shared) = PAGES.as_ref().filter(|_| memory.len() > WHOLE_BYTES_MAX) else {
             self.contents.restore(memory, whole);

@@ -108,10 +108,11 @@ fn answer_and_keep(
                 turn.end_and_keep(Reusable::Module(worn));
             }
         }
-        // Here the answer still has to be sent, by this very thread.
-        Reusable::Component(worn) if crew::is_lent() => turn.end_and_keep(Reusable::Component(worn)),
-        Reusable::Component(worn) => {
-            if let Some(renewed) = turn.crew.renew_at_once(worn) {
+        Reusable::Component(mut worn) => {
+            // Making another takes longer, and here the answer still has to be sent, by this very thread.
+            if worn.reset() || crew::is_lent() {
+                turn.end_and_keep(Reusable::Component(worn));
+            } else if let Some(renewed) = turn.crew.renew_at_once(worn) {
                 turn.end_and_keep(Reusable::Component(renewed));
             }
         }

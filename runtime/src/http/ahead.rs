@@ -83,6 +83,13 @@ impl Instance {
         drop(self);
         let Code::Http(http) = &version.code else { return None };
         let mut made = http.ahead.learn(make(&version, crew))?;
+        if http.image.get().is_none() {
+            // Fails only where another thread was first, and saw the same.
+            let _ = http.image.set(made.image());
+            // What was looked at has a page of zeros for every page, which the kernel would look at each time.
+            drop(made);
+            made = http.ahead.learn(make(&version, crew))?;
+        }
         made.reset = began.elapsed();
         Some(made)
     }
@@ -94,10 +101,10 @@ fn make(version: &Arc<Version>, crew: &Crew) -> Made {
     let Some(files) = version.files.try_take(&version.deployment) else { return Made::NoRoom };
     let mut store = Instance::store(http, version, crew, files);
     store.data_mut().ticks_ahead = Some(TICKS_MAX);
-    let made = pin!(http.pre.instantiate_async(&mut store)).poll(&mut Context::from_waker(Waker::noop()));
+    let made = pin!(http.instantiate(&mut store)).poll(&mut Context::from_waker(Waker::noop()));
     match made {
         _ if store.data().has_asked => Made::Asked,
-        Poll::Ready(Ok(proxy)) => Made::Instance(Instance::new(store, proxy)),
+        Poll::Ready(Ok((proxy, renew))) => Made::Instance(Instance::new(store, proxy, renew)),
         Poll::Ready(Err(failure)) if outcome::is_want_of_room(&failure) => Made::NoRoom,
         Poll::Ready(Err(_)) | Poll::Pending => Made::Failed,
     }

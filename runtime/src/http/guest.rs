@@ -10,6 +10,7 @@ use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use super::keyvalue::Buckets;
 use super::outgoing::{Outgoing, Sender};
+use super::renewal::Shown;
 use crate::function::Version;
 use crate::host::files::Share;
 use crate::host::{self, Service, Stop, Streams};
@@ -33,6 +34,8 @@ pub(crate) struct Guest {
     pub(super) ticks_ahead: Option<u32>,
     /// It wanted something of its host while no call had taken it.
     pub(super) has_asked: bool,
+    /// Where its memory is, just after it was shown.
+    pub(super) shown: Option<Shown>,
 }
 
 impl Guest {
@@ -52,7 +55,28 @@ impl Guest {
             buckets: Buckets::default(),
             ticks_ahead: None,
             has_asked: false,
+            shown: None,
         }
+    }
+
+    /// Whatever the host holds for the calls so far is let go. Says how many resources it held at once, and so handles the
+    /// guest, at most; nothing where that is more than `handles_max`, or some are still held.
+    pub(super) fn forget(&mut self, handles_max: u32) -> Option<u32> {
+        if !self.table.is_empty() {
+            return None;
+        }
+        // Without room for new places only those are taken that were taken before.
+        let max_capacity = self.table.max_capacity();
+        self.table.set_max_capacity(0);
+        let taken = (0..=handles_max).take_while(|_| self.table.push(()).is_ok()).count();
+        let held = u32::try_from(taken).ok().filter(|held| *held <= handles_max)?;
+        self.table = ResourceTable::with_capacity(taken);
+        self.table.set_max_capacity(max_capacity);
+        self.wasi = None;
+        self.http = WasiHttpCtx::new();
+        self.buckets = Buckets::default();
+        self.shown = None;
+        Some(held)
     }
 
     /// From now on it serves this call.

@@ -15,6 +15,7 @@ use wasmtime_wasi_http::{Error, WasiHttpView as _};
 use super::answer::error_words;
 use super::body::{Bounded, Flow};
 use super::guest::Guest;
+use super::renewal::{self, Renew};
 use super::{Http, Incoming};
 use crate::crew::Crew;
 use crate::function::{Code, Version};
@@ -22,14 +23,19 @@ use crate::host::files::Share;
 use crate::host::{Service, wait};
 use crate::instance::{Ended, KEPT_MEMORY_BYTES_MAX, Life};
 use crate::outcome::{self, Failure};
+use crate::reset::Image;
 
 /// A running copy of a component.
 pub(crate) struct Instance {
     store: Store<Guest>,
     proxy: Proxy,
+    renew: Option<Renew>,
     life: Life,
     calls: u32,
-    /// How long it took to take down the one before and make this one ahead; nothing where its call had it made.
+    /// Handles that it has had at once, at most.
+    handles: u32,
+    /// How long it took to make it as new, or to take down the one before and make this one ahead; nothing where its call had
+    /// it made.
     pub(super) reset: Duration,
 }
 
@@ -59,7 +65,7 @@ pub(crate) async fn run(
     let made = {
         let instantiating = pin!(async {
             loop {
-                match http.pre.instantiate_async(&mut store).await {
+                match http.instantiate(&mut store).await {
                     Err(failure) if outcome::is_want_of_room(&failure) && crew.evict() => {}
                     made => return made,
                 }
@@ -68,7 +74,7 @@ pub(crate) async fn run(
         wait::within(limits, instantiating).await
     };
     match made {
-        Ok(proxy) => Instance { life: Life::Busy, ..Instance::new(store, proxy) }.run(incoming).await,
+        Ok((proxy, renew)) => Instance { life: Life::Busy, ..Instance::new(store, proxy, renew) }.run(incoming).await,
         Err(failure) => {
             let outcome = outcome::of_failure(&failure, &store.data().base);
             let service = store.data_mut().base.end();
@@ -88,8 +94,29 @@ impl Instance {
     }
 
     /// One just made.
-    pub(super) fn new(store: Store<Guest>, proxy: Proxy) -> Self {
-        Self { store, proxy, life: Life::Idle, calls: 0, reset: Duration::ZERO }
+    pub(super) fn new(store: Store<Guest>, proxy: Proxy, renew: Option<Renew>) -> Self {
+        Self { store, proxy, renew, life: Life::Idle, calls: 0, handles: 0, reset: Duration::ZERO }
+    }
+
+    /// What its memory holds, where it was just made.
+    pub(super) fn image(&mut self) -> Option<Image> {
+        renewal::image_of(&mut self.store)
+    }
+
+    /// Makes a worn instance as new in place, and so idle; says whether it is.
+    pub(crate) fn reset(&mut self) -> bool {
+        debug_assert_eq!(self.life, Life::Worn, "an idle instance needs no reset, a spent one gets none");
+        let began = Instant::now();
+        let version = self.version().clone();
+        let Code::Http(Http { image, .. }) = &version.code else { return false };
+        let (Some(renew), Some(Some(image))) = (&self.renew, image.get()) else { return false };
+        if !renewal::renew(&mut self.store, renew, &mut self.handles, image) {
+            return false;
+        }
+        self.calls = 0;
+        self.life = Life::Idle;
+        self.reset = began.elapsed();
+        true
     }
 
     /// What it is at.
@@ -167,7 +194,7 @@ impl Instance {
         let is_good_to_keep = !guest.base.is_out_of_memory && guest.memory_bytes() <= KEPT_MEMORY_BYTES_MAX as u64;
         if is_good_to_keep && self.calls < version.deployment.limits.reuse {
             Life::Idle
-        } else if is_good_to_keep && matches!(&version.code, Code::Http(http) if http.ahead.is_due()) {
+        } else if is_good_to_keep && matches!(&version.code, Code::Http(http) if http.can_renew() || http.ahead.is_due()) {
             Life::Worn
         } else {
             Life::Spent
