@@ -21,7 +21,8 @@ use nigh_proto::exchange::{Body, RequestHead, whole_body};
 use nigh_proto::{Call, PlatformError, Reason};
 use tokio::sync::oneshot;
 use wasmtime::Store;
-use wasmtime::component::{Component, ComponentExportIndex, InstancePre, Linker};
+use wasmtime::component::{Component, ComponentExportIndex, HasData, InstancePre, Linker, ResourceTable};
+use wasmtime_wasi::p2::bindings::io;
 use wasmtime_wasi_http::p2::bindings::{Proxy, ProxyIndices};
 
 use crate::error::{Error, PrepareError};
@@ -85,12 +86,25 @@ impl Http {
     }
 }
 
+/// What streams need of a guest: its resources.
+struct Io;
+
+impl HasData for Io {
+    type Data<'a> = &'a mut ResourceTable;
+}
+
 /// Everything that http functions can import: WASI 0.2 with its HTTP, and keys and values. What of it leads anywhere is decided by each
 /// instance's context.
 pub(crate) fn imports(engine: &wasmtime::Engine) -> Result<Imports, Error> {
     let mut linker = Linker::new(engine);
     let define = |linker: &mut Imports| {
         wasmtime_wasi::p2::add_to_linker_async(linker)?;
+        // Of streams WASI's own asks for all of the context, which most components never need.
+        linker.allow_shadowing(true);
+        io::error::add_to_linker::<Guest, Io>(linker, Guest::resources)?;
+        io::poll::add_to_linker::<Guest, Io>(linker, Guest::resources)?;
+        io::streams::add_to_linker::<Guest, Io>(linker, Guest::resources)?;
+        linker.allow_shadowing(false);
         wasmtime_wasi_http::p2::add_only_http_to_linker_async(linker)?;
         keyvalue::define(linker)?;
         renewal::define(linker)

@@ -46,7 +46,9 @@ pub(crate) enum ExposeError {
     #[error(transparent)]
     Invalid(#[from] BinaryReaderError),
     /// It exports what the platform adds.
-    #[error("the component exports {0}; names that begin with {EXPORT_PREFIX} are the platform's: build it with another")]
+    #[error(
+        "the component exports {0}; names that begin with {EXPORT_PREFIX} are the platform's: build it with another"
+    )]
     ReservedName(String),
 }
 
@@ -209,8 +211,9 @@ impl Survey {
 
 /// Whether a function between a component and its core modules brings no state but that of handles to its host's resources.
 fn is_of_handles(function: &CanonicalFunction) -> bool {
-    let is_synchronous =
-        |options: &[CanonicalOption]| !options.iter().any(|option| matches!(option, CanonicalOption::Async | CanonicalOption::Callback(_)));
+    let is_synchronous = |options: &[CanonicalOption]| {
+        !options.iter().any(|option| matches!(option, CanonicalOption::Async | CanonicalOption::Callback(_)))
+    };
     match function {
         CanonicalFunction::Lift { options, .. } | CanonicalFunction::Lower { options, .. } => is_synchronous(options),
         CanonicalFunction::ResourceDrop { .. } => true,

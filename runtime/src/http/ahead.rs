@@ -85,9 +85,7 @@ impl Instance {
         let mut made = http.ahead.learn(make(&version, crew))?;
         if http.image.get().is_none() {
             // Fails only where another thread was first, and saw the same.
-            let _ = http.image.set(made.image());
-            // What was looked at has a page of zeros for every page, which the kernel would look at each time.
-            drop(made);
+            let _ = http.image.set(made.into_image());
             made = http.ahead.learn(make(&version, crew))?;
         }
         made.reset = began.elapsed();

@@ -10,7 +10,7 @@ use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use super::keyvalue::Buckets;
 use super::outgoing::{Outgoing, Sender};
-use super::renewal::Shown;
+use super::renewal::{HANDLES_MAX, Remembers, Shown};
 use crate::function::Version;
 use crate::host::files::Share;
 use crate::host::{self, Service, Stop, Streams};
@@ -60,22 +60,21 @@ impl Guest {
     }
 
     /// Whatever the host holds for the calls so far is let go. Says how many resources it held at once, and so handles the
-    /// guest, at most; nothing where that is more than `handles_max`, or some are still held.
-    pub(super) fn forget(&mut self, handles_max: u32) -> Option<u32> {
+    /// guest, at most; nothing where that is more than [`HANDLES_MAX`], or some are still held.
+    pub(super) fn forget(&mut self) -> Option<u32> {
         if !self.table.is_empty() {
             return None;
         }
         // Without room for new places only those are taken that were taken before.
         let max_capacity = self.table.max_capacity();
         self.table.set_max_capacity(0);
-        let taken = (0..=handles_max).take_while(|_| self.table.push(()).is_ok()).count();
-        let held = u32::try_from(taken).ok().filter(|held| *held <= handles_max)?;
+        let taken = (0..=HANDLES_MAX).take_while(|_| self.table.push(()).is_ok()).count();
+        let held = u32::try_from(taken).ok().filter(|held| *held <= HANDLES_MAX)?;
         self.table = ResourceTable::with_capacity(taken);
         self.table.set_max_capacity(max_capacity);
         self.wasi = None;
         self.http = WasiHttpCtx::new();
         self.buckets = Buckets::default();
-        self.shown = None;
         Some(held)
     }
 
@@ -93,6 +92,12 @@ impl Guest {
             *left = left.checked_sub(1).ok_or(Stop::TimeLimit)?;
         }
         host::on_tick(&mut self.base)
+    }
+
+    /// Resources, for what needs nothing else.
+    pub(super) fn resources(&mut self) -> &mut ResourceTable {
+        self.note_asked();
+        &mut self.table
     }
 
     /// The guest wants something of its host.
@@ -122,6 +127,12 @@ impl WasiHttpView for Guest {
     fn http(&mut self) -> WasiHttpCtxView<'_> {
         self.note_asked();
         WasiHttpCtxView { hooks: &mut self.sender, table: &mut self.table, ctx: &mut self.http }
+    }
+}
+
+impl Remembers for Guest {
+    fn shown(&mut self) -> &mut Option<Shown> {
+        &mut self.shown
     }
 }
 

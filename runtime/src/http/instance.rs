@@ -99,8 +99,8 @@ impl Instance {
     }
 
     /// What its memory holds, where it was just made.
-    pub(super) fn image(&mut self) -> Option<Image> {
-        renewal::image_of(&mut self.store)
+    pub(super) fn into_image(self) -> Option<Image> {
+        renewal::image_of(self.store)
     }
 
     /// Makes a worn instance as new in place, and so idle; says whether it is.
@@ -110,7 +110,9 @@ impl Instance {
         let version = self.version().clone();
         let Code::Http(Http { image, .. }) = &version.code else { return false };
         let (Some(renew), Some(Some(image))) = (&self.renew, image.get()) else { return false };
-        if !renewal::renew(&mut self.store, renew, &mut self.handles, image) {
+        let Some(held) = self.store.data_mut().forget() else { return false };
+        self.handles = self.handles.max(held);
+        if !renewal::renew(&mut self.store, renew, self.handles, image) {
             return false;
         }
         self.calls = 0;
@@ -194,7 +196,9 @@ impl Instance {
         let is_good_to_keep = !guest.base.is_out_of_memory && guest.memory_bytes() <= KEPT_MEMORY_BYTES_MAX as u64;
         if is_good_to_keep && self.calls < version.deployment.limits.reuse {
             Life::Idle
-        } else if is_good_to_keep && matches!(&version.code, Code::Http(http) if http.can_renew() || http.ahead.is_due()) {
+        } else if is_good_to_keep
+            && matches!(&version.code, Code::Http(http) if http.can_renew() || http.ahead.is_due())
+        {
             Life::Worn
         } else {
             Life::Spent

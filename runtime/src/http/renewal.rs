@@ -8,12 +8,12 @@ use std::task::{Context, Poll, Waker};
 use wasmtime::component::{Component, ComponentExportIndex, Linker, Resource, ResourceType, TypedFunc, WasmList};
 use wasmtime::{Store, StoreContextMut};
 
-use super::guest::Guest;
 use crate::expose::{HANDLE, RENEW, RENEWAL, SHOW, TAKE};
+use crate::pages;
 use crate::reset::Image;
 
 /// Handles that an instance may have had at once and still be made as new in place.
-const HANDLES_MAX: u32 = 256;
+pub(super) const HANDLES_MAX: u32 = 256;
 
 /// How instances of a component are made as new.
 pub(super) type Renew = TypedFunc<(u32,), (u32,)>;
@@ -28,15 +28,20 @@ pub(super) struct Shown {
     bytes: usize,
 }
 
+/// Who remembers where the memory of an instance is.
+pub(super) trait Remembers {
+    fn shown(&mut self) -> &mut Option<Shown>;
+}
+
 /// Defines what the addition to components imports.
-pub(super) fn define(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
+pub(super) fn define<T: Remembers>(linker: &mut Linker<T>) -> wasmtime::Result<()> {
     let mut renewal = linker.instance(RENEWAL)?;
     renewal.resource(HANDLE, ResourceType::host::<Nothing>(), |_, _| Ok(()))?;
     renewal.func_wrap(TAKE, |_, ()| Ok((Resource::<Nothing>::new_own(0),)))?;
-    renewal.func_wrap(SHOW, |mut store: StoreContextMut<'_, Guest>, (memory,): (WasmList<u8>,)| {
+    renewal.func_wrap(SHOW, |mut store: StoreContextMut<'_, T>, (memory,): (WasmList<u8>,)| {
         let memory = memory.as_le_slice(&store);
         let shown = Shown { address: memory.as_ptr().expose_provenance(), bytes: memory.len() };
-        store.data_mut().shown = Some(shown);
+        *store.data_mut().shown() = Some(shown);
         Ok(())
     })
 }
@@ -46,24 +51,31 @@ pub(super) fn export_of(component: &Component) -> Option<ComponentExportIndex> {
     component.get_export_index(None, RENEW)
 }
 
-/// What the memory of an instance just made holds.
-pub(super) fn image_of(store: &mut Store<Guest>) -> Option<Image> {
-    with_memory(store, |memory| Image::of(memory)).flatten()
+/// What the memory of an instance just made holds, which is of no further use.
+pub(super) fn image_of(mut store: Store<impl Remembers>) -> Option<Image> {
+    let looked_at = |memory: &mut [u8]| {
+        let image = Image::of(memory);
+        // The next instance will most likely have this one's memory.
+        if let Err(error) = pages::give_back(memory) {
+            tracing::debug!(%error, "the memory that was looked at keeps its pages");
+        }
+        image
+    };
+    with_memory(&mut store, looked_at).flatten()
 }
 
-/// Makes an instance as new; says whether it is. One that is not must not be used again. `handles` is how many it has had at
-/// once, at most.
-pub(super) fn renew(store: &mut Store<Guest>, renew: &Renew, handles: &mut u32, image: &Image) -> bool {
-    let Some(held) = store.data_mut().forget(HANDLES_MAX) else { return false };
-    *handles = held.max(*handles);
-    let done = pin!(renew.call_async(&mut *store, (*handles,))).poll(&mut Context::from_waker(Waker::noop()));
+/// Makes an instance as new that has had so many handles at once, at most, and has none now; says whether it is as new. One
+/// that is not must not be used again.
+pub(super) fn renew<T: Remembers + Send>(store: &mut Store<T>, renew: &Renew, handles: u32, image: &Image) -> bool {
+    *store.data_mut().shown() = None;
+    let done = pin!(renew.call_async(&mut *store, (handles,))).poll(&mut Context::from_waker(Waker::noop()));
     matches!(done, Poll::Ready(Ok((1,)))) && with_memory(store, |memory| image.restore(memory)).unwrap_or(false)
 }
 
 /// Lends the memory that an instance has just shown.
 #[expect(unsafe_code, reason = "nothing else leads to the memory of a component")]
-fn with_memory<T>(store: &mut Store<Guest>, use_it: impl FnOnce(&mut [u8]) -> T) -> Option<T> {
-    let shown = store.data_mut().shown.take()?;
+fn with_memory<T>(store: &mut Store<impl Remembers>, use_it: impl FnOnce(&mut [u8]) -> T) -> Option<T> {
+    let shown = store.data_mut().shown().take()?;
     // SAFETY: these are the address and length of the memory of an instance in this store, as they were when it showed it:
     // it was asked to by this very thread, nothing of it has run since, and so the memory neither grew nor moved. It is the
     // engine's own mapping, which the engine reaches by raw pointers alone; the store, through which a guest or the engine
@@ -72,3 +84,7 @@ fn with_memory<T>(store: &mut Store<Guest>, use_it: impl FnOnce(&mut [u8]) -> T)
         unsafe { std::slice::from_raw_parts_mut(std::ptr::with_exposed_provenance_mut(shown.address), shown.bytes) };
     Some(use_it(memory))
 }
+
+#[cfg(test)]
+#[path = "renewal_tests.rs"]
+mod tests;

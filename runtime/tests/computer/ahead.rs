@@ -1,4 +1,4 @@
-//! Instances of components made ahead: as fresh as any, few of them, and gone when they have to be.
+//! Instances of components made ahead, or made as new in place: as fresh as any, few of them, and gone when they have to be.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,6 +44,52 @@ fn component(start: &str, handle: &str) -> String {
     )
 }
 
+/// A component that does this in each call and then gives back all its handles: four of fields it takes and gives back in an
+/// order of which the next would tell. It traps where its handles, its memory or its globals tell of another call.
+fn tidy_component(handle: &str) -> String {
+    format!(
+        r#"(component
+            (import "wasi:http/types@0.2.0" (instance $types
+                (export "incoming-request" (type (sub resource)))
+                (export "response-outparam" (type (sub resource)))
+                (export "fields" (type $fields (sub resource)))
+                (export "[constructor]fields" (func (result (own $fields))))))
+            (alias export $types "incoming-request" (type $request))
+            (alias export $types "response-outparam" (type $out))
+            (alias export $types "fields" (type $fields))
+            (core func $take (canon lower (func $types "[constructor]fields")))
+            (core func $drop (canon resource.drop $fields))
+            (core func $drop-request (canon resource.drop $request))
+            (core func $drop-out (canon resource.drop $out))
+            (core module $module
+                (import "host" "take" (func $take (result i32)))
+                (import "host" "drop" (func $drop (param i32)))
+                (import "host" "drop-request" (func $drop-request (param i32)))
+                (import "host" "drop-out" (func $drop-out (param i32)))
+                (memory (export "memory") 2)
+                (global $mark (mut i32) (i32.const 0))
+                (func (export "handle") (param $request i32) (param $out i32)
+                    (i32.ne (local.get $request) (i32.const 1)) (i32.ne (local.get $out) (i32.const 2)) i32.or
+                    (i32.ne (call $take) (i32.const 3)) i32.or (i32.ne (call $take) (i32.const 4)) i32.or
+                    (i32.ne (call $take) (i32.const 5)) i32.or (i32.ne (call $take) (i32.const 6)) i32.or
+                    global.get $mark i32.or (i32.load (i32.const 70000)) i32.or
+                    if unreachable end
+                    i32.const 1 global.set $mark
+                    (i32.store (i32.const 70000) (i32.const 1))
+                    {handle}
+                    (call $drop-request (i32.const 1))
+                    (call $drop (i32.const 5)) (call $drop (i32.const 3)) (call $drop (i32.const 6)) (call $drop (i32.const 4))
+                    (call $drop-out (i32.const 2))))
+            (core instance $instance (instantiate $module (with "host" (instance
+                (export "take" (func $take)) (export "drop" (func $drop))
+                (export "drop-request" (func $drop-request)) (export "drop-out" (func $drop-out))))))
+            (func $handle (param "request" (own $request)) (param "response-out" (own $out))
+                (canon lift (core func $instance "handle")))
+            (instance $handler (export "handle" (func $handle)))
+            (export "wasi:http/incoming-handler@0.2.0" (instance $handler)))"#
+    )
+}
+
 fn start(body: &str) -> String {
     format!("(func $start (local $left i32) {body}) (start $start)")
 }
@@ -79,6 +125,32 @@ async fn an_instance_made_ahead_shows_nothing_of_the_call_before() {
         assert!(is_made_ahead(&computer, "plants").await);
     }
     deploy(&computer, "reused", &component("", PLANTS), Limits { reuse: 2, ..limits() }).await;
+    let outcomes = [error(&computer, "reused", "").await.0, error(&computer, "reused", "").await.0];
+    assert_eq!(outcomes, ["no-answer", "trap"], "the traces are real");
+}
+
+#[tokio::test]
+async fn an_instance_made_as_new_in_place_shows_nothing_of_the_call_before() {
+    let (computer, count) = watched(config());
+    deploy(&computer, "tidy", &tidy_component(""), limits()).await;
+    assert!(!is_made_ahead(&computer, "tidy").await, "nobody has used one before");
+    until("another is made", || count("kept") == 1).await;
+    for _ in 0..30 {
+        assert!(is_made_ahead(&computer, "tidy").await);
+        // No other has to be made: this one is there again before its caller can be.
+        until("it is as new", || count("kept") == 1).await;
+    }
+    // What has grown, or still holds a handle, is not to be had as new, and another is made in its stead.
+    let untidy = ["i32.const 1 memory.grow drop", "call $take drop"];
+    for (name, does) in ["grows", "holds"].into_iter().zip(untidy) {
+        deploy(&computer, name, &tidy_component(does), limits()).await;
+        let before = count("kept");
+        for _ in 0..10 {
+            is_made_ahead(&computer, name).await;
+            until("another is made", || count("kept") > before).await;
+        }
+    }
+    deploy(&computer, "reused", &tidy_component(""), Limits { reuse: 2, ..limits() }).await;
     let outcomes = [error(&computer, "reused", "").await.0, error(&computer, "reused", "").await.0];
     assert_eq!(outcomes, ["no-answer", "trap"], "the traces are real");
 }

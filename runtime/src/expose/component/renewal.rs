@@ -4,8 +4,8 @@
 use wasm_encoder::{
     Alias, BlockType, CanonicalFunctionSection, CanonicalOption, CodeSection, Component, ComponentAliasSection,
     ComponentExportKind, ComponentExportSection, ComponentImportSection, ComponentTypeRef, ComponentTypeSection,
-    ComponentValType, EntityType, ExportKind, ExportSection, Function, FunctionSection, ImportSection, InstanceSection, InstanceType,
-    MemoryType, Module, ModuleArg, ModuleSection, PrimitiveValType, TypeBounds, TypeSection, ValType,
+    ComponentValType, EntityType, ExportKind, ExportSection, Function, FunctionSection, ImportSection, InstanceSection,
+    InstanceType, MemoryType, Module, ModuleArg, ModuleSection, PrimitiveValType, TypeBounds, TypeSection, ValType,
 };
 
 use super::super::MEMORY;
@@ -88,11 +88,9 @@ impl Plan {
     fn aliases(&self) -> ComponentAliasSection {
         let mut aliases = ComponentAliasSection::new();
         let instance = self.counts.instances;
-        for (kind, name) in [
-            (ComponentExportKind::Type, HANDLE),
-            (ComponentExportKind::Func, TAKE),
-            (ComponentExportKind::Func, SHOW),
-        ] {
+        for (kind, name) in
+            [(ComponentExportKind::Type, HANDLE), (ComponentExportKind::Func, TAKE), (ComponentExportKind::Func, SHOW)]
+        {
             aliases.alias(Alias::InstanceExport { instance, kind, name });
         }
         aliases.alias(Alias::CoreInstanceExport { instance: self.memory, kind: ExportKind::Memory, name: MEMORY });
