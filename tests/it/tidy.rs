@@ -60,6 +60,7 @@ const UNSAFE: &[(&str, &str)] = &[
         "guest-functions/face-detect/src/detector/kernel.rs",
         "loads four neighbouring sums at once, offsets checked once per scale",
     ),
+    ("runtime/src/http/renewal.rs", "reaches the memory of a component, which shows it"),
     ("runtime/src/crew/priority.rs", "has the kernel let other threads go before guests"),
     ("runtime/src/module.rs", "loads compiled code"),
     ("runtime/src/pages.rs", "asks the kernel which pages were written to, and gives pages back to it"),

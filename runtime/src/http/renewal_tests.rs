@@ -1,3 +1,5 @@
+//! Instances made as new against newly made ones.
+
 use std::sync::LazyLock;
 
 use proptest::prelude::*;
