@@ -22,8 +22,13 @@ fn guest(pages: usize, data: &[(usize, Vec<u8>)], items: &str) -> String {
             format!("(data (i32.const {}) \"{text}\")", at % (pages * WASM_PAGE - bytes.len()))
         })
         .collect();
+    component(pages, &data, items, "")
+}
+
+/// The same with these initial contents, items of the second core module, and items of the component itself.
+fn component(pages: usize, data: &str, items: &str, around: &str) -> String {
     format!(
-        r#"(component
+        r#"(component {around}
         (import "test:things/things" (instance $things
             (export "thing" (type $thing (sub resource)))
             (export "give" (func (result (own $thing))))))
@@ -301,6 +306,40 @@ fn what_runs_to_begin_with_is_part_of_a_new_instance() {
     assert!(kept.renew(&image));
     assert_eq!(kept.step((0, 600, 9)), first);
     assert_eq!(case(&component).step((0, 600, 9)), first);
+}
+
+/// What components may have beside what is looked at, so that the numbers of all else are others. Each has a number of its own.
+fn around(kind: u32, number: usize) -> String {
+    match kind {
+        0 => format!("(type $r{number} (record (field \"a\" u8)))"),
+        1 => format!("(type $f{number} (func (param \"a\" string) (result u8)))"),
+        2 => format!("(component $c{number} (type (list u8)) (export \"l\" (type 0)))"),
+        3 => format!("(component $d{number} (type (list u8)) (export \"l\" (type 0))) (instance $j{number} (instantiate $d{number}))"),
+        4 => format!("(core module $m{number} (func (export \"f\")) (memory 3)) "),
+        5 => format!("(core module $n{number} (func (export \"f\")) (global (mut i64) (i64.const 5))) (core instance $k{number} (instantiate $n{number}))"),
+        6 => format!("(core module $o{number} (func (export \"f\"))) (core instance $o{number} (instantiate $o{number})) (alias core export $o{number} \"f\" (core func $g{number}))
+            (func $h{number} (canon lift (core func $g{number}))) (export \"h{number}\" (func $h{number}))"),
+        7 => format!("(core module $p{number} (import \"a\" \"f\" (func)) (func) (global (export \"g\") (mut f32) (f32.const 1)))
+            (core module $q{number} (func (export \"f\"))) (core instance $q{number} (instantiate $q{number}))
+            (core instance $b{number} (export \"f\" (func $q{number} \"f\"))) (core instance $p{number} (instantiate $p{number} (with \"a\" (instance $b{number}))))"),
+        _ => format!("(core type $t{number} (func (param i32)))"),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn whatever_else_there_is_a_component_stays_valid_and_does_the_same(kinds in prop::collection::vec(0u32..9, 0..12)) {
+        let around: String = kinds.iter().enumerate().map(|(number, kind)| around(*kind, number)).collect();
+        let component = compiled(&component(1, "", "", &around)).unwrap();
+        let Some(image) = image(&component) else { return Ok(()) };
+        let mut kept = case(&component);
+        let steps = [(0, 5, 6), (4, 7, 8), (5, 0, 0), (5, 0, 0), (6, 0, 0), (3, 1, 2)];
+        let first = kept.call(&steps);
+        prop_assert!(kept.renew(&image));
+        prop_assert_eq!(kept.call(&steps), first);
+    }
 }
 
 #[test]
