@@ -31,7 +31,7 @@ pub use doors::{DoorOptions, VisitorOptions};
 pub use hardware::{BackendName, backend};
 pub use mec::{DeciderName, GiveName, MecOptions, MecSettings};
 pub use node::{Listen, default_name};
-pub(crate) use node::{default_controller, metrics_port, or_none};
+pub(crate) use node::{default_controller, metrics_port, or_none, parse_network};
 pub(crate) use store::embedded;
 pub use tls::TlsFiles;
 

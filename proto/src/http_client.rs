@@ -6,17 +6,23 @@ use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::uri::PathAndQuery;
 use http::{Request, Response, Uri};
+use http_body::Body;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
+use hyper::client::conn::http1;
 use hyper_util::client::legacy;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 
 use crate::exchange::Gathered;
 use crate::status::innermost;
+use crate::tls::connection::Connection;
 use crate::tls::https::HttpsConnector;
 
-pub use crate::reach::Reach;
+pub use ipnet::IpNet;
+
+pub use crate::reach::{NotFollowed, Reach};
 
 /// How long a connection is kept that nobody uses; shorter than servers do, so that few close under a request.
 const IDLE_MAX: Duration = Duration::from_secs(15);
@@ -100,6 +106,39 @@ impl HttpClient {
     }
 }
 
+/// Sends one request over a connection of its own, where HTTP/1.1 is spoken, and reads the answer's head. Its body may still be written
+/// meanwhile, and comes through, as the answer's does, as long as what is returned beside the answer is polled.
+///
+/// # Errors
+/// Why there is no answer.
+pub async fn send_alone<B>(
+    connection: Connection,
+    request: Request<B>,
+) -> hyper::Result<(Response<Incoming>, impl Future<Output = hyper::Result<()>> + Send)>
+where
+    B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
+{
+    let mut http = http1::Builder::new();
+    http.max_buf_size(HEAD_BYTES_MAX).max_headers(HEADERS_MAX);
+    let (mut sender, driver) = http.handshake(TokioIo::new(connection)).await?;
+    let mut driver = Box::pin(driver);
+    let (mut head, body) = request.into_parts();
+    // Only who passes requests on is told scheme and host.
+    head.uri = head.uri.into_parts().path_and_query.unwrap_or(PathAndQuery::from_static("/")).into();
+    let answering = sender.send_request(Request::from_parts(head, body));
+    tokio::pin!(answering);
+    let mut is_over = false;
+    let answer = tokio::select! {
+        answer = &mut answering => answer?,
+        ended = &mut driver => {
+            ended?;
+            is_over = true;
+            answering.await?
+        }
+    };
+    Ok((answer, async move { if is_over { Ok(()) } else { driver.await } }))
+}
+
 /// Reads the rest of an answer, up to so many bytes of its body.
 ///
 /// # Errors
@@ -136,8 +175,14 @@ impl fmt::Debug for HttpClient {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+
+    use futures_util::StreamExt as _;
+    use http_body::Frame;
+    use http_body_util::StreamBody;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpListener;
+    use tokio_stream::wrappers::ReceiverStream;
 
     use super::*;
 
@@ -180,6 +225,39 @@ mod tests {
     async fn a_redirect_is_an_answer() {
         let port = server("HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n").await;
         assert_eq!(get(Reach::Anywhere, format!("http://127.0.0.1:{port}/"), LIMITS).await.unwrap().status(), 302);
+    }
+
+    #[tokio::test]
+    async fn a_request_of_its_own_is_written_while_its_answer_is_read() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url: Uri = format!("http://localhost:{}/a?b=c", listener.local_addr().unwrap().port()).parse().unwrap();
+        let serving = tokio::spawn(async move {
+            let (mut stream, mut read) = (listener.accept().await.unwrap().0, Vec::new());
+            while !read.ends_with(b"\r\n\r\n") {
+                stream.read_buf(&mut read).await.unwrap();
+            }
+            stream.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").await.unwrap();
+            while !read.ends_with(b"0\r\n\r\n") {
+                stream.read_buf(&mut read).await.unwrap();
+            }
+            stream.write_all(b"5\r\nwhole\r\n0\r\n\r\n").await.unwrap();
+            String::from_utf8(read).unwrap()
+        });
+        let (parts, body) = tokio::sync::mpsc::channel(1);
+        let body = StreamBody::new(ReceiverStream::new(body).map(|part: Bytes| Ok::<_, Infallible>(Frame::data(part))));
+        let connection = HttpsConnector::new(None).connect(url.clone()).await.unwrap();
+        let (answer, rest) = send_alone(connection, Request::put(url).body(body).unwrap()).await.unwrap();
+        let writing = async move {
+            for part in ["one", "two"] {
+                parts.send(Bytes::from(part)).await.unwrap();
+            }
+        };
+        let (answer, rest, ()) = tokio::join!(answer.into_body().collect(), rest, writing);
+        rest.unwrap();
+        assert_eq!(answer.unwrap().to_bytes(), "whole");
+        let told = serving.await.unwrap();
+        assert!(told.starts_with("PUT /a?b=c HTTP/1.1\r\n"), "{told}");
+        assert!(told.contains("one") && told.contains("two"), "{told}");
     }
 
     #[tokio::test]

@@ -31,8 +31,9 @@ use crate::identity::{Certificate, Identity, IdentityError};
 const CERTIFICATES_MAX: usize = 32;
 /// What is spoken inside: HTTP/2 alone, as gRPC is.
 const ALPN_GRPC: &[&[u8]] = &[b"h2"];
-/// The same at the HTTP door.
-const ALPN_HTTP: &[&[u8]] = &[b"h2", b"http/1.1"];
+const ALPN_HTTP1: &[u8] = b"http/1.1";
+/// What is spoken at the HTTP door, and by clients of HTTP.
+const ALPN_HTTP: &[&[u8]] = &[b"h2", ALPN_HTTP1];
 
 /// Certificates and a key as text (PEM).
 #[derive(Clone, PartialEq, Eq)]

@@ -28,7 +28,7 @@ use crate::error::{Error, PrepareError};
 use crate::function::{Callee, Code, Function, Functions, Grant, Retired, Version};
 use crate::host::files::{self, OpenFiles};
 use crate::host::{self, Guest};
-use crate::http::{self, Http};
+use crate::http::{self, Http, Outgoing};
 use crate::logs::Hub;
 use crate::metrics::{self, Instances};
 use crate::module::{Compiled, CompiledCode, Form, Modules, Shelf};
@@ -104,7 +104,9 @@ impl Computer {
             payload_bytes_max: config.payload_bytes_total_max,
             memory_bytes_max: config.memory_bytes_max,
         };
-        let crew = Crew::start(config.name.clone(), engine.clone(), component_engine.clone(), budgets, is_limited)?;
+        let outgoing = Outgoing::new(config.outgoing_networks.clone());
+        let engines = (engine.clone(), component_engine.clone());
+        let crew = Crew::start(config.name.clone(), engines, budgets, is_limited, outgoing)?;
         let states = states::keeper(&config);
         let computer = Arc::new(Self {
             name: config.name,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use nigh_model::Hardware;
+use nigh_proto::http_client::IpNet;
 use nigh_proto::module::ModuleLimits;
 use nigh_proto::tls::HttpClients;
 use nigh_proto::{CallLimits, Endpoint, Endpoints, NodeName, ServerLimits, Tls};
@@ -69,6 +70,8 @@ pub struct Config {
     pub compile_memory_bytes_max: u64,
     /// Directories that functions may be granted.
     pub directories: Vec<OfferedDirectory>,
+    /// Networks to which names may lead that functions are allowed to send requests to, beside the public internet.
+    pub outgoing_networks: Vec<IpNet>,
     /// What its operator says of it, by which functions choose where they run.
     pub labels: nigh_proto::Labels,
     /// Calls that compute at once, each on a thread of its own; at least 1. Those that wait for their host are not counted.
@@ -142,6 +145,7 @@ impl Config {
             compile_timeout: Duration::from_secs(120),
             compile_memory_bytes_max: (1 << 30).min(memory_bytes / 4),
             directories: Vec::new(),
+            outgoing_networks: Vec::new(),
             labels: nigh_proto::Labels::default(),
             workers: probe::cores(),
             instances_max: 256,

@@ -91,10 +91,10 @@ impl Crew {
     /// Starts so many threads as the budgets allow calls to compute at once.
     pub(crate) fn start(
         computer: NodeName,
-        engine: wasmtime::Engine,
-        component_engine: wasmtime::Engine,
+        (engine, component_engine): (wasmtime::Engine, wasmtime::Engine),
         budgets: Budgets,
         is_limited: bool,
+        outgoing: Outgoing,
     ) -> Result<Arc<Self>, Error> {
         let workers = budgets.workers;
         let kept_max = budgets.instances_max.saturating_sub(workers);
@@ -109,7 +109,7 @@ impl Crew {
             is_limited,
             // Calls compute on these threads, and on those that bring them.
             pool: Pool::new(kept_max, workers + probe::cores()),
-            outgoing: Outgoing::new(),
+            outgoing,
             released_bytes: AtomicU64::new(0),
             is_memory_wanted: AtomicBool::new(false),
             is_looked_after: AtomicBool::new(false),

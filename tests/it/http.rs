@@ -208,15 +208,23 @@ async fn other_kinds_take_calls_as_before_and_no_paths() {
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_go_only_where_the_deployment_allows() {
     let (allowed, other) = (neighbour(Duration::ZERO).await, neighbour(Duration::ZERO).await);
-    let edge = edge_with(Limits::default(), std::slice::from_ref(&allowed)).await;
+    let port = allowed.rsplit_once(':').unwrap().1;
+    // The system takes the last for an address, though it is none by its form: a name that leads to this very machine.
+    let (local, rebound) = (format!("localhost:{port}"), format!("127.1:{port}"));
+    let edge = edge_with(Limits::default(), &[allowed.clone(), local.clone(), rebound.clone()]).await;
     let (status, said) = get(&edge, &format!("/function/web/fetch?{allowed}/hello")).await;
     assert_eq!((status, said.as_str()), (200, "200: /hello"));
     let (status, said) = get(&edge, &format!("/function/web/fetch?{other}/")).await;
     assert_eq!((status, said.as_str()), (502, "failed: ErrorCode::HttpRequestDenied"));
     let (_, said) = get(&edge, &format!("/function/web/fetch?user@{allowed}/")).await;
     assert_eq!(said, "failed: ErrorCode::HttpRequestUriInvalid");
+    assert_eq!(get(&edge, &format!("/function/web/fetch?{local}/hello")).await, (200, "200: /hello".to_owned()));
+    let (status, said) = get(&edge, &format!("/function/web/fetch?{rebound}/hello")).await;
+    assert_eq!((status, said.as_str()), (502, "failed: ErrorCode::DestinationIpProhibited"));
     let lines = logs(&edge, "web").await;
     assert!(lines.iter().any(|line| line.contains(&format!("--allow-host {other}"))), "{lines:?}");
+    let told = |line: &String| line.contains("127.1 was refused: that name leads to 127.0.0.1");
+    assert!(lines.iter().any(|line| told(line) && line.contains("outgoing_networks")), "{lines:?}");
     edge.stop().await;
 }
 

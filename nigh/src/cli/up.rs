@@ -8,13 +8,16 @@ use std::sync::Arc;
 
 use clap::Args;
 use nigh_doors::System;
+use nigh_proto::http_client::IpNet;
 use nigh_routing::Policy;
 use nigh_runtime::OfferedDirectory;
 use tokio_util::sync::CancellationToken;
 
 use super::compile::own_compiler;
 use crate::ca::{Authority, folder};
-use crate::config::{BackendName, VisitorOptions, backend, default_data_dir, metrics_port, parse_offer, ports};
+use crate::config::{
+    BackendName, VisitorOptions, backend, default_data_dir, metrics_port, parse_network, parse_offer, ports,
+};
 use crate::local::{COMPUTERS_MAX, Edge, EdgeConfig, EdgePorts};
 use crate::output::Output;
 use crate::signals::StopSignals;
@@ -42,6 +45,10 @@ pub(super) struct UpOptions {
     /// A directory that functions may be granted, read-only unless `:rw` follows; may be given several times
     #[arg(long, value_name = "NAME=PATH[:rw]", value_parser = parse_offer)]
     dir: Vec<OfferedDirectory>,
+    /// A network to which names may lead that functions are allowed to send requests to, beside the public internet; may be given
+    /// several times
+    #[arg(long, value_name = "IP/BITS", value_parser = parse_network)]
+    outgoing_network: Vec<IpNet>,
     /// What runs the computers' functions
     #[arg(long, value_enum, value_name = "BACKEND", default_value_t)]
     backend: BackendName,
@@ -149,6 +156,7 @@ impl UpOptions {
         }
         config.broker.policy = self.policy;
         config.computer.directories = self.dir.clone();
+        config.computer.outgoing_networks = self.outgoing_network.clone();
         config.computer.compiler = own_compiler();
         config.computer.backend = backend(self.backend, self.hardware.as_deref())?;
         Ok(config)

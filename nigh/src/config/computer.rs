@@ -5,13 +5,17 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 
+use nigh_proto::http_client::IpNet;
 use nigh_proto::{Endpoint, Endpoints, Label, Labels, NodeName, Role};
 use nigh_runtime::{Config, OfferedDirectory};
 use nigh_store::Given;
 
 use super::hardware::{BackendName, backend};
 use super::keys::{CallLimitKeys, Fill as _, ModuleLimitKeys, OrNone, ServerLimitKeys, Text, keys};
-use super::node::{Listen, Visitors, check_advertise, default_controller, default_name, metrics_at, or_none};
+use super::node::{
+    Listen, Network, Visitors, check_advertise, default_controller, default_name, metrics_at, networks, or_none,
+    parse_network,
+};
 use super::remote::{self, RemoteKeys, RemoteOptions};
 use super::tls::{self, TlsFiles, TlsKeys};
 use super::{ConfigError, default_data_dir, ports, read, store};
@@ -62,6 +66,10 @@ pub struct ComputerOptions {
     /// A directory that functions may be granted, read-only unless `:rw` follows; may be given several times
     #[arg(long, value_name = "NAME=PATH[:rw]", value_parser = parse_offer)]
     pub dir: Vec<OfferedDirectory>,
+    /// A network to which names may lead that functions are allowed to send requests to, beside the public internet; may be given
+    /// several times
+    #[arg(long, value_name = "IP/BITS", value_parser = parse_network)]
+    pub outgoing_network: Vec<IpNet>,
     /// What runs its functions [default: wasm]
     #[arg(long, value_enum, value_name = "BACKEND")]
     pub backend: Option<BackendName>,
@@ -113,6 +121,7 @@ keys! {
             controller: Text<Endpoints>,
             data_dir: PathBuf,
             directories: BTreeMap<String, Offer>,
+            outgoing_networks: Vec<Text<Network>>,
             labels: BTreeMap<String, String>,
             insecure_plaintext: bool,
             tls: TlsKeys,
@@ -192,6 +201,7 @@ impl ComputerSettings {
         let data_dir = options.data_dir.clone().or(keys.data_dir.take());
         config.directories = directories(keys.directories.take().unwrap_or_default())?;
         config.directories.extend(options.dir.iter().cloned());
+        config.outgoing_networks = networks(keys.outgoing_networks.take(), &options.outgoing_network);
         config.http_clients = keys.http_clients.take().map_or(config.http_clients, Into::into);
         config.labels = labels(keys.labels.take().unwrap_or_default(), &options.label)?;
         config.tls = loaded;

@@ -1,10 +1,9 @@
 //! The settings of what tells device applications where to call.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 use nigh_mec::{
@@ -14,7 +13,7 @@ use nigh_proto::{AllowedHost, Endpoint, Endpoints, NodeName, Role};
 use nigh_store::Given;
 
 use super::keys::{Fill as _, OrNone, ServerLimitKeys, Text, keys};
-use super::node::{Listen, Visitors, default_controller, metrics_at, or_none};
+use super::node::{Listen, Network, Visitors, default_controller, metrics_at, networks, or_none, parse_network};
 use super::store::{self, Wanted};
 use super::tls::{self, TlsFiles, TlsKeys};
 use super::{ConfigError, ports, read};
@@ -237,24 +236,6 @@ pub(super) struct LocationKeys {
     point: Option<(f64, f64)>,
 }
 
-/// An address, or a network.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Network(IpNet);
-
-impl FromStr for Network {
-    type Err = String;
-
-    fn from_str(given: &str) -> Result<Self, String> {
-        parse_network(given).map(Self)
-    }
-}
-
-fn parse_network(given: &str) -> Result<IpNet, String> {
-    let address = given.parse::<IpAddr>().map(IpNet::from).ok();
-    let network = address.or_else(|| given.parse().ok());
-    network.ok_or_else(|| format!("{given:?} is no network: write an address, or ADDRESS/BITS as in 10.1.0.0/16"))
-}
-
 impl MecSettings {
     /// Every key, with its default.
     pub const EXAMPLE: &str = include_str!("../../config/mec.toml");
@@ -288,14 +269,11 @@ impl MecSettings {
         config.tls = loaded;
         config.http_clients = keys.http_clients.take().map_or(config.http_clients, Into::into);
         config.decider = decider(options, &mut keys)?;
-        let networks =
-            |given: Option<Vec<Text<Network>>>| given.unwrap_or_default().into_iter().map(|network| network.0.0);
-        config.proxies = networks(keys.proxies.take()).collect();
+        config.proxies = networks(keys.proxies.take(), &[]);
         let mut callbacks = keys.callbacks.take().unwrap_or_default();
         let hosts = callbacks.hosts.take().unwrap_or_default().into_iter().map(|host| host.0);
         config.callbacks.hosts = hosts.chain(options.callback_host.iter().cloned()).collect();
-        config.callbacks.networks =
-            networks(callbacks.networks.take()).chain(options.callback_network.iter().copied()).collect();
+        config.callbacks.networks = networks(callbacks.networks.take(), &options.callback_network);
         callbacks.fill(&mut config.callbacks);
         config.locations = locations(keys.locations.take().unwrap_or_default())?;
         config.platform = platform(options, keys.platform.take())?;

@@ -1,7 +1,9 @@
 //! What roles have in common: a name, a controller to join, and a port where they tell of themselves.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::str::FromStr;
 
+use nigh_proto::http_client::IpNet;
 use nigh_proto::tls::HttpClients;
 use nigh_proto::{Endpoint, Endpoints, NodeName};
 
@@ -72,4 +74,28 @@ pub(super) fn metrics_at(
 /// The port for metrics of a role whose own port is this; 0 lets the system pick.
 pub(crate) fn metrics_port(own: u16, offset: u16) -> u16 {
     if own == 0 { 0 } else { own.checked_add(offset).unwrap_or(0) }
+}
+
+/// An address, or a network.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Network(IpNet);
+
+impl FromStr for Network {
+    type Err = String;
+
+    fn from_str(given: &str) -> Result<Self, String> {
+        parse_network(given).map(Self)
+    }
+}
+
+/// Reads an address, or a network.
+pub(crate) fn parse_network(given: &str) -> Result<IpNet, String> {
+    let address = given.parse::<IpAddr>().map(IpNet::from).ok();
+    let network = address.or_else(|| given.parse().ok());
+    network.ok_or_else(|| format!("{given:?} is no network: write an address, or ADDRESS/BITS as in 10.1.0.0/16"))
+}
+
+/// Those of the file, and those of the options.
+pub(super) fn networks(keys: Option<Vec<Text<Network>>>, options: &[IpNet]) -> Vec<IpNet> {
+    keys.unwrap_or_default().into_iter().map(|network| network.0.0).chain(options.iter().copied()).collect()
 }

@@ -115,6 +115,8 @@ fn who_decides_where_devices_are_sent_has_what_that_needs() {
     let settings = mec("decide = \"file\"\nassociations = \"rows\"\n[callbacks]\nnetworks = [\"10.0.0.7\"]").unwrap();
     assert_eq!(settings.config.decider, nigh_mec::DeciderConfig::File { path: "rows".into() });
     assert_eq!(settings.config.callbacks.networks[0].to_string(), "10.0.0.7/32");
+    let settings = computer("outgoing_networks = [\"10.1.0.0/16\"]").unwrap();
+    assert_eq!(settings.config.outgoing_networks[0].to_string(), "10.1.0.0/16");
 }
 
 #[test]

@@ -24,7 +24,7 @@ use tokio_rustls::{TlsConnector, TlsStream};
 use tower::Service;
 
 use super::connection::Connection;
-use super::{ALPN_HTTP, TlsError, certificates, unreadable, unusable};
+use super::{ALPN_HTTP, ALPN_HTTP1, TlsError, certificates, unreadable, unusable};
 use crate::reach::Reach;
 
 /// Time for a connection to be made, TLS included.
@@ -137,6 +137,11 @@ impl ServerCertVerifier for Believing {
     }
 }
 
+/// Whether an error of a connection is one of TLS, so that a server was there.
+pub fn is_of_tls(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|cause| cause.is::<rustls::Error>())
+}
+
 /// Makes connections for an HTTP client: plain for `http`, over TLS for `https`, which has to be told whom to believe.
 #[derive(Debug, Clone)]
 pub struct HttpsConnector {
@@ -155,14 +160,30 @@ impl HttpsConnector {
         Self { reach, ..self }
     }
 
+    /// One whose connections speak HTTP/1.1 alone.
+    pub fn by_http1(mut self) -> Self {
+        if let Some(Trust(config)) = &mut self.trust {
+            Arc::make_mut(config).alpn_protocols = vec![ALPN_HTTP1.to_vec()];
+        }
+        self
+    }
+
     /// Makes one connection.
     ///
     /// # Errors
     /// Why there is none.
     pub async fn connect(self, uri: Uri) -> io::Result<Connection> {
+        self.connect_within(CONNECT_MAX, uri).await
+    }
+
+    /// The same for whoever has so much time.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub async fn connect_within(self, timeout: Duration, uri: Uri) -> io::Result<Connection> {
         let connecting = self.connect_at_last(&uri);
-        tokio::time::timeout(CONNECT_MAX, connecting).await.unwrap_or_else(|_| {
-            Err(io::Error::new(io::ErrorKind::TimedOut, format!("no connection within {CONNECT_MAX:?}")))
+        tokio::time::timeout(timeout, connecting).await.unwrap_or_else(|_| {
+            Err(io::Error::new(io::ErrorKind::TimedOut, format!("no connection within {timeout:?}")))
         })
     }
 
@@ -222,8 +243,8 @@ mod tests {
     use crate::event;
     use crate::status::{PlatformError, Reason};
 
-    /// An authority, as PEM, and a server for `localhost` that answers each connection with this; what it was sent comes back.
-    async fn server(answer: &'static str) -> (Vec<u8>, u16, tokio::task::JoinHandle<String>) {
+    /// An authority, as PEM, and what a server needs that is `localhost`.
+    fn identity() -> (Vec<u8>, ServerConfig) {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
@@ -236,6 +257,12 @@ mod tests {
             .with_no_client_auth()
             .with_single_cert(vec![certificate.der().clone()], PrivateKeyDer::try_from(key.serialize_der()).unwrap())
             .unwrap();
+        (authority.pem().into_bytes(), config)
+    }
+
+    /// An authority, as PEM, and a server for `localhost` that answers each connection with this; what it was sent comes back.
+    async fn server(answer: &'static str) -> (Vec<u8>, u16, tokio::task::JoinHandle<String>) {
+        let (authority, config) = identity();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let serving = tokio::spawn(async move {
@@ -253,7 +280,23 @@ mod tests {
             let _ = stream.shutdown().await;
             String::from_utf8(read).unwrap()
         });
-        (authority.pem().into_bytes(), port, serving)
+        (authority, port, serving)
+    }
+
+    #[tokio::test]
+    async fn whoever_speaks_http1_alone_agrees_on_that() {
+        let (authority, mut config) = identity();
+        config.alpn_protocols = ALPN_HTTP.iter().map(|protocol| protocol.to_vec()).collect();
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url: Uri = format!("https://localhost:{}/", listener.local_addr().unwrap().port()).parse().unwrap();
+        let either = HttpsConnector::new(Some(Trust::authorities(&authority).unwrap()));
+        for (connector, speaks_http2) in [(either.clone(), true), (either.by_http1(), false)] {
+            let accepting = async { acceptor.accept(listener.accept().await.unwrap().0).await };
+            let (connection, accepted) = tokio::join!(connector.connect(url.clone()), accepting);
+            assert_eq!(connection.unwrap().speaks_http2(), speaks_http2);
+            accepted.unwrap();
+        }
     }
 
     async fn post(trust: &Trust, port: u16) -> Result<(), String> {
