@@ -10,6 +10,7 @@ use crate::forwarding::{Selector, Tuner};
 use crate::outcome::Report;
 use crate::peer::Peers;
 use crate::policy::{Policy, Strategy};
+use crate::predict::Assumed;
 use crate::slot::Slot;
 use crate::tree::{Least, Node as _, Share, Tree};
 
@@ -29,7 +30,7 @@ pub(crate) enum Choice {
     /// The fewest calls under way; among equals, whoever had none for longest.
     LeastOutstanding { least: Tree<Least>, turns: Vec<u32>, last_turn: u32 },
     /// Draws so many by their shares, and takes the one with the least cost.
-    Draw { shares: Tree<Share>, in_use: usize, choices: u32, by: Cost },
+    Draw { shares: Tree<Share>, in_use: usize, choices: u32, by: Cost, assumed: Assumed },
     /// Chooses by weight, which is made of latencies.
     Weighted { selector: Selector, tuner: Tuner },
     /// The least estimate.
@@ -55,10 +56,12 @@ impl<K: Clone + Eq + Hash> Situation<'_, K> {
         self.slots.iter().enumerate().filter(is_candidate).map(|(at, _)| at)
     }
 
-    fn cost(&self, by: Cost, at: usize) -> f64 {
+    fn cost(&self, by: Cost, assumed: &Assumed, at: usize) -> f64 {
         let slot = &self.slots[at];
         let cost = match by {
-            Cost::Predicted => slot.model.predict(self.bytes, self.peers.at(slot.peer), self.now.as_secs_f64()),
+            Cost::Predicted => {
+                slot.model.predict(self.bytes, assumed, self.peers.at(slot.peer), self.now.as_secs_f64())
+            }
             Cost::Peak { decay } => slot.peak.cost(slot.in_flight, decay, self.now),
         };
         cost / slot.ramp(self.now)
@@ -87,7 +90,8 @@ pub(crate) enum Cost {
 
 impl Choice {
     pub(crate) fn new(strategy: &Strategy) -> Self {
-        let draw = |choices, by| Self::Draw { shares: Tree::new(0), in_use: 0, choices, by };
+        let draw =
+            |choices, by| Self::Draw { shares: Tree::new(0), in_use: 0, choices, by, assumed: Assumed::default() };
         match strategy.policy {
             Policy::Predict { choices } => draw(choices, Cost::Predicted),
             Policy::P2cEwma { decay } => draw(2, Cost::Peak { decay }),
@@ -132,10 +136,10 @@ impl Choice {
                 let key = is_in_use.then(|| f64::from(slot.in_flight + 1) / slot.ramp(now));
                 least.set(at, Least::leaf(at, key, turns[at]));
             }
-            Self::Draw { shares, in_use, by, .. } => {
+            Self::Draw { shares, in_use, by, assumed, .. } => {
                 let share = match by {
                     _ if !is_in_use => Share::ABSENT,
-                    Cost::Predicted => Share(slot.model.speed()),
+                    Cost::Predicted => Share(slot.model.speed(assumed)),
                     Cost::Peak { .. } => Share(1.0),
                 };
                 let was_in_use = shares.leaf(at) != Share::ABSENT;
@@ -161,11 +165,11 @@ impl Choice {
                 turns[at] = *last_turn;
                 Some(at)
             }
-            Self::Draw { shares, in_use, choices, by } => {
+            Self::Draw { shares, in_use, choices, by, assumed } => {
+                let cost = |at| of.cost(*by, assumed, at);
                 if *in_use <= *choices as usize {
-                    return least_by(of.candidates(), |at| of.cost(*by, at));
+                    return least_by(of.candidates(), cost);
                 }
-                let cost = |at| of.cost(*by, at);
                 match *choices {
                     2 => drawn::<2>(shares, *choices, of.excluded, rng, cost),
                     3 => drawn::<3>(shares, *choices, of.excluded, rng, cost),
@@ -181,7 +185,7 @@ impl Choice {
     pub(crate) fn cheapest<K: Clone + Eq + Hash>(&self, of: &Situation<'_, K>) -> Option<usize> {
         match self {
             Self::LeastLatency | Self::LeastOutstanding { .. } => of.latencies.least_but(of.excluded),
-            Self::Draw { by, .. } => least_by(of.candidates(), |at| of.cost(*by, at)),
+            Self::Draw { by, assumed, .. } => least_by(of.candidates(), |at| of.cost(*by, assumed, at)),
             Self::Weighted { selector, .. } => least_by(of.candidates(), |at| selector.weight(at)),
             Self::Estimated { estimates, .. } => of.least_estimated(estimates),
         }
@@ -204,7 +208,8 @@ impl Choice {
                 }
             }
             Self::Estimated { estimates, .. } => estimates[at].learn(bytes, latency, report, now),
-            Self::LeastLatency | Self::LeastOutstanding { .. } | Self::Draw { .. } => {}
+            Self::Draw { assumed, .. } => assumed.learn(latency, report, now),
+            Self::LeastLatency | Self::LeastOutstanding { .. } => {}
         }
     }
 

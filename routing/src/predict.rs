@@ -10,9 +10,10 @@ use crate::peer::Peer;
 const TAU: f64 = 5.0;
 /// Samples' weight after which an old one counts by time alone.
 const NEWEST_SHARE_MIN: f64 = 1.0 / 64.0;
-/// Before anything is known, in seconds: behind all that are known, so that one which only ever fails draws no calls. What
-/// is not known yet is found out by calls sent for that.
-const RUN_ASSUMED: f64 = 1.0;
+/// The least run that is assumed before anything is known, in seconds …
+const RUN_ASSUMED_MIN: f64 = 1.0;
+/// … and how many times longer than the longest of late it is.
+const RUN_ASSUMED_FACTOR: f64 = 2.0;
 
 /// What is known of one destination for one function. Its size does not depend on how much was learnt.
 #[derive(Debug, Clone)]
@@ -37,12 +38,8 @@ impl Model {
         let since = (now - self.at).max(0.0);
         self.samples = self.samples.saturating_add(1);
         let share = (1.0 - (-since / TAU).exp()).max(NEWEST_SHARE_MIN).max(1.0 / f64::from(self.samples));
-        let (queue, run) = (report.queue.as_secs_f64(), report.run.as_secs_f64());
-        // One that does not say how long it ran is all run.
-        let (network, run) = match run > 0.0 {
-            true => ((latency.as_secs_f64() - queue - run).max(0.0), run),
-            false => (0.0, latency.as_secs_f64()),
-        };
+        let run = run_of(latency, report);
+        let network = (latency.as_secs_f64() - report.queue.as_secs_f64() - run).max(0.0);
         self.network += (network - self.network) * share;
         self.run.learn(bytes, run, share);
         if report.workers > 0 {
@@ -60,15 +57,46 @@ impl Model {
     }
 
     /// Seconds until the answer to a call of so many bytes, were it sent now.
-    pub(crate) fn predict(&self, bytes: f64, peer: &Peer, now: f64) -> f64 {
-        let run = if self.samples == 0 { RUN_ASSUMED } else { self.run.at(bytes) };
-        self.network + run + peer.wait(run, self.run.mean().max(RUN_MIN), now)
+    pub(crate) fn predict(&self, bytes: f64, assumed: &Assumed, peer: &Peer, now: f64) -> f64 {
+        let (run, mean) = match self.samples {
+            0 => (assumed.run(), assumed.run()),
+            _ => (self.run.at(bytes), self.run.mean().max(RUN_MIN)),
+        };
+        self.network + run + peer.wait(run, mean, now)
     }
 
     /// Calls per second that it would answer: how often it is worth looking at.
-    pub(crate) fn speed(&self) -> f64 {
-        if self.samples == 0 { 1.0 / RUN_ASSUMED } else { self.workers / self.run.mean().max(RUN_MIN) }
+    pub(crate) fn speed(&self, assumed: &Assumed) -> f64 {
+        if self.samples == 0 { 1.0 / assumed.run() } else { self.workers / self.run.mean().max(RUN_MIN) }
     }
+}
+
+/// What is assumed of destinations that have not answered a call of a function yet: that they are behind those which have, so that
+/// one which only ever fails draws no calls. How they are is found out by calls sent for that.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Assumed {
+    /// The longest run of late, in seconds.
+    slowest: f64,
+    at: f64,
+}
+
+impl Assumed {
+    /// Takes in an answer of any destination.
+    pub(crate) fn learn(&mut self, latency: Duration, report: &Report, now: Duration) {
+        let (run, now) = (run_of(latency, report), now.as_secs_f64());
+        let share = 1.0 - (-(now - self.at).max(0.0) / TAU).exp();
+        self.slowest = run.max(self.slowest + (run - self.slowest) * share);
+        self.at = now;
+    }
+
+    fn run(&self) -> f64 {
+        (RUN_ASSUMED_FACTOR * self.slowest).max(RUN_ASSUMED_MIN)
+    }
+}
+
+/// Seconds that a call ran; where that is not told, it is all run.
+fn run_of(latency: Duration, report: &Report) -> f64 {
+    if report.run.is_zero() { latency.as_secs_f64() } else { report.run.as_secs_f64() }
 }
 
 /// No run counts as less, in seconds.
@@ -144,7 +172,7 @@ mod tests {
         }
 
         fn predict(&self, bytes: f64, now: f64) -> f64 {
-            self.model.predict(bytes, self.peers.at(self.place), now)
+            self.model.predict(bytes, &Assumed::default(), self.peers.at(self.place), now)
         }
     }
 
@@ -199,7 +227,7 @@ mod tests {
             (0..in_flight).for_each(|_| world.peers.begin(world.place));
             let predicted = world.predict(bytes as f64, now.as_secs_f64() + 1.0);
             prop_assert!(predicted.is_finite() && predicted > 0.0, "{predicted}");
-            prop_assert!(world.model.speed().is_finite() && world.model.speed() > 0.0);
+            prop_assert!((f64::MIN_POSITIVE..f64::MAX).contains(&world.model.speed(&Assumed::default())));
         }
     }
 }

@@ -82,3 +82,20 @@ fn asking_for_the_cheapest_changes_nothing() {
         assert_eq!(world.table.cheapest(F, demand, world.now).unwrap(), 2, "{policy}");
     }
 }
+
+#[test]
+fn one_that_only_ever_fails_draws_no_calls_however_long_the_function_runs_elsewhere() {
+    for run in [10 * MS, 500 * MS, 5000 * MS] {
+        let mut world = World::new(Policy::Predict { choices: Policy::CHOICES }, &[1, 2, 3, 4], 1);
+        let mut failed = 0;
+        for _ in 0..400 {
+            world.now += run;
+            let pick = world.pick(None).unwrap();
+            let fails = pick.destination == 4;
+            world.observe(&pick, if fails { Observation::Unmeasured } else { Observation::answered(run) });
+            failed += u32::from(fails);
+        }
+        // It is asked now and then, ever more seldom, whether it can be measured by now.
+        assert!(failed <= 80, "{run:?}: {failed} of 400");
+    }
+}
