@@ -47,9 +47,7 @@ pub(crate) fn announcement(listeners: &Listeners, config: &Config) -> Result<Ann
 
 /// A listener's address as others reach it: where it listens on every address, on the host of this endpoint.
 fn reached_at(endpoint: &Endpoint, address: SocketAddr) -> Endpoint {
-    let host = endpoint.as_str().rsplit_once(':').map_or("", |(host, _)| host);
-    let on_that_host = format!("{host}:{}", address.port());
-    if address.ip().is_unspecified() { on_that_host.parse().unwrap_or_else(|_| address.into()) } else { address.into() }
+    if address.ip().is_unspecified() { endpoint.with_port(address.port()) } else { address.into() }
 }
 
 /// Serves every door until `stop`, and then until the calls under way have ended.

@@ -187,6 +187,12 @@ impl Endpoint {
         let port = self.0.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
         port.expect("checked when it was made")
     }
+
+    /// The same host at another port.
+    pub fn with_port(&self, port: u16) -> Self {
+        let host = self.0.rsplit_once(':').map_or(&*self.0, |(host, _)| host);
+        Self(format!("{host}:{port}").into())
+    }
 }
 
 impl FromStr for Endpoint {
@@ -304,6 +310,9 @@ mod tests {
             assert_eq!(fine.parse::<Endpoint>().unwrap().as_str(), fine);
         }
         assert_eq!("http://box:80/".parse::<Endpoint>().unwrap().as_str(), "box:80");
+        for (endpoint, elsewhere) in [("box:80", "box:81"), ("[::1]:80", "[::1]:81")] {
+            assert_eq!(endpoint.parse::<Endpoint>().unwrap().with_port(81).as_str(), elsewhere);
+        }
     }
 
     #[test]
