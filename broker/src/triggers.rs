@@ -26,7 +26,8 @@ use std::time::SystemTime;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use nigh_proto::ingress::http::Triggered;
-use nigh_proto::trigger::{Source, ms_of, time_of_ms};
+use nigh_proto::time::{ms_of, time_of_ms};
+use nigh_proto::trigger::Source;
 use nigh_proto::{CallLimits, NodeName, PlatformError, Reason, Trigger, v1};
 use nigh_store::Bucket;
 use parking_lot::Mutex;
@@ -111,7 +112,7 @@ impl Triggers {
             name: trigger.name.clone(),
             function: trigger.function.clone(),
             secret: active.definition.id.clone(),
-            timeout: self.timeout_of(trigger),
+            timeout: self.limits.time(trigger.timeout),
             retry_safe: trigger.retry_safe,
             priority: trigger.priority,
             callback: trigger.callback.clone(),
@@ -125,10 +126,6 @@ impl Triggers {
 
     fn shelves(&self) -> Result<&TriggerShelves, PlatformError> {
         self.asynchronous.trigger_shelves()
-    }
-
-    fn timeout_of(&self, trigger: &Trigger) -> std::time::Duration {
-        trigger.timeout.unwrap_or(self.limits.timeout_default).min(self.limits.timeout_max)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Calls that are accepted now and run later: what is asked for, what is kept of it, and what came of it.
 
 use std::str::FromStr;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use http::Uri;
@@ -12,7 +12,7 @@ use crate::name::Endpoint;
 use crate::older::rpc;
 use crate::reply::Reply;
 use crate::status::{PlatformError, Reason};
-use crate::time::{asked, us};
+use crate::time::{asked, ms_of, time_of_ms, us};
 use crate::v1;
 
 /// Bytes of a callback's address, at most.
@@ -152,7 +152,7 @@ impl Acceptance {
             call: Some(call),
             timeout_us: us(self.timeout),
             payload_apart,
-            accepted_ms: now_ms(),
+            accepted_ms: ms_of(SystemTime::now()),
             ..v1::StoredCall::default()
         };
         match &self.callback {
@@ -200,7 +200,7 @@ impl Stored {
         Ok(Self {
             acceptance: Acceptance { call: Call::from_wire(call, Some(timeout), limits, now)?, timeout, callback },
             payload_apart: stored.payload_apart,
-            accepted: UNIX_EPOCH + Duration::from_millis(stored.accepted_ms),
+            accepted: time_of_ms(stored.accepted_ms),
         })
     }
 
@@ -297,10 +297,6 @@ impl PlatformError {
         let retry_after = (failure.retry_after_ms > 0).then(|| Duration::from_millis(failure.retry_after_ms));
         Self { reason, message: failure.message, retry_after }
     }
-}
-
-fn now_ms() -> u64 {
-    u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

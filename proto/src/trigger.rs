@@ -1,7 +1,7 @@
 //! Triggers: what comes from elsewhere, a request over HTTP, a message of NATS or MQTT, a time, and becomes an asynchronous
 //! call. Checked here as far as that needs no library of theirs.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
@@ -9,7 +9,7 @@ use crate::asynchronous::CallbackUrl;
 use crate::call::{Headers, Priority};
 use crate::name::{Endpoint, FunctionName, TriggerName};
 use crate::status::{PlatformError, Reason};
-use crate::time::{asked, us};
+use crate::time::{asked, ms_of, time_of_ms, us};
 use crate::v1;
 use crate::v1::trigger::Source as WireSource;
 
@@ -289,16 +289,6 @@ impl Listed {
     }
 }
 
-/// Milliseconds since 1970.
-pub fn ms_of(time: SystemTime) -> u64 {
-    u64::try_from(time.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
-}
-
-/// The time so many milliseconds after 1970.
-pub fn time_of_ms(ms: u64) -> SystemTime {
-    UNIX_EPOCH.checked_add(Duration::from_millis(ms)).unwrap_or(UNIX_EPOCH)
-}
-
 fn checked_length(what: &str, given: String, bytes_max: usize) -> Result<String, PlatformError> {
     let fits = (1..=bytes_max).contains(&given.len()) && !given.chars().any(char::is_control);
     let wrong = || {
@@ -413,7 +403,8 @@ mod tests {
             let trigger = trigger(source);
             assert_eq!(Trigger::from_wire(trigger.to_wire()).unwrap(), trigger);
             assert!(!format!("{trigger:?} {}", trigger.source).contains("secret"));
-            let listed = Listed { trigger, record: v1::TriggerRecord::default(), added: UNIX_EPOCH, next: None };
+            let listed =
+                Listed { trigger, record: v1::TriggerRecord::default(), added: SystemTime::UNIX_EPOCH, next: None };
             assert!(!listed.to_wire().encode_to_vec().windows(6).any(|bytes| bytes == b"secret"));
             Listed::from_wire(listed.to_wire()).unwrap();
         }

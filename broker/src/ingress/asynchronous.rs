@@ -1,8 +1,9 @@
 //! The door to calls that run later: `nigh.v1.Asynchronous`.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
+use nigh_proto::time::ms_of;
 use nigh_proto::v1::asynchronous_server::{Asynchronous, AsynchronousServer};
 use nigh_proto::{Acceptance, CallId, PlatformError, asynchronous, channel, v1};
 use tonic::{Request, Response, Status};
@@ -94,8 +95,4 @@ impl Asynchronous for AsynchronousDoor {
 
 fn checked(id: &str) -> Result<CallId, PlatformError> {
     id.parse()
-}
-
-fn ms_of(time: SystemTime) -> u64 {
-    u64::try_from(time.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
 }

@@ -4,7 +4,8 @@
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use nigh_proto::trigger::{MissedTicks, State, ms_of, time_of_ms};
+use nigh_proto::time::{ms_of, time_of_ms};
+use nigh_proto::trigger::{MissedTicks, State};
 use nigh_store::{Key, StoreError};
 
 use super::deliver::Message;

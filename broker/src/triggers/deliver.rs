@@ -82,7 +82,7 @@ impl Triggers {
             let message = format!("a message of {} bytes; at most {bytes_max} are taken", message.payload.len());
             return Err(PlatformError::new(Reason::TooLarge, message));
         }
-        let timeout = self.timeout_of(trigger);
+        let timeout = self.limits.time(trigger.timeout);
         let mut call = Call::new(trigger.function.clone(), message.payload, timeout);
         if let Some(said) = message.id {
             call.id = id_of(&active.definition.id, &said)?;

@@ -2,7 +2,8 @@
 
 use std::time::SystemTime;
 
-use nigh_proto::trigger::{State, ms_of};
+use nigh_proto::time::ms_of;
+use nigh_proto::trigger::State;
 use nigh_proto::v1::TriggerRecord;
 use parking_lot::Mutex;
 

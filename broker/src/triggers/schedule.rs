@@ -1,4 +1,4 @@
-//! When a schedule is due. Pure: times are arguments.
+//! When a schedule is due. Times are arguments, but for whether one that is read is ever due again.
 
 use std::time::{Duration, SystemTime};
 

@@ -1,11 +1,12 @@
 //! `nigh result` and `nigh queue`: what came of asynchronous calls, and those that were given up.
 
 use std::fmt;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use anyhow::bail;
 use clap::{Args, Subcommand};
 use nigh_client::{CallQueue, DeadLetter, QueueCounts};
+use nigh_proto::time::ms_of;
 use nigh_proto::{CallId, PlatformError};
 use serde_json::{Value, json};
 
@@ -156,15 +157,12 @@ impl fmt::Display for ForPeople {
 }
 
 fn letter_as_json(letter: &DeadLetter) -> Value {
-    let ms = |time: SystemTime| {
-        u64::try_from(time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
-    };
     json!({
         "call": letter.call.as_str(),
         "function": letter.function,
         "why": letter.why,
-        "accepted_ms": ms(letter.accepted),
-        "died_ms": ms(letter.died),
+        "accepted_ms": ms_of(letter.accepted),
+        "died_ms": ms_of(letter.died),
         "tries": letter.tries,
     })
 }

@@ -7,7 +7,8 @@ use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use nigh_client::Triggers;
 use nigh_proto::asynchronous::CallbackUrl;
-use nigh_proto::trigger::{Listed, Login, MissedTicks, Source, State, ms_of, time_of_ms};
+use nigh_proto::time::{ms_of, time_of_ms};
+use nigh_proto::trigger::{Listed, Login, MissedTicks, Source, State};
 use nigh_proto::{Endpoint, FunctionName, Headers, Priority, Trigger, TriggerName};
 use serde_json::{Value, json};
 
