@@ -22,7 +22,7 @@ pub enum Error {
     /// Serving a door failed.
     #[error("cannot go on serving {door}: {source}")]
     Serve {
-        /// Which: `calls`, `table` or `http`.
+        /// Which: `calls` or `table`.
         door: &'static str,
         /// What the transport said.
         source: Box<dyn std::error::Error + Send + Sync>,

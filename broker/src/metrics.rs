@@ -144,9 +144,8 @@ fn write(broker: &Broker, out: &mut Exposition<'_>) -> fmt::Result {
     times("nigh_broker_own_seconds", help, |meters| &meters.own)?;
 
     let counts = broker.counts();
-    let retries = counts.retries.load(Ordering::Relaxed);
-    out.counter("nigh_broker_retries_total", "Calls passed on once more, elsewhere", retries)?;
     let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+    out.counter("nigh_broker_retries_total", "Calls passed on once more, elsewhere", read(&counts.retries))?;
     out.counter("nigh_broker_hedges_total", "Calls made a second time while the first was slow", read(&counts.hedges))?;
     let help = "Calls not made again because the budget for that was used up";
     out.counter("nigh_broker_retries_refused_total", help, read(&counts.retries_refused))?;

@@ -230,7 +230,7 @@ impl Routes {
     /// the final table only if it `is_final`.
     ///
     /// # Errors
-    /// [`Reason::OutOfBudget`] beyond [`BY_HAND_MAX`] destinations.
+    /// [`Reason::Malformed`] for a latency that is none; [`Reason::OutOfBudget`] beyond [`BY_HAND_MAX`] destinations.
     pub(crate) fn set_by_hand(
         &self,
         function: &FunctionName,
@@ -238,6 +238,9 @@ impl Routes {
         latency_ms: Option<f64>,
         is_final: bool,
     ) -> Result<(), PlatformError> {
+        if let Some(weight) = latency_ms.filter(|ms| !(ms.is_finite() && *ms > 0.0)) {
+            return Err(PlatformError::malformed(format!("weight {weight}: give a latency in milliseconds above 0")));
+        }
         let mut plan = self.plan.lock();
         let is_new = !plan.by_hand.get(function).is_some_and(|endpoints| endpoints.contains_key(endpoint));
         if is_new && plan.by_hand.values().map(BTreeMap::len).sum::<usize>() >= BY_HAND_MAX {

@@ -10,7 +10,7 @@ use super::{Asynchronous, AsynchronousConfig, Shelves};
 use crate::triggers::TriggerShelves;
 
 /// How long a call is this broker's before another may take it, unless extended: so long after a crash it is tried again.
-const LEASE: Duration = Duration::from_secs(15);
+pub(super) const LEASE: Duration = Duration::from_secs(15);
 /// Waits before a server that is away is asked again.
 const AWAY_MIN: Duration = Duration::from_millis(200);
 const AWAY_MAX: Duration = Duration::from_secs(5);
@@ -82,11 +82,6 @@ async fn shelves(config: &AsynchronousConfig) -> Result<Shelves, StoreError> {
 
 fn of_triggers(name: &str) -> BucketSettings {
     BucketSettings { name: name.to_owned(), expire_after: None, bytes_max: TRIGGERS_BYTES_MAX }
-}
-
-impl Asynchronous {
-    /// How long a call is this broker's.
-    pub(super) const LEASE: Duration = LEASE;
 }
 
 impl Shelves {

@@ -5,12 +5,13 @@ use std::time::{Duration, Instant, SystemTime};
 
 use nigh_proto::asynchronous::{Settled, Stored};
 use nigh_proto::ingress::Handler as _;
-use nigh_proto::{CallId, PlatformError, Reason, Reply};
+use nigh_proto::{CallId, PlatformError, Reason};
 use nigh_store::{StoreError, Taken};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::open::LEASE;
 use super::rule::{Next, Patience, Tried, judge};
 use super::{Asynchronous, AsynchronousConfig, Shelves, Tally, callback, input_of};
 use crate::call::Broker;
@@ -130,7 +131,7 @@ impl Crew {
             loop {
                 tokio::select! {
                     step = &mut step => break step,
-                    () = tokio::time::sleep(Asynchronous::LEASE / 4) => match shelves.queue.extend(&taken.lease).await {
+                    () = tokio::time::sleep(LEASE / 4) => match shelves.queue.extend(&taken.lease).await {
                         Ok(()) => {}
                         Err(StoreError::LeaseLost) => {
                             tracing::warn!(id = %taken.id, "an asynchronous call was taken over while it ran here");
@@ -257,7 +258,7 @@ impl Crew {
         Tally::count(&self.asynchronous.tally.settled);
         // Nobody may be waiting.
         let _ = self.asynchronous.settled.send(id.clone());
-        Ok::<Result<Reply, _>, _>(settled)
+        Ok(settled)
     }
 }
 

@@ -79,10 +79,6 @@ impl OlderTableDoor {
             let _ = self.routes.remove(&function, &endpoint);
             return Ok(());
         }
-        let weight = wanted.weight;
-        if !(weight.is_finite() && weight > 0.0) {
-            return Err(PlatformError::malformed(format!("weight {weight}: give one above 0")));
-        }
-        self.routes.set_by_hand(&function, &endpoint, Some(weight.into()), wanted.r#final)
+        self.routes.set_by_hand(&function, &endpoint, Some(wanted.weight.into()), wanted.r#final)
     }
 }

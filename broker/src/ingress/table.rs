@@ -43,11 +43,6 @@ impl Broker for TableDoor {
         let request = request.into_inner();
         let (function, endpoint) = (checked_function(&request.function)?, checked_endpoint(&request.endpoint)?);
         let (weight, is_final) = (request.weight, request.is_final.unwrap_or(true));
-        if !(weight.is_finite() && weight > 0.0) {
-            return Err(
-                PlatformError::malformed(format!("weight {weight}: give a latency in milliseconds above 0")).into()
-            );
-        }
         self.routes.set_by_hand(&function, &endpoint, Some(weight), is_final)?;
         tracing::info!(%function, %endpoint, weight, is_final, "route set by hand");
         Ok(Response::new(v1::SetRouteResponse {}))
