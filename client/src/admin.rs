@@ -15,7 +15,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 
 use crate::inspect::Inspect;
-use crate::peer::Peer;
+use crate::peer::{Peer, foreign};
 use crate::ready::{self, Readiness, ReadyError};
 
 /// Bytes of a module in one message.
@@ -159,9 +159,7 @@ impl Admin {
             Some(answered) => answered.map_err(|status| self.peer.explain(status))?.into_inner(),
             None => self.peer.request_within(DEPLOY_TIMEOUT, answer).await?,
         };
-        let deployment = answered.deployment.ok_or_else(|| {
-            PlatformError::new(Reason::Protocol, "the controller's answer has no deployment; is it of this release?")
-        })?;
+        let deployment = answered.deployment.ok_or_else(|| foreign("controller", "deployment"))?;
         Ok(Deployed { deployment: Deployment::from_wire(deployment)?, changed: answered.changed })
     }
 

@@ -1,14 +1,15 @@
 //! Having functions run later, and looking after what could not be run.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use nigh_proto::asynchronous::{Accepted, Settled, result_from_wire};
+use nigh_proto::time::time_of_ms;
 use nigh_proto::v1::asynchronous_client::AsynchronousClient;
-use nigh_proto::{Acceptance, CallId, PlatformError, Reason, Remote, Role, channel, v1};
+use nigh_proto::{Acceptance, CallId, PlatformError, Remote, Role, channel, v1};
 use tonic::transport::Channel;
 
 use crate::call::CallerLimits;
-use crate::peer::Peer;
+use crate::peer::{Peer, foreign};
 
 /// Time for an answer beyond that for which a result is waited.
 const SLACK: Duration = Duration::from_secs(10);
@@ -69,7 +70,7 @@ impl CallQueue {
     pub async fn accept(&self, acceptance: &Acceptance) -> Result<Accepted, PlatformError> {
         let mut client = self.client.clone();
         let answer = self.peer.request(client.accept(acceptance.to_wire())).await?;
-        let id = answer.call_id.parse().map_err(|_| foreign("call id"))?;
+        let id = answer.call_id.parse().map_err(|_| foreign("broker", "call id"))?;
         Ok(Accepted { id, known: answer.known })
     }
 
@@ -104,11 +105,11 @@ impl CallQueue {
         let answer = self.peer.request(client.dead_letters(v1::DeadLettersRequest { limit })).await?;
         let letter = |wire: v1::DeadLetter| {
             Ok(DeadLetter {
-                call: wire.call_id.parse().map_err(|_| foreign("call id"))?,
+                call: wire.call_id.parse().map_err(|_| foreign("broker", "call id"))?,
                 function: wire.function,
                 why: wire.why,
-                accepted: UNIX_EPOCH + Duration::from_millis(wire.accepted_ms),
-                died: UNIX_EPOCH + Duration::from_millis(wire.died_ms),
+                accepted: time_of_ms(wire.accepted_ms),
+                died: time_of_ms(wire.died_ms),
                 tries: wire.tries,
             })
         };
@@ -134,8 +135,4 @@ impl CallQueue {
         let mut client = self.client.clone();
         self.peer.request(client.drop_dead_letter(request)).await.map(drop)
     }
-}
-
-fn foreign(what: &str) -> PlatformError {
-    PlatformError::new(Reason::Protocol, format!("the broker's answer has no valid {what}; is it of this release?"))
 }

@@ -70,14 +70,9 @@ impl Caller {
     /// [`PlatformError`]; an error of the function itself is an outcome, not an error.
     pub async fn invoke(&self, call: Call) -> Result<Reply, PlatformError> {
         let started = Instant::now();
-        let deadline = tokio::time::Instant::from_std(call.deadline);
-        let given = call.time_left(started);
-        if given.is_zero() {
-            return Err(PlatformError::new(Reason::Late, "the deadline had passed before the call was made"));
-        }
-        tokio::time::timeout_at(deadline, self.ask(call, started))
-            .await
-            .unwrap_or_else(|_| Err(self.peer.silent(given)))
+        let given = time_given(&call, started)?;
+        let answer = tokio::time::timeout_at(call.deadline.into(), self.ask(call, started));
+        answer.await.unwrap_or_else(|_| Err(self.peer.silent(given)))
     }
 
     /// Has an http function answer a request, and waits for the head of its answer, no longer than the call's deadline; the rest
@@ -88,10 +83,7 @@ impl Caller {
     pub async fn exchange(&self, exchange: Exchange) -> Result<Exchanged, PlatformError> {
         let Exchange { call, head, body } = exchange;
         let now = Instant::now();
-        let given = call.time_left(now);
-        if given.is_zero() {
-            return Err(PlatformError::new(Reason::Late, "the deadline had passed before the call was made"));
-        }
+        let given = time_given(&call, now)?;
         let (mut client, peer) = (self.pipeline.client().clone(), self.peer.clone());
         let answer = async {
             let messages = client.exchange(Exchange::to_request(&call, &head, Upload(body), now)).await;
@@ -117,6 +109,15 @@ impl Caller {
         };
         Ok(with_network(reply, started.elapsed()))
     }
+}
+
+/// The time that a call has, if it has any.
+fn time_given(call: &Call, now: Instant) -> Result<Duration, PlatformError> {
+    let given = call.time_left(now);
+    if given.is_zero() {
+        return Err(PlatformError::new(Reason::Late, "the deadline had passed before the call was made"));
+    }
+    Ok(given)
 }
 
 /// A request's body on its way, as a type with a name: compilers cannot tell of a nameless one that it may be sent between threads.

@@ -5,7 +5,9 @@ use std::time::{Duration, SystemTime};
 
 use nigh_proto::older::rpc;
 use nigh_proto::time::us;
-use nigh_proto::{Digest, FunctionName, Load, NodeName, PlatformError, Reason, Timing, v1};
+use nigh_proto::{Digest, FunctionName, Load, NodeName, PlatformError, Timing, v1};
+
+use crate::peer::foreign;
 
 /// How busy a computer is at one time.
 #[derive(Debug, Clone, PartialEq)]
@@ -152,11 +154,6 @@ pub struct LogLine {
     pub number: u64,
 }
 
-fn foreign(what: &str) -> PlatformError {
-    let message = format!("the computer's answer has no valid {what}; is it of this release?");
-    PlatformError::new(Reason::Protocol, message)
-}
-
 fn processors(wire: Vec<v1::ProcessorUtilisation>) -> Vec<ProcessorShare> {
     wire.into_iter().map(|one| ProcessorShare { processor: one.name, share: one.share }).collect()
 }
@@ -178,7 +175,7 @@ impl ComputerStatus {
     pub(crate) fn from_wire(wire: v1::StatusResponse) -> Result<Self, PlatformError> {
         let functions = wire.functions.into_iter().map(FunctionStatus::from_wire);
         Ok(Self {
-            name: wire.name.parse().map_err(|_| foreign("name"))?,
+            name: wire.name.parse().map_err(|_| foreign("computer", "name"))?,
             load: wire.load.as_ref().map(Load::from_wire).unwrap_or_default(),
             functions: functions.collect::<Result<_, _>>()?,
             resident_bytes: wire.resident_bytes,
@@ -193,10 +190,10 @@ impl ComputerStatus {
 impl FunctionStatus {
     fn from_wire(wire: v1::FunctionStatus) -> Result<Self, PlatformError> {
         Ok(Self {
-            function: wire.function.parse().map_err(|_| foreign("function"))?,
+            function: wire.function.parse().map_err(|_| foreign("computer", "function"))?,
             version: match wire.version.as_str() {
                 "" => None,
-                version => Some(version.parse().map_err(|_| foreign("version"))?),
+                version => Some(version.parse().map_err(|_| foreign("computer", "version"))?),
             },
             calls: wire.calls,
             function_errors: wire.function_errors,
@@ -224,12 +221,12 @@ impl FunctionStatus {
 impl LogLine {
     pub(crate) fn from_wire(wire: v1::LogLine) -> Result<Self, PlatformError> {
         let level = usize::try_from(wire.level).ok().and_then(|level| LogLevel::ALL.get(level));
-        let level = *level.ok_or_else(|| foreign("log level"))?;
+        let level = *level.ok_or_else(|| foreign("computer", "log level"))?;
         let time = SystemTime::UNIX_EPOCH.checked_add(Duration::from_micros(wire.time_us));
         Ok(Self {
-            function: wire.function.parse().map_err(|_| foreign("function"))?,
+            function: wire.function.parse().map_err(|_| foreign("computer", "function"))?,
             call: wire.call_id,
-            time: time.ok_or_else(|| foreign("time"))?,
+            time: time.ok_or_else(|| foreign("computer", "time"))?,
             level,
             text: wire.text,
             lost: wire.lost,

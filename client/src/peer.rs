@@ -10,6 +10,11 @@ use tonic::{Code, Response, Status};
 /// Time for a request that is neither a call nor an upload.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// What is told of an answer that makes no sense.
+pub(crate) fn foreign(role: &str, what: &str) -> PlatformError {
+    PlatformError::new(Reason::Protocol, format!("the {role}'s answer has no valid {what}; is it of this release?"))
+}
+
 /// The other end of a connection. Cheap to clone; clones share the connection.
 #[derive(Debug, Clone)]
 pub(crate) struct Peer {

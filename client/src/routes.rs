@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use nigh_proto::{Endpoint, FunctionName, PlatformError, Reason, v1};
+use nigh_proto::{Endpoint, FunctionName, PlatformError, v1};
+
+use crate::peer::foreign;
 
 /// Which of a broker's two tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,17 +87,12 @@ impl fmt::Display for DestinationState {
     }
 }
 
-fn foreign(what: &str) -> PlatformError {
-    let message = format!("the broker's answer has no valid {what}; is it of this release?");
-    PlatformError::new(Reason::Protocol, message)
-}
-
 impl Routes {
     pub(crate) fn from_wire(wire: v1::RoutesResponse) -> Result<Self, PlatformError> {
         let route = |wire: v1::Route| {
             let destinations = wire.destinations.into_iter().map(Destination::from_wire);
             Ok(Route {
-                function: wire.function.parse().map_err(|_| foreign("function"))?,
+                function: wire.function.parse().map_err(|_| foreign("broker", "function"))?,
                 destinations: destinations.collect::<Result<_, _>>()?,
             })
         };
@@ -110,10 +107,10 @@ impl Destination {
             "in-use" => DestinationState::InUse,
             "set-aside" => DestinationState::SetAside,
             "probing" => DestinationState::Probing,
-            _ => return Err(foreign("state of a destination")),
+            _ => return Err(foreign("broker", "state of a destination")),
         };
         Ok(Self {
-            endpoint: wire.endpoint.parse().map_err(|_| foreign("endpoint"))?,
+            endpoint: wire.endpoint.parse().map_err(|_| foreign("broker", "endpoint"))?,
             weight_ms: (wire.weight > 0.0).then_some(wire.weight),
             state,
             in_flight: wire.in_flight,
