@@ -12,14 +12,14 @@ use crate::call::Call;
 use crate::http_client::HttpClient;
 use crate::ingress::http::later;
 use crate::reply::Outcome;
-use crate::tls::https::{HttpsConnector, Trust};
+use crate::tls::https::HttpsConnector;
 
-/// Posts an outcome; over https to whom `trust` says. Redirects are not followed, and of an answer only its status is read.
+/// Posts an outcome over a connection made so. Redirects are not followed, and of an answer only its status is read.
 ///
 /// # Errors
 /// Why it was not taken.
-pub async fn post(url: &CallbackUrl, call: &Call, settled: Settled, trust: &Trust) -> Result<(), String> {
-    let client = HttpClient::new(HttpsConnector::new(Some(trust.clone())), 0);
+pub async fn post(url: &CallbackUrl, call: &Call, settled: Settled, connector: HttpsConnector) -> Result<(), String> {
+    let client = HttpClient::new(connector, 0);
     let event = event(url, call, settled).await?;
     let status = client.begin(event).await.map_err(|why| why.to_string())?.status();
     if status.is_success() { Ok(()) } else { Err(format!("{url} answered {status}")) }

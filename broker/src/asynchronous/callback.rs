@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use nigh_proto::asynchronous::Settled;
-use nigh_proto::tls::https::Trust;
+use nigh_proto::tls::https::HttpsConnector;
 use nigh_proto::{AllowedHost, Call, Callback, Endpoint, PlatformError, Reason, event, older};
 
 /// How often somebody is told who does not take it.
@@ -49,12 +49,17 @@ fn is_at(endpoint: &Endpoint, from: IpAddr) -> bool {
 }
 
 /// Tells the caller of a call what came of it; why that was in vain.
-pub(super) async fn deliver(to: &Callback, call: &Call, settled: &Settled, trust: &Trust) -> Result<(), String> {
+pub(super) async fn deliver(
+    to: &Callback,
+    call: &Call,
+    settled: &Settled,
+    connector: &HttpsConnector,
+) -> Result<(), String> {
     let mut wait = WAIT_MIN;
     for tries in 1.. {
         let tried = async {
             match to {
-                Callback::Http(url) => event::post(url, call, settled.clone(), trust).await,
+                Callback::Http(url) => event::post(url, call, settled.clone(), connector.clone()).await,
                 Callback::Older { endpoint, response } => {
                     older::call_back(endpoint, older_response(response, call, settled))
                         .await

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use nigh_proto::AllowedHost;
-use nigh_proto::tls::https::Trust;
+use nigh_proto::http_client::{IpNet, Reach};
+use nigh_proto::tls::https::{HttpsConnector, Trust};
 use nigh_store::Place;
 
 use crate::triggers::TriggersConfig;
@@ -29,6 +30,8 @@ pub struct AsynchronousConfig {
     pub give_up_after: Duration,
     /// Hosts to which outcomes may be posted, beside a caller of the older system itself.
     pub callback_hosts: Vec<AllowedHost>,
+    /// Networks to which names among these hosts may lead, beside the public internet.
+    pub callback_networks: Vec<IpNet>,
     /// Whom outcomes are posted to over https.
     pub callback_trust: Trust,
     /// What brings calls by itself.
@@ -63,9 +66,16 @@ impl AsynchronousConfig {
             tries_max: Self::TRIES_MAX,
             give_up_after: Self::GIVE_UP_AFTER,
             callback_hosts: Vec::new(),
+            callback_networks: Vec::new(),
             callback_trust: Trust::public(),
             triggers: TriggersConfig::default(),
         }
+    }
+
+    /// How callbacks over HTTP are connected to.
+    pub(super) fn callback_connector(&self) -> HttpsConnector {
+        let reach = Reach::Listed { networks: self.callback_networks.clone() };
+        HttpsConnector::new(Some(self.callback_trust.clone())).reaching(reach)
     }
 
     /// The place, in words.
@@ -73,6 +83,28 @@ impl AsynchronousConfig {
         match &self.place {
             Place::Embedded { file } => file.display().to_string(),
             Place::Nats { servers, .. } => format!("NATS at {}", servers.join(", ")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn names_of_callbacks_are_followed_only_to_where_they_may_lead() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let mut config = AsynchronousConfig::new(Place::Embedded { file: "calls.redb".into() });
+        // The system takes the last for an address, though it is none by its form: a name that leads to this very machine.
+        for (host, networks, is_reached) in
+            [("127.0.0.1", "", true), ("localhost", "", true), ("127.1", "", false), ("127.1", "127.0.0.0/8", true)]
+        {
+            config.callback_networks = networks.parse().into_iter().collect();
+            let url = format!("http://{host}:{port}/").parse().unwrap();
+            assert_eq!(config.callback_connector().connect(url).await.is_ok(), is_reached, "{host} {networks}");
         }
     }
 }

@@ -203,7 +203,8 @@ impl Crew {
 
     async fn tell(&self, to: &nigh_proto::Callback, stored: &Stored, settled: &Settled) {
         let tally = &self.asynchronous.tally;
-        match callback::deliver(to, &stored.acceptance.call, settled, &self.config.callback_trust).await {
+        let connector = self.config.callback_connector();
+        match callback::deliver(to, &stored.acceptance.call, settled, &connector).await {
             Ok(()) => Tally::count(&tally.callbacks),
             Err(why) => {
                 Tally::count(&tally.callbacks_failed);

@@ -15,7 +15,9 @@ use nigh_store::Given;
 
 use super::doors::{DoorKeys, DoorOptions, Doors};
 use super::keys::{CallLimitKeys, Fill as _, OrNone, ServerLimitKeys, Share, Text, keys};
-use super::node::{Listen, Visitors, check_advertise, default_controller, default_name, metrics_at, or_none};
+use super::node::{
+    Listen, Network, Visitors, check_advertise, default_controller, default_name, metrics_at, networks, or_none,
+};
 use super::store::{self, Wanted};
 use super::tls::{self, TlsFiles, TlsKeys};
 use super::{ConfigError, ports, read};
@@ -153,6 +155,7 @@ keys! {
     AsynchronousKeys for AsynchronousConfig {
         own {
             callback_hosts: Vec<Text<AllowedHost>>,
+            callback_networks: Vec<Text<Network>>,
             callback_ca: PathBuf,
             triggers_max: NonZeroUsize,
             rate_max: NonZeroU32,
@@ -257,6 +260,7 @@ impl AsynchronousKeys {
     fn applied_to(mut self, mut config: AsynchronousConfig) -> AsynchronousConfig {
         let hosts = self.callback_hosts.take().unwrap_or_default();
         config.callback_hosts = hosts.into_iter().map(|host| host.0).collect();
+        config.callback_networks = networks(self.callback_networks.take(), &[]);
         let triggers = &mut config.triggers;
         triggers.triggers_max = self.triggers_max.take().map_or(triggers.triggers_max, NonZeroUsize::get);
         triggers.rate_max = self.rate_max.take().map_or(triggers.rate_max, NonZeroU32::get);

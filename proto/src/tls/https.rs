@@ -303,7 +303,7 @@ mod tests {
         let call = Call::new("echo".parse().unwrap(), "", Duration::from_secs(5));
         let settled = Err(PlatformError::new(Reason::NotServing, "it is stopping"));
         let url = format!("https://localhost:{port}/told?x=1").parse().unwrap();
-        event::post(&url, &call, settled, trust).await
+        event::post(&url, &call, settled, HttpsConnector::new(Some(trust.clone()))).await
     }
 
     const TAKEN: &str = "HTTP/1.1 204 No Content\r\n\r\n";
