@@ -80,10 +80,12 @@ impl Instance {
     pub(crate) fn renew(self, crew: &Crew) -> Option<Self> {
         let began = Instant::now();
         let version = self.version().clone();
+        let (holds_any, memory_bytes) = (self.holds_resources(), self.memory_bytes());
         drop(self);
         let Code::Http(http) = &version.code else { return None };
         let mut made = http.ahead.learn(make(&version, crew))?;
-        if http.image.get().is_none() {
+        // An image is worth its memory only where this one would have been as new with it.
+        if http.image.get().is_none() && !holds_any && memory_bytes == made.memory_bytes() {
             // Fails only where another thread was first, and saw the same.
             let _ = http.image.set(made.into_image());
             made = http.ahead.learn(make(&version, crew))?;

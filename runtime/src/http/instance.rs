@@ -98,6 +98,11 @@ impl Instance {
         Self { store, proxy, renew, life: Life::Idle, calls: 0, handles: 0, reset: Duration::ZERO }
     }
 
+    /// Whether its host holds anything for it.
+    pub(super) fn holds_resources(&self) -> bool {
+        !self.store.data().table.is_empty()
+    }
+
     /// What its memory holds, where it was just made.
     pub(super) fn into_image(self) -> Option<Image> {
         renewal::image_of(self.store)
