@@ -2,9 +2,9 @@
 //! harm (`nigh_tests::hostile`), in one process. Rounds are interleaved, figures are medians of rounds.
 //!
 //! Beside work that is merely heavy, a neighbour is owed its fair share of the cores and no more; so harm is measured against
-//! the same number of callers of a function that only computes, whose calls take as long.
+//! the same number of callers of a function that only computes, in calls so long that they are as many, within the same seconds.
 //!
-//! `cargo bench -p nigh-tests --bench hostile [-- --rounds 5 --seconds 1 --only harm --beside fills,wakes]`
+//! `cargo bench -p nigh-tests --bench hostile [-- --rounds 5 --seconds 1 --only harm|harmless|scheduling --beside fills,wakes]`
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a bench prints its table, and how far it has got")]
 #![expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "shares and counts of a bench are small")]
 
@@ -27,18 +27,26 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const BRIEF: Duration = Duration::from_millis(1);
 /// What a long call computes.
 const LONG: Duration = Duration::from_secs(2);
-/// Time between the neighbour's calls.
+/// Time between the neighbour's calls beside long ones, and beside harm, where more of them make its p99 steadier.
 const PAUSE: Duration = Duration::from_millis(1);
+const PAUSE_BESIDE_HARM: Duration = Duration::from_micros(300);
 /// Calls of a hostile function at once.
 const AT_ONCE: usize = 8;
 /// Functions that only compute, by how long each call does.
-const HARMLESS: [(&str, Duration); 5] = [
+const HARMLESS: [(&str, Duration); 8] = [
     ("computes-20us", Duration::from_micros(20)),
     ("computes-100us", Duration::from_micros(100)),
+    ("computes-200us", Duration::from_micros(200)),
+    ("computes-300us", Duration::from_micros(300)),
     ("computes-400us", Duration::from_micros(400)),
+    ("computes-800us", Duration::from_micros(800)),
     ("computes-2ms", Duration::from_millis(2)),
     ("computes-200ms", Duration::from_millis(200)),
 ];
+
+/// How short and how long harmless calls may be that are to be as many as those of a function that means harm.
+const SHORTEST_TWIN: Duration = Duration::from_micros(2);
+const LONGEST_TWIN: Duration = Duration::from_millis(200);
 
 struct Bench {
     computer: Arc<Computer>,
@@ -46,6 +54,14 @@ struct Bench {
     per_ms: f64,
     time: Duration,
     rounds: usize,
+}
+
+/// A well-behaved function's only caller.
+#[derive(Clone)]
+struct Neighbour {
+    payload: Bytes,
+    /// Time between its calls.
+    pause: Duration,
 }
 
 #[derive(Clone, Copy)]
@@ -67,6 +83,10 @@ impl Bench {
     fn rounds_of(&self, time: Duration) -> Bytes {
         let rounds = (time.as_secs_f64() * 1e3 * self.per_ms) as u32;
         Bytes::copy_from_slice(&rounds.to_le_bytes())
+    }
+
+    fn beside_harm(&self) -> Neighbour {
+        Neighbour { payload: self.rounds_of(BRIEF / 10), pause: PAUSE_BESIDE_HARM }
     }
 
     async fn call(&self, name: &str, payload: Bytes) -> Outcome {
@@ -93,22 +113,22 @@ impl Bench {
 
     /// The neighbour's calls for the time of a round, while the others go on. They come from a thread of their own, as from
     /// elsewhere: a call's time begins when it is there, not when one of the computer's threads gets to it.
-    async fn neighbour(self: &Arc<Self>, name: &'static str, payload: Bytes, ended: &AtomicU64) -> Figures {
+    async fn neighbour(self: &Arc<Self>, neighbour: &Neighbour, ended: &AtomicU64) -> Figures {
         let (before, began) = (ended.load(Ordering::Relaxed), Instant::now());
-        let (bench, runtime) = (self.clone(), Handle::current());
+        let (bench, runtime, Neighbour { payload, pause }) = (self.clone(), Handle::current(), neighbour.clone());
         let calls = move || {
             let mut latencies = Vec::new();
             while began.elapsed() < bench.time {
                 let (sent, calling, payload) = (Instant::now(), bench.clone(), payload.clone());
                 let (done, answered) = std::sync::mpsc::sync_channel(1);
                 runtime.spawn(async move {
-                    let outcome = calling.call(name, payload).await;
+                    let outcome = calling.call("works", payload).await;
                     done.send((outcome, Instant::now())).expect("it is waited for");
                 });
                 let (outcome, at) = answered.recv().expect("it is answered");
                 assert!(matches!(outcome, Outcome::Answer { .. }));
                 latencies.push(at - sent);
-                std::thread::sleep(PAUSE);
+                std::thread::sleep(pause);
             }
             latencies
         };
@@ -120,18 +140,13 @@ impl Bench {
     }
 
     /// One round of the neighbour beside so many calls of others.
-    async fn round(
-        self: &Arc<Self>,
-        neighbour: &'static str,
-        payload: Bytes,
-        others: Option<(&'static str, Bytes, usize)>,
-    ) -> Figures {
+    async fn round(self: &Arc<Self>, neighbour: &Neighbour, others: Option<(&'static str, Bytes, usize)>) -> Figures {
         let Some((name, with, calls)) = others else {
-            return self.neighbour(neighbour, payload, &AtomicU64::new(0)).await;
+            return self.neighbour(neighbour, &AtomicU64::new(0)).await;
         };
         let others = self.keep_going(name, &with, calls);
         tokio::time::sleep(Duration::from_millis(100)).await;
-        let figures = self.neighbour(neighbour, payload, &others.ended).await;
+        let figures = self.neighbour(neighbour, &others.ended).await;
         others.end().await;
         figures
     }
@@ -179,13 +194,14 @@ async fn calibrate(bench: &mut Bench) {
 
 /// The neighbour alone and beside long calls.
 async fn scheduling(bench: &Arc<Bench>) {
-    let (brief, long) = (bench.rounds_of(BRIEF), bench.rounds_of(LONG));
+    let neighbour = Neighbour { payload: bench.rounds_of(BRIEF), pause: PAUSE };
+    let long = bench.rounds_of(LONG);
     let cases = [0, 1, 2, 4, 16];
     let mut figures = vec![Vec::new(); cases.len()];
     for round in 0..=bench.rounds {
         for (&calls, figures) in cases.iter().zip(&mut figures) {
             let others = (calls > 0).then(|| ("long", long.clone(), calls));
-            let one = bench.round("works", brief.clone(), others).await;
+            let one = bench.round(&neighbour, others).await;
             if round > 0 {
                 // The first round warms up.
                 figures.push(one);
@@ -225,76 +241,167 @@ async fn fairness(bench: &Arc<Bench>) {
     );
 }
 
-/// The neighbour alone, beside harmless work, and beside each function that means harm.
-async fn harm(bench: &Arc<Bench>, beside: Option<String>) {
-    let brief = bench.rounds_of(BRIEF / 10);
+/// The neighbour alone, and beside functions that only compute, in calls of several lengths.
+async fn harmless(bench: &Arc<Bench>) {
+    let neighbour = bench.beside_harm();
     let mut others = vec![None];
     others.extend(HARMLESS.map(|(name, time)| Some((name, bench.rounds_of(time), AT_ONCE))));
-    let wanted = |name: &str| beside.as_deref().is_none_or(|beside| beside.split(',').any(|one| one == name));
-    let all = hostile::all().into_iter().map(|one| one.name).filter(|name| wanted(name));
-    others.extend(all.map(|name| Some((name, Bytes::new(), AT_ONCE))));
     let mut figures = vec![Vec::new(); others.len()];
-    let mut level = 0.0;
     for round in 0..=bench.rounds {
         for (others, figures) in others.iter().zip(&mut figures) {
-            let began = Instant::now();
-            let one = bench.round("works", brief.clone(), others.clone()).await;
-            let name = others.as_ref().map_or("nobody", |(name, ..)| name);
-            eprintln!(
-                "round {round} of {}, beside {name}: p50 {:.2} ms, p99 {:.2} ms, {:.1} s",
-                bench.rounds,
-                one.p50_ms,
-                one.p99_ms,
-                began.elapsed().as_secs_f64()
-            );
+            let one = bench.round(&neighbour, others.clone()).await;
             if round > 0 {
+                // The first round warms up.
                 figures.push(one);
             }
+        }
+    }
+    println!(
+        "\n0.1 ms calls beside {AT_ONCE} callers of harmless work, medians of {} rounds of {:?}",
+        bench.rounds, bench.time
+    );
+    println!("| beside | p50 ms | p99 ms | their calls/s |\n|---|---|---|---|");
+    for (others, rounds) in others.iter().zip(&figures) {
+        let Figures { p50_ms, p99_ms, others_per_s } = medians(rounds);
+        let name = others.as_ref().map_or("nobody", |(name, ..)| name);
+        println!("| {name} | {p50_ms:.2} | {p99_ms:.2} | {others_per_s:.0} |");
+    }
+}
+
+/// A function that means harm, and what it is held against: a function that only computes, in calls so long that it makes
+/// about as many.
+struct Case {
+    name: &'static str,
+    twin: &'static str,
+    /// How long each call of the twin computes.
+    time: Duration,
+    rounds: Vec<CaseRound>,
+}
+
+/// What the neighbour noticed within a few seconds.
+#[derive(Clone, Copy)]
+struct CaseRound {
+    alone: Figures,
+    twin: Figures,
+    harm: Figures,
+}
+
+impl CaseRound {
+    /// The p99 beside harm in that of a fair share of the cores: that beside as many harmless calls, or alone where that is
+    /// more.
+    fn ratio(&self) -> f64 {
+        self.harm.p99_ms / self.twin.p99_ms.max(self.alone.p99_ms)
+    }
+}
+
+impl Case {
+    fn new(name: &'static str) -> Self {
+        let twin = Box::leak(format!("twin-of-{name}").into_boxed_str());
+        Self { name, twin, time: LONGEST_TWIN, rounds: Vec::new() }
+    }
+
+    async fn round(&mut self, bench: &Arc<Bench>, round: usize) {
+        let began = Instant::now();
+        let neighbour = bench.beside_harm();
+        let harm = || bench.round(&neighbour, Some((self.name, Bytes::new(), AT_ONCE)));
+        if round == 0 {
+            // How long its calls take, or would if they shared the cores.
+            let cores = std::thread::available_parallelism().map_or(1, usize::from) as f64;
+            self.time = Duration::from_secs_f64(cores / harm().await.others_per_s.max(1.0)).min(LONGEST_TWIN);
+        }
+        let twin = || bench.round(&neighbour, Some((self.twin, bench.rounds_of(self.time), AT_ONCE)));
+        let alone = bench.round(&neighbour, None).await;
+        // In turn, so that neither always comes after the other.
+        let (harm, twin) = if round.is_multiple_of(2) {
+            let harm = harm().await;
+            (harm, twin().await)
+        } else {
+            let twin = twin().await;
+            (harm().await, twin)
+        };
+        let one = CaseRound { alone, twin, harm };
+        eprintln!(
+            "round {round} of {}, {}: alone {:.2}, beside {} harmless calls/s of {:?} {:.2}, beside {} of harm {:.2} ms: {:.2}; {:.1} s",
+            bench.rounds,
+            self.name,
+            alone.p99_ms,
+            twin.others_per_s as u64,
+            self.time,
+            twin.p99_ms,
+            harm.others_per_s as u64,
+            harm.p99_ms,
+            one.ratio(),
+            began.elapsed().as_secs_f64()
+        );
+        if round > 0 {
+            self.rounds.push(one);
+        }
+        let more = (twin.others_per_s.max(1.0) / harm.others_per_s.max(1.0)).clamp(0.5, 2.0);
+        self.time = self.time.mul_f64(more).clamp(SHORTEST_TWIN, LONGEST_TWIN);
+    }
+
+    fn print(&self) {
+        let of = |pick: fn(&CaseRound) -> Figures| medians(&self.rounds.iter().map(pick).collect::<Vec<_>>());
+        let (alone, twin, harm) = (of(|round| round.alone), of(|round| round.twin), of(|round| round.harm));
+        let ratios = || self.rounds.iter().map(CaseRound::ratio);
+        let (least, most) =
+            ratios().fold((f64::MAX, 0.0f64), |(least, most), ratio| (least.min(ratio), most.max(ratio)));
+        println!(
+            "| {} | {:.2} | {:.2} | {:.0} | {:.2} | {:.0} | {:.2} | {:.2} | {least:.2} to {most:.2} |",
+            self.name,
+            harm.p50_ms,
+            harm.p99_ms,
+            harm.others_per_s,
+            twin.p99_ms,
+            twin.others_per_s,
+            alone.p99_ms,
+            median(ratios())
+        );
+    }
+}
+
+/// The neighbour beside each function that means harm, and within the same seconds alone and beside as many harmless calls.
+async fn harm(bench: &Arc<Bench>, beside: Option<String>) {
+    let wanted = |name: &str| beside.as_deref().is_none_or(|beside| beside.split(',').any(|one| one == name));
+    let mut cases: Vec<_> =
+        hostile::all().into_iter().map(|one| one.name).filter(|name| wanted(name)).map(Case::new).collect();
+    for case in &cases {
+        bench.deploy(case.twin, hostile::works(), patient()).await;
+    }
+    let mut level = 0.0;
+    for round in 0..=bench.rounds {
+        for case in &mut cases {
+            case.round(bench, round).await;
         }
         if round == 0 {
             level = resident_mib();
         }
     }
     println!(
-        "\n0.1 ms calls beside {AT_ONCE} callers, medians of {} rounds of {:?}; harm against harmless work of about as many calls",
+        "\n0.1 ms calls beside {AT_ONCE} callers, medians of {} rounds of {:?}; p99 beside harm in that beside as many harmless calls, or alone where that is more",
         bench.rounds, bench.time
     );
-    println!("| beside | p50 ms | p99 ms | their calls/s | p99 / beside | |\n|---|---|---|---|---|---|");
-    let names = others.iter().map(|others| others.as_ref().map_or("nobody", |(name, ..)| *name));
-    let rows: Vec<_> = names.zip(figures.iter().map(|rounds| medians(rounds))).collect();
-    for (at, (name, figures)) in rows.iter().enumerate() {
-        let Figures { p50_ms, p99_ms, others_per_s } = figures;
-        print!("| {name} | {p50_ms:.2} | {p99_ms:.2} | {others_per_s:.0} |");
-        if at > HARMLESS.len() {
-            let (fair, as_many) = fair(&rows, *others_per_s);
-            println!(" {:.2} | {as_many} |", p99_ms / fair);
-        } else {
-            println!(" | |");
-        }
-    }
+    println!(
+        "| beside | p50 ms | p99 ms | their calls/s | harmless: p99 ms | their calls/s | alone: p99 ms | ratio | of single rounds |\n|---|---|---|---|---|---|---|---|---|"
+    );
+    cases.iter().for_each(Case::print);
     println!("memory held: {level:.0} MiB after the first round, {:.0} MiB after the last", resident_mib());
 }
 
-/// What a fair share of the cores explains beside so many calls: the p99 beside harmless work that makes about as many, or
-/// alone where that is more; and the name of that work.
-fn fair<'a>(rows: &[(&'a str, Figures)], others_per_s: f64) -> (f64, &'a str) {
-    let apart = |figures: &Figures| (figures.others_per_s.max(1.0) / others_per_s.max(1.0)).ln().abs();
-    let harmless = rows[1..=HARMLESS.len()].iter();
-    let (name, nearest) =
-        harmless.min_by(|one, other| apart(&one.1).total_cmp(&apart(&other.1))).expect("there are some");
-    (nearest.p99_ms.max(rows[0].1.p99_ms), name)
+/// Limits of functions that mean no harm.
+fn patient() -> Limits {
+    Limits { timeout: PATIENCE, concurrency: 64, memory_bytes: 16 << 20, ..Limits::default() }
 }
 
 async fn run() {
     let computer = Computer::new(Config::new("computer-1".parse().expect("a name"))).expect("a computer");
     let (rounds, seconds) = (argument("--rounds", 5), argument("--seconds", 1.0));
     let mut bench = Bench { computer, per_ms: 0.0, time: Duration::from_secs_f64(seconds), rounds };
-    let patient = Limits { timeout: PATIENCE, concurrency: 64, memory_bytes: 16 << 20, ..Limits::default() };
-    bench.deploy("works", hostile::works(), patient.clone()).await;
+    bench.deploy("works", hostile::works(), patient()).await;
     // The same work under another name: functions, not modules, are what is learnt of.
-    bench.deploy("long", hostile::works(), patient.clone()).await;
+    bench.deploy("long", hostile::works(), patient()).await;
     for (name, _) in HARMLESS {
-        bench.deploy(name, hostile::works(), patient.clone()).await;
+        bench.deploy(name, hostile::works(), patient()).await;
     }
     for one in hostile::all() {
         bench.deploy(one.name, one.module, hostile::limits()).await;
@@ -307,6 +414,9 @@ async fn run() {
     if wanted("scheduling") {
         scheduling(&bench).await;
         fairness(&bench).await;
+    }
+    if wanted("harmless") {
+        harmless(&bench).await;
     }
     if wanted("harm") {
         harm(&bench, word("--beside")).await;
