@@ -11,6 +11,7 @@ use nigh_state::Session;
 use tokio::sync::oneshot;
 
 use crate::crew::{Crew, Expected, Taken};
+use crate::estimate::Expectation;
 use crate::function::{Callee, Code, Function, Version};
 use crate::http::{self, Answered, Incoming};
 use crate::metrics::Meters;
@@ -118,12 +119,13 @@ fn submit(
     let Callee { function, version, crew, .. } = &**callee;
     check_payload(&version.deployment, &call)?;
     let now = Instant::now();
-    let (claim, samples) = claim(crew, function, &version.deployment, &call, now);
+    let (claim, expected) = claim(crew, function, &version.deployment, &call, now);
     let left = call.time_left(now);
     if left.is_zero() {
         return Err(late_arriving());
     }
-    let is_known = samples >= SAMPLES_MIN;
+    let is_known = expected.samples >= SAMPLES_MIN;
+    let is_brief = is_known && function.brevity.judge(expected.computing_mostly);
     let queue_wait = version.deployment.limits.queue_wait;
     let patience = if is_known { left.min(queue_wait) } else { Duration::MAX };
     let (sender, mut answer) = oneshot::channel();
@@ -132,7 +134,7 @@ fn submit(
         None => (None, None),
     };
     let job = Job { call, arrived, callee: callee.clone(), incoming, states, answer: sender };
-    let taken = Crew::submit(crew, claim, job, patience, is_known, now).map_err(|refusal| match refusal {
+    let taken = Crew::submit(crew, claim, job, patience, is_brief, now).map_err(|refusal| match refusal {
         Refusal::WaitTooLong(wait) => too_busy(wait, left, queue_wait),
         refusal => refusal.into_error(function, &claim),
     })?;
@@ -214,18 +216,17 @@ fn check_payload(deployment: &Deployment, call: &Call) -> Result<(), PlatformErr
     Err(PlatformError::new(Reason::TooLarge, message))
 }
 
-/// What a call asks of the schedule, and how many calls that rests on.
-fn claim(crew: &Crew, function: &Function, deployment: &Deployment, call: &Call, now: Instant) -> (Claim, u64) {
+/// What a call asks of the schedule, and what that rests on.
+fn claim(crew: &Crew, function: &Function, deployment: &Deployment, call: &Call, now: Instant) -> (Claim, Expectation) {
     let limits = &deployment.limits;
     let payload_bytes = call.payload.len() as u64;
-    let known = crew.expected(function.lane, payload_bytes, now);
-    let Expected { whole: expected, computing, samples, .. } = known.unwrap_or_else(|| {
-        let (whole, computing, samples) = function.measures.lock().estimator().expected(payload_bytes);
-        let expected = Expected { lane: function.lane, payload_bytes, whole, computing, samples, at: now };
-        if samples >= SAMPLES_MIN {
-            crew.expect(expected);
+    let known = crew.expected(function.lane, payload_bytes, now).map(|expected| expected.of);
+    let expected = known.unwrap_or_else(|| {
+        let of = function.measures.lock().estimator().expected(payload_bytes);
+        if of.samples >= SAMPLES_MIN {
+            crew.expect(Expected { lane: function.lane, payload_bytes, of, at: now });
         }
-        expected
+        of
     });
     let claim = Claim {
         lane: function.lane,
@@ -233,11 +234,11 @@ fn claim(crew: &Crew, function: &Function, deployment: &Deployment, call: &Call,
         queue: limits.queue,
         memory_bytes: limits.memory_bytes,
         payload_bytes,
-        expected,
-        computing,
+        expected: expected.whole,
+        computing: expected.computing,
         deadline: call.deadline,
     };
-    (claim, samples)
+    (claim, expected)
 }
 
 /// Why the crew takes no call.

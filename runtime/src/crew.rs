@@ -4,6 +4,7 @@
 //! other slice is run by a crew of threads, one for each core, that step back behind those that serve the network. A brief
 //! call that finds long ones on every core has them make way at once.
 
+mod brevity;
 mod keep;
 mod ledger;
 mod priority;
@@ -30,6 +31,7 @@ use crate::probe;
 use crate::run;
 use crate::schedule::{Budgets, Claim, Class, Demand, Gate, LaneId, Next, Number, Schedule};
 use crate::threads::Handle;
+pub(crate) use brevity::Brevity;
 pub(crate) use ledger::{Expected, Record};
 use seats::{Seats, is_seated};
 use turn::{Kind, SLICE, Slice};
@@ -37,8 +39,6 @@ pub(crate) use turn::{Turn, has_yielded, is_lent};
 
 /// Stack of a thread of the crew; guests have stacks of their own.
 const STACK_BYTES: usize = 1 << 20;
-/// A call that will probably compute for no longer than this may do so where it arrived.
-const AT_ONCE_MAX: Duration = Duration::from_micros(400);
 
 /// A guest, ready to compute. Carries its number in the schedule.
 pub(crate) type Ready = Runnable<Number>;
@@ -142,10 +142,10 @@ impl Crew {
         claim: Claim,
         job: Job,
         patience: Duration,
-        is_known: bool,
+        is_brief: bool,
         now: Instant,
     ) -> Result<Taken, Refusal> {
-        let is_brief = is_known && claim.computing <= AT_ONCE_MAX && SLICE.get().is_none();
+        let is_brief = is_brief && SLICE.get().is_none();
         if is_brief && let Some(number) = this.seats.sit(&claim, now) {
             let (ready, task) = Self::spawn(this, number, job);
             this.run(number, ready, 0, now, Kind::Lent);

@@ -23,6 +23,19 @@ pub(crate) struct Estimator {
     learnt: Option<Box<Learnt>>,
 }
 
+/// What a call will probably take.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Expectation {
+    /// From begin to end.
+    pub(crate) whole: Duration,
+    /// Of that, in the guest.
+    pub(crate) computing: Duration,
+    /// Nine in ten compute no longer than this.
+    pub(crate) computing_mostly: Duration,
+    /// Calls that this rests on.
+    pub(crate) samples: u64,
+}
+
 #[derive(Debug, Clone)]
 struct Learnt {
     calls: u64,
@@ -91,12 +104,17 @@ impl Estimator {
         }
     }
 
-    /// The same in short, for each call that is admitted: init and run together, computing, and calls learnt from.
-    pub(crate) fn expected(&self, payload_bytes: u64) -> (Duration, Duration, u64) {
-        let Some(learnt) = &self.learnt else { return (Duration::ZERO, Duration::ZERO, 0) };
+    /// The same in short, for each call that is admitted.
+    pub(crate) fn expected(&self, payload_bytes: u64) -> Expectation {
+        let Some(learnt) = &self.learnt else { return Expectation::default() };
         let whole = learnt.init.value + learnt.at(payload_bytes, |knot| knot.run.value);
         let computing = learnt.at(payload_bytes, |knot| knot.computing.value);
-        (duration(whole), duration(computing), learnt.calls)
+        Expectation {
+            whole: duration(whole),
+            computing: duration(computing),
+            computing_mostly: duration(computing * learnt.run_strays.quantile(0.9)),
+            samples: learnt.calls,
+        }
     }
 }
 
@@ -236,7 +254,7 @@ mod tests {
     #[test]
     fn without_calls_it_says_so() {
         assert_eq!(Estimator::default().estimate(1000), Estimate::default());
-        assert_eq!(Estimator::default().expected(1000).2, 0);
+        assert_eq!(Estimator::default().expected(1000).samples, 0);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
 use crate::command::Command;
-use crate::crew::Crew;
+use crate::crew::{Brevity, Crew};
 use crate::host::files::OpenFiles;
 use crate::http::Http;
 use crate::logs::{FunctionLog, Hub};
@@ -94,6 +94,7 @@ pub(crate) struct Function {
     pub(crate) log: Arc<FunctionLog>,
     pub(crate) measures: Mutex<Measures>,
     pub(crate) meters: Arc<Meters>,
+    pub(crate) brevity: Brevity,
     /// Held by whoever brings its code back into memory.
     pub(crate) loading: tokio::sync::Mutex<()>,
     /// When it was called last, in milliseconds since the table was made.
@@ -337,6 +338,7 @@ impl Known {
             log: Arc::new(FunctionLog::new(name.clone(), hub.clone())),
             measures: Mutex::default(),
             meters,
+            brevity: Brevity::default(),
             loading: tokio::sync::Mutex::default(),
             used_ms: AtomicU64::new(0),
         };

@@ -124,7 +124,7 @@ async fn a_proxy_of_the_older_system_is_driven_as_by_its_own_controller() {
     let _serving = proxy.serve(listener);
     let world = driving(at.clone()).await;
     proxy.until("a default for all", &[" echo 10.9.0.1:10000"]).await;
-    assert_eq!(proxy.0.lock().applications, ["echo"]);
+    until("it is listed", async || proxy.0.lock().applications == ["echo"]).await;
 
     // Contexts are spread, and nothing is written where nothing has changed.
     let contexts = [("10.0.0.1", "echo"), ("10.0.0.1", "echo"), ("10.0.0.2", "echo"), ("10.0.0.3", "unknown")];
@@ -146,7 +146,7 @@ async fn a_proxy_of_the_older_system_is_driven_as_by_its_own_controller() {
     // One that was started anew, and knows of nothing.
     *proxy.0.lock() = State::default();
     proxy.until("it is told all again", &[" echo 10.9.0.2:10000"]).await;
-    assert_eq!(proxy.0.lock().applications, ["echo"]);
+    until("it is listed", async || proxy.0.lock().applications == ["echo"]).await;
     // An application that nobody serves any more.
     world.controller.change(undeployed("echo"));
     proxy.until("nothing is left", &[]).await;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use nigh_proto::{Headers, Outcome, Timing};
 
+use crate::estimate::Expectation;
 use crate::function::Callee;
 use crate::schedule::LaneId;
 
@@ -37,12 +38,7 @@ pub(crate) struct Record {
 pub(crate) struct Expected {
     pub(crate) lane: LaneId,
     pub(crate) payload_bytes: u64,
-    /// From begin to end.
-    pub(crate) whole: Duration,
-    /// Of that, in the guest.
-    pub(crate) computing: Duration,
-    /// Calls that this rests on.
-    pub(crate) samples: u64,
+    pub(crate) of: Expectation,
     /// When it was asked for.
     pub(crate) at: Instant,
 }

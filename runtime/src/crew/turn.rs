@@ -4,7 +4,8 @@ use std::cell::Cell;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::{AT_ONCE_MAX, Crew, is_seated};
+use super::brevity::AT_ONCE_MAX;
+use super::{Crew, is_seated};
 use crate::function::Version;
 use crate::pool::Reusable;
 use crate::schedule::{Demand, LONG, Number, SHARE_SLICE};

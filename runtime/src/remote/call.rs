@@ -23,7 +23,7 @@ impl RemoteSystem {
     pub(super) fn enter(&self, function: &Function, call: &Call, left: Duration) -> Result<Place<'_>, PlatformError> {
         self.check_payload(call)?;
         self.check_gateway(function, Instant::now())?;
-        let is_known = function.tally.measures.lock().estimator().expected(0).2 >= SAMPLES_MIN;
+        let is_known = function.tally.measures.lock().estimator().expected(0).samples >= SAMPLES_MIN;
         let wait = self.forecast();
         if is_known && wait > left {
             return Err(too_busy(wait, left, Duration::MAX));
