@@ -125,7 +125,7 @@ fn submit(
         return Err(late_arriving());
     }
     let is_known = expected.samples >= SAMPLES_MIN;
-    let is_brief = is_known && function.brevity.judge(expected.computing_mostly);
+    let is_brief = is_known && function.brevity.judge(expected.computing);
     let queue_wait = version.deployment.limits.queue_wait;
     let patience = if is_known { left.min(queue_wait) } else { Duration::MAX };
     let (sender, mut answer) = oneshot::channel();

@@ -30,8 +30,6 @@ pub(crate) struct Expectation {
     pub(crate) whole: Duration,
     /// Of that, in the guest.
     pub(crate) computing: Duration,
-    /// Nine in ten compute no longer than this.
-    pub(crate) computing_mostly: Duration,
     /// Calls that this rests on.
     pub(crate) samples: u64,
 }
@@ -109,12 +107,7 @@ impl Estimator {
         let Some(learnt) = &self.learnt else { return Expectation::default() };
         let whole = learnt.init.value + learnt.at(payload_bytes, |knot| knot.run.value);
         let computing = learnt.at(payload_bytes, |knot| knot.computing.value);
-        Expectation {
-            whole: duration(whole),
-            computing: duration(computing),
-            computing_mostly: duration(computing * learnt.run_strays.quantile(0.9)),
-            samples: learnt.calls,
-        }
+        Expectation { whole: duration(whole), computing: duration(computing), samples: learnt.calls }
     }
 }
 

@@ -3,27 +3,26 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// A call that will hardly compute for longer than this may do so where it arrived.
+/// A call that will probably compute for no longer than this may do so where it arrived, if its function's were brief before.
 pub(super) const AT_ONCE_MAX: Duration = Duration::from_micros(400);
-/// Where calls of its function have been longer, only one that will hardly compute for longer than this.
-const AT_ONCE_AGAIN_MAX: Duration = Duration::from_micros(200);
+/// Where they were not, or nothing is known of them, only one that will probably compute for no longer than this.
+const AT_ONCE_FIRST_MAX: Duration = Duration::from_micros(200);
 
 /// What calls of one function have shown to be. Where they run tells on how long they take: beside others of the crew, longer
 /// than on a thread that nobody interrupts. So what is about as long as is allowed would go from the one to the other and
 /// back, and keep the network waiting each time until that is noticed.
 #[derive(Debug, Default)]
 pub(crate) struct Brevity {
-    were_longer: AtomicBool,
+    were_brief: AtomicBool,
 }
 
 impl Brevity {
-    /// Whether a call of which nine in ten compute for no longer than this is brief.
-    pub(crate) fn judge(&self, computing_mostly: Duration) -> bool {
-        let were_longer = self.were_longer.load(Ordering::Relaxed);
-        let max = if were_longer { AT_ONCE_AGAIN_MAX } else { AT_ONCE_MAX };
-        let is_brief = computing_mostly <= max;
-        if were_longer == is_brief {
-            self.were_longer.store(!is_brief, Ordering::Relaxed);
+    /// Whether a call that will probably compute for so long is brief.
+    pub(crate) fn judge(&self, computing: Duration) -> bool {
+        let were_brief = self.were_brief.load(Ordering::Relaxed);
+        let is_brief = computing <= if were_brief { AT_ONCE_MAX } else { AT_ONCE_FIRST_MAX };
+        if is_brief != were_brief {
+            self.were_brief.store(is_brief, Ordering::Relaxed);
         }
         is_brief
     }
@@ -34,10 +33,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_has_been_longer_has_to_be_much_briefer_to_be_brief_again() {
+    fn who_was_not_brief_has_to_be_much_briefer_to_be_so_than_to_stay_so() {
         let brevity = Brevity::default();
         let judged = |us: u64| brevity.judge(Duration::from_micros(us));
-        assert!(judged(300) && judged(400));
+        assert!(!judged(400) && !judged(201));
+        assert!(judged(200) && judged(400));
         assert!(!judged(401) && !judged(399) && !judged(201));
         assert!(judged(200) && judged(400) && !judged(1000));
     }
