@@ -16,6 +16,8 @@ use wasmparser::{
     BinaryReader, BinaryReaderError, CompositeInnerType, FunctionBody, Operator, Parser, Payload, TypeRef,
 };
 
+use crate::sections::taken_over;
+
 /// A piece of memory: some microseconds, and some tens of them where the kernel has to find the pages.
 const PIECE_BYTES: u32 = 64 << 10;
 /// A piece of a table.
@@ -49,23 +51,10 @@ fn rewrite(module: &[u8], piece: Piece) -> Result<Cow<'_, [u8]>, BinaryReaderErr
 
 /// Rewrites the modules within a component, and within the components in it.
 fn rewrite_component(component: &[u8], piece: Piece) -> Result<Cow<'_, [u8]>, BinaryReaderError> {
-    let mut rewritten = wasm_encoder::Component::new();
-    let mut depth = 0u32;
-    for payload in Parser::new(0).parse_all(component) {
-        let payload = payload?;
-        match &payload {
-            Payload::Version { .. } => depth += 1,
-            Payload::End(_) => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-        let Some((id, range)) = payload.as_section().filter(|_| depth == 1) else { continue };
-        let data = &component[range];
-        let data = match payload {
-            Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => rewrite(data, piece)?,
-            _ => Cow::Borrowed(data),
-        };
-        rewritten.section(&RawSection { id, data: &data });
-    }
+    let rewritten = taken_over(component, |payload, data| match payload {
+        Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => rewrite(data, piece),
+        _ => Ok(Cow::Borrowed(data)),
+    })?;
     Ok(Cow::Owned(rewritten.finish()))
 }
 

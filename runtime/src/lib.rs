@@ -14,7 +14,7 @@
 //! | `host` | what the guest may touch |
 //! | `outcome`, `measure`, `estimate`, `metrics`, `logs`, `utilisation` | what is said and remembered of it |
 //!
-//! Beside them: `engine`, `epoch`, `module`, `compile`, `expose`, `bulk` and `cache` make code ready to run, `residency` says how
+//! Beside them: `engine`, `epoch`, `module`, `compile`, `expose`, `bulk`, `sections` and `cache` make code ready to run, `residency` says how
 //! much of it stays in memory; `reset` and `pages` make an instance as new; `discovery` learns from the controller
 //! what to run, and announces what can be run; `serve` is the computer's life as a role.
 //!
@@ -63,6 +63,7 @@ mod reset;
 mod residency;
 mod run;
 mod schedule;
+mod sections;
 mod serve;
 mod span;
 mod states;

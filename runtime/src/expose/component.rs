@@ -16,13 +16,13 @@ mod renewal;
 use std::borrow::Cow;
 
 use nigh_proto::module::{CORE_INSTANCES_MAX, component_features};
-use wasm_encoder::RawSection;
 use wasmparser::{
     BinaryReaderError, CanonicalFunction, CanonicalOption, ComponentAlias, ComponentExternalKind,
     ComponentOuterAliasKind, ComponentTypeRef, Instance, Parser, Payload, ValidPayload, Validator,
 };
 
 use super::State;
+use crate::sections::taken_over;
 use globals::with_state_exported;
 use renewal::Plan;
 
@@ -59,25 +59,13 @@ pub(crate) enum ExposeError {
 pub(crate) fn expose(component: &[u8]) -> Result<Cow<'_, [u8]>, ExposeError> {
     let survey = Survey::of(component)?;
     let Some(plan) = survey.plan() else { return Ok(Cow::Borrowed(component)) };
-    let mut exposed = wasm_encoder::Component::new();
-    let (mut depth, mut module) = (0u32, 0usize);
-    for payload in Parser::new(0).parse_all(component) {
-        let payload = payload?;
-        match &payload {
-            Payload::Version { .. } => depth += 1,
-            Payload::End(_) => depth = depth.saturating_sub(1),
-            _ => {}
+    let mut states = survey.modules.iter();
+    let mut exposed = taken_over(component, |payload, data| match payload {
+        Payload::ModuleSection { .. } => {
+            states.next().map_or(Ok(Cow::Borrowed(data)), |state| with_state_exported(data, state))
         }
-        let Some((id, range)) = payload.as_section().filter(|_| depth == 1) else { continue };
-        let data = &component[range];
-        if matches!(payload, Payload::ModuleSection { .. }) {
-            let data = with_state_exported(data, &survey.modules[module])?;
-            exposed.section(&RawSection { id, data: &data });
-            module += 1;
-        } else {
-            exposed.section(&RawSection { id, data });
-        }
-    }
+        _ => Ok(Cow::Borrowed(data)),
+    })?;
     plan.append_to(&mut exposed);
     Ok(Cow::Owned(exposed.finish()))
 }

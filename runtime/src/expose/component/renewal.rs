@@ -11,15 +11,16 @@ use wasm_encoder::{
 use super::super::MEMORY;
 use super::globals::GLOBALS;
 use super::{Counts, HANDLE, RENEW, RENEWAL, SHOW, TAKE};
+use crate::reset::MEMORY_BYTES_MAX;
 
 /// The name by which the core module is given a handle back.
 const DROP: &str = "drop";
 /// What its own export is called.
 const OWN_RENEW: &str = "renew";
-/// Pages that the memory of an instance may have that is made as new in place.
-const PAGES_MAX: i32 = 1024;
 /// Bytes of a page of Wasm memory, as a power of two.
 const PAGE_BITS: i32 = 16;
+/// Pages that the memory of an instance may have that is made as new in place.
+const PAGES_MAX: usize = MEMORY_BYTES_MAX >> PAGE_BITS;
 
 /// What is added to which component.
 pub(super) struct Plan {
@@ -162,7 +163,8 @@ fn renew(globals: u32) -> Function {
     const LEFT: u32 = 1;
     let mut function = Function::new([(1, ValType::I32)]);
     let mut code = function.instructions();
-    code.memory_size(0).i32_const(PAGES_MAX).i32_gt_u().if_(BlockType::Empty).i32_const(0).return_().end();
+    let pages_max = i32::try_from(PAGES_MAX).unwrap_or(i32::MAX);
+    code.memory_size(0).i32_const(pages_max).i32_gt_u().if_(BlockType::Empty).i32_const(0).return_().end();
     for number in 0..globals {
         code.call(FIRST_GLOBALS + number);
     }
