@@ -24,6 +24,7 @@ use wasmtime::{Store, TypedFunc};
 use crate::function::{Code, Version};
 use crate::host::{self, Guest, Service, Streams, wait};
 use crate::outcome::{self, Failure};
+use crate::reset::Ran;
 use crate::{command, native};
 
 /// Bytes of memory that an instance may have grown to and still be kept.
@@ -49,6 +50,8 @@ pub(crate) struct Instance {
     life: Life,
     /// Calls served since it was as new.
     calls: u32,
+    /// Where these ran.
+    ran: Ran,
     /// How long it took to make it as new; nothing where it was newly made.
     reset: Duration,
 }
@@ -122,7 +125,8 @@ pub(crate) async fn run_fresh(
         };
         match entry {
             Ok(entry) => {
-                let instance = Instance { store, entry, life: Life::Busy, calls: 0, reset: Duration::ZERO };
+                let (life, ran, reset) = (Life::Busy, Ran::Nowhere, Duration::ZERO);
+                let instance = Instance { store, entry, life, calls: 0, ran, reset };
                 return Box::new(instance).run(call).await;
             }
             Err(failure) if outcome::is_want_of_room(&failure) && make_place() => {}
@@ -159,12 +163,13 @@ impl Instance {
     pub(crate) fn reset(&mut self) {
         debug_assert_eq!(self.life, Life::Worn, "an idle instance needs no reset, a spent one gets none");
         let began = Instant::now();
-        let is_as_new = match &self.entry {
-            Entry::Native(entry) => entry.reset(&mut self.store),
+        let is_as_new = match &mut self.entry {
+            Entry::Native(entry) => entry.reset(self.ran, &mut self.store),
             Entry::Command(_) => false,
         };
         self.store.data_mut().forget();
         self.calls = 0;
+        self.ran = Ran::Nowhere;
         self.life = if is_as_new { Life::Idle } else { Life::Spent };
         self.reset = began.elapsed();
     }
@@ -180,7 +185,7 @@ impl Instance {
     async fn run(mut self: Box<Self>, call: &Call) -> Ended {
         let limits = self.store.data().waiting_limits();
         let mut entered = None;
-        let result = {
+        let (result, ran) = {
             let guest = pin!(async {
                 self.initialize().await?;
                 entered = Some(Instant::now());
@@ -188,6 +193,7 @@ impl Instance {
             });
             wait::within(limits, guest).await
         };
+        self.ran = self.ran.and(ran);
         let is_sound = result.is_ok();
         let outcome = result.or_else(|failure| outcome::of_failure(&failure, self.store.data()));
         let service = self.store.data_mut().end();

@@ -41,6 +41,7 @@ mod epoch;
 mod error;
 mod estimate;
 mod expose;
+mod faults;
 mod front;
 mod function;
 mod host;

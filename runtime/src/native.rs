@@ -12,7 +12,7 @@ use wasmtime::{AsContextMut as _, Extern, InstancePre, Linker, Memory, Module, M
 use crate::error::PrepareError;
 use crate::host::{Guest, range};
 use crate::outcome::{self, Failure};
-use crate::reset::{Pristine, State};
+use crate::reset::{Pristine, Ran, State};
 
 /// Bytes of the descriptor that a handler returns the address of: five `u32`.
 const DESCRIPTOR_BYTES: u32 = 20;
@@ -110,9 +110,10 @@ impl Entry {
         self.state.is_some()
     }
 
-    /// Makes the instance as new, still to be initialised; says whether it is. One that is not must not be used again.
-    pub(crate) fn reset(&self, store: &mut Store<Guest>) -> bool {
-        self.state.as_deref().is_some_and(|(pristine, state)| pristine.restore(state, store))
+    /// Makes the instance as new that a call ran in, still to be initialised; says whether it is. One that is not must not be
+    /// used again.
+    pub(crate) fn reset(&mut self, ran: Ran, store: &mut Store<Guest>) -> bool {
+        self.state.as_deref_mut().is_some_and(|(pristine, state)| pristine.restore(state, ran, store))
     }
 
     /// Runs the handler on one request.

@@ -126,6 +126,19 @@ pub(crate) fn give_back(memory: &mut [u8]) -> io::Result<()> {
     unsafe { madvise(memory.as_mut_ptr().cast(), memory.len(), Advice::LinuxDontNeed) }.map_err(io::Error::from)
 }
 
+/// Has the kernel keep a memory in small pages: it puts no others together, and so no page comes to be there but by a fault of
+/// whoever touches it.
+#[expect(unsafe_code, reason = "the kernel is handed a memory to mark")]
+pub(crate) fn keep_small(memory: &mut [u8]) -> io::Result<()> {
+    // SAFETY: the range is borrowed for writing, and none of its bytes changes.
+    let kept = unsafe { madvise(memory.as_mut_ptr().cast(), memory.len(), Advice::LinuxNoHugepage) };
+    match kept {
+        // A kernel that has no large pages.
+        Err(rustix::io::Errno::INVAL) => Ok(()),
+        kept => kept.map_err(io::Error::from),
+    }
+}
+
 /// `struct pm_scan_arg`.
 #[derive(Debug, Default)]
 #[repr(C)]

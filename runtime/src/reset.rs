@@ -2,7 +2,9 @@
 //! right after it was made, before any of its code had run. Cheaper than making one anew, with the same result.
 //!
 //! The guest has no say in what is restored: either all of the memory is, or all pages that the kernel knows to have
-//! been written to.
+//! been written to (`known`).
+
+mod known;
 
 use std::ops::Range;
 use std::sync::LazyLock;
@@ -11,6 +13,7 @@ use wasmtime::{AsContextMut, Global, Instance, Linker, Memory, Module, ModuleExp
 
 use crate::expose;
 use crate::pages::{self, Pages};
+pub(crate) use known::{Known, Ran};
 
 /// Bytes that a memory may begin with for its instances to be reset.
 pub(crate) const MEMORY_BYTES_MAX: usize = 64 << 20;
@@ -52,6 +55,7 @@ pub(crate) struct Image {
 pub(crate) struct State {
     memory: Memory,
     globals: Vec<Global>,
+    known: Known,
 }
 
 /// A memory's first contents: these bytes from `start` on, zeros elsewhere.
@@ -88,9 +92,9 @@ impl Pristine {
         State::find(store, instance, &self.memory, self.globals.iter().map(|(export, _)| export))
     }
 
-    /// Makes an instance as new; says whether it is. One that is not must not be used again.
-    pub(crate) fn restore(&self, state: &State, mut store: impl AsContextMut) -> bool {
-        self.image.restore(state.memory.data_mut(store.as_context_mut()))
+    /// Makes an instance as new that a call ran in; says whether it is. One that is not must not be used again.
+    pub(crate) fn restore(&self, state: &mut State, ran: Ran, mut store: impl AsContextMut) -> bool {
+        self.image.restore(state.memory.data_mut(store.as_context_mut()), &mut state.known, ran)
             && state
                 .globals
                 .iter()
@@ -109,7 +113,7 @@ impl Image {
     }
 
     /// Gives a memory what it held at first; says whether that was possible.
-    pub(crate) fn restore(&self, memory: &mut [u8]) -> bool {
+    pub(crate) fn restore(&self, memory: &mut [u8], known: &mut Known, ran: Ran) -> bool {
         // A memory that has grown cannot shrink again.
         if memory.len() != self.memory_bytes {
             return false;
@@ -121,7 +125,7 @@ impl Image {
         };
         let restored = OWN_PAGES.with(|own| {
             let pages = own.as_ref().unwrap_or(shared);
-            pages.written(memory, WRITTEN_BYTES_MAX, |memory, range| self.contents.restore(memory, range))
+            known.written(pages, memory, ran, WRITTEN_BYTES_MAX, |memory, range| self.contents.restore(memory, range))
         });
         restored.unwrap_or_else(|error| {
             tracing::warn!(%error, "the kernel does not tell which pages were written to; the instance is dropped");
@@ -139,7 +143,7 @@ impl State {
     ) -> Option<Self> {
         let memory = instance.get_module_export(&mut store, memory)?.into_memory()?;
         let globals = globals.map(|global| instance.get_module_export(&mut store, global)?.into_global());
-        Some(Self { memory, globals: globals.collect::<Option<_>>()? })
+        Some(Self { memory, globals: globals.collect::<Option<_>>()?, known: Known::default() })
     }
 }
 
@@ -272,6 +276,11 @@ mod tests {
             }
         }
 
+        /// Makes it as new on this thread, where all of its steps are taken.
+        fn reset(&mut self, pristine: &Pristine) -> bool {
+            pristine.restore(&mut self.state, Ran::here(), &mut self.store)
+        }
+
         fn run(&mut self, steps: &[(u32, u32, u32)]) -> Vec<i64> {
             steps.iter().map(|step| self.step.call(&mut self.store, *step).unwrap()).collect()
         }
@@ -308,7 +317,7 @@ mod tests {
                     kept.poison();
                 }
                 let has_grown = kept.state.memory.size(&kept.store) > pages as u64;
-                prop_assert_eq!(pristine.restore(&kept.state, &mut kept.store), !has_grown);
+                prop_assert_eq!(kept.reset(&pristine), !has_grown);
                 if has_grown {
                     return Ok(());
                 }
@@ -323,12 +332,12 @@ mod tests {
         let module = Module::new(&engine, expose(&guest(20, &[], "")).unwrap()).unwrap();
         let Some(pristine) = Pristine::of(&module) else { return };
         let mut kept = case(&engine, &module, &pristine);
-        assert!(pristine.restore(&kept.state, &mut kept.store));
+        assert!(kept.reset(&pristine));
         kept.state.memory.data_mut(&mut kept.store)[..WRITTEN_BYTES_MAX].fill(1);
-        assert!(pristine.restore(&kept.state, &mut kept.store));
+        assert!(kept.reset(&pristine));
         assert_eq!(kept.whole(), case(&engine, &module, &pristine).whole());
         kept.poison();
-        assert!(!pristine.restore(&kept.state, &mut kept.store));
+        assert!(!kept.reset(&pristine));
     }
 
     #[test]

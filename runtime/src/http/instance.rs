@@ -23,7 +23,7 @@ use crate::host::files::Share;
 use crate::host::{Service, wait};
 use crate::instance::{Ended, KEPT_MEMORY_BYTES_MAX, Life};
 use crate::outcome::{self, Failure};
-use crate::reset::Image;
+use crate::reset::{Image, Known, Ran};
 
 /// A running copy of a component.
 pub(crate) struct Instance {
@@ -32,8 +32,12 @@ pub(crate) struct Instance {
     renew: Option<Renew>,
     life: Life,
     calls: u32,
+    /// Where these ran.
+    ran: Ran,
     /// Handles that it has had at once, at most.
     handles: u32,
+    /// What is known of its memory.
+    known: Known,
     /// How long it took to make it as new, or to take down the one before and make this one ahead; nothing where its call had
     /// it made.
     pub(super) reset: Duration,
@@ -71,7 +75,7 @@ pub(crate) async fn run(
                 }
             }
         });
-        wait::within(limits, instantiating).await
+        wait::within(limits, instantiating).await.0
     };
     match made {
         Ok((proxy, renew)) => Instance { life: Life::Busy, ..Instance::new(store, proxy, renew) }.run(incoming).await,
@@ -95,7 +99,8 @@ impl Instance {
 
     /// One just made.
     pub(super) fn new(store: Store<Guest>, proxy: Proxy, renew: Option<Renew>) -> Self {
-        Self { store, proxy, renew, life: Life::Idle, calls: 0, handles: 0, reset: Duration::ZERO }
+        let (life, ran, known, reset) = (Life::Idle, Ran::Nowhere, Known::default(), Duration::ZERO);
+        Self { store, proxy, renew, life, calls: 0, ran, handles: 0, known, reset }
     }
 
     /// Whether its host holds anything for it.
@@ -117,10 +122,12 @@ impl Instance {
         let (Some(renew), Some(Some(image))) = (&self.renew, image.get()) else { return false };
         let Some(held) = self.store.data_mut().forget() else { return false };
         self.handles = self.handles.max(held);
-        if !renewal::renew(&mut self.store, renew, self.handles, image) {
+        let restore = |memory: &mut [u8]| image.restore(memory, &mut self.known, self.ran);
+        if !renewal::renew(&mut self.store, renew, self.handles, restore) {
             return false;
         }
         self.calls = 0;
+        self.ran = Ran::Nowhere;
         self.life = Life::Idle;
         self.reset = began.elapsed();
         true
@@ -144,7 +151,8 @@ impl Instance {
     async fn run(mut self, incoming: Incoming) -> Ended<Self> {
         let entered = Instant::now();
         let limits = self.store.data().base.waiting_limits();
-        let result = wait::within(limits, pin!(self.enter(incoming))).await;
+        let (result, ran) = wait::within(limits, pin!(self.enter(incoming))).await;
+        self.ran = self.ran.and(ran);
         let is_sound = result.is_ok();
         let result = result.map(|outcome| match self.store.data_mut().settle_buckets() {
             Ok(()) => outcome,

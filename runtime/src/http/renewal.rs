@@ -64,12 +64,17 @@ pub(super) fn image_of(mut store: Store<impl Remembers>) -> Option<Image> {
     with_memory(&mut store, looked_at).flatten()
 }
 
-/// Makes an instance as new that has had so many handles at once, at most, and has none now; says whether it is as new. One
-/// that is not must not be used again.
-pub(super) fn renew<T: Remembers + Send>(store: &mut Store<T>, renew: &Renew, handles: u32, image: &Image) -> bool {
+/// Makes an instance as new that has had so many handles at once, at most, and has none now; `restore` does so with its memory.
+/// Says whether it is as new. One that is not must not be used again.
+pub(super) fn renew<T: Remembers + Send>(
+    store: &mut Store<T>,
+    renew: &Renew,
+    handles: u32,
+    restore: impl FnOnce(&mut [u8]) -> bool,
+) -> bool {
     *store.data_mut().shown() = None;
     let done = pin!(renew.call_async(&mut *store, (handles,))).poll(&mut Context::from_waker(Waker::noop()));
-    matches!(done, Poll::Ready(Ok((1,)))) && with_memory(store, |memory| image.restore(memory)).unwrap_or(false)
+    matches!(done, Poll::Ready(Ok((1,)))) && with_memory(store, restore).unwrap_or(false)
 }
 
 /// Lends the memory that an instance has just shown.

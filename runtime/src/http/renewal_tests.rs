@@ -10,6 +10,7 @@ use super::*;
 use crate::config::Config;
 use crate::expose::expose_component;
 use crate::http::engine;
+use crate::reset::{Known, Ran};
 
 const WASM_PAGE: usize = 64 << 10;
 
@@ -138,6 +139,7 @@ struct Case {
     step: TypedFunc<(u32, u32, u32), (i64,)>,
     held: Vec<u32>,
     held_max: u32,
+    known: Known,
 }
 
 fn ready<T>(future: impl Future<Output = T>) -> T {
@@ -154,7 +156,7 @@ fn case(component: &Component) -> Case {
     let renew: Renew = instance.get_typed_func(&mut store, RENEW).unwrap();
     let step = instance.get_typed_func(&mut store, "step").unwrap();
     assert_eq!(ready(renew.call_async(&mut store, (0,))).unwrap(), (1,));
-    Case { store, renew, step, held: Vec::new(), held_max: 0 }
+    Case { store, renew, step, held: Vec::new(), held_max: 0, known: Known::default() }
 }
 
 impl Case {
@@ -188,8 +190,14 @@ impl Case {
         self.step((6, handle, 0));
     }
 
+    /// Makes it as new on this thread, where all of its steps are taken.
+    fn renew_with(&mut self, handles: u32, image: &Image) -> bool {
+        let restore = |memory: &mut [u8]| image.restore(memory, &mut self.known, Ran::here());
+        renew(&mut self.store, &self.renew, handles, restore)
+    }
+
     fn renew(&mut self, image: &Image) -> bool {
-        renew(&mut self.store, &self.renew, self.held_max, image)
+        self.renew_with(self.held_max, image)
     }
 }
 
@@ -242,7 +250,7 @@ fn numbers_after(order: [u32; 8], renew_with: Option<u32>) -> Option<Vec<i64>> {
         case.step((6, handle, 0));
     }
     if let Some(handles) = renew_with
-        && !renew(&mut case.store, &case.renew, handles, &image)
+        && !case.renew_with(handles, &image)
     {
         return None;
     }
@@ -264,7 +272,7 @@ fn an_instance_that_still_holds_a_handle_is_not_renewed() {
     let image = image(&component).unwrap();
     let mut case = case(&component);
     case.step((5, 0, 0));
-    assert!(!renew(&mut case.store, &case.renew, 1, &image));
+    assert!(!case.renew_with(1, &image));
 }
 
 #[test]
