@@ -18,6 +18,10 @@ impl Computer {
         if then.is_empty() || call.dry_run {
             return self.take(call, arrived).await;
         }
+        Box::pin(self.run_chain(call, then, arrived)).await
+    }
+
+    async fn run_chain(&self, call: Call, then: Vec<FunctionName>, arrived: Instant) -> Result<Reply, PlatformError> {
         let function = call.function.clone();
         let mut each = call.clone();
         let mut whole = self.take(call, arrived).await?;

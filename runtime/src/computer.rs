@@ -1,5 +1,6 @@
 //! A computer in this process: functions go in by `deploy`, calls by `handle`.
 
+mod entry;
 mod role;
 mod set_up;
 
@@ -18,14 +19,14 @@ use nigh_telemetry::HttpResponses;
 use tokio::sync::{Notify, Semaphore};
 
 use self::set_up::{open_cache, open_offer};
-use crate::admission::{self, Admitted, Brought};
+use crate::admission::{self, Brought};
 use crate::command::Command;
 use crate::compile::Compiler;
 use crate::config::{Config, OfferedDirectory};
 use crate::crew::Crew;
 use crate::engine;
 use crate::error::{Error, PrepareError};
-use crate::function::{Callee, Code, Function, Functions, Grant, Retired, Version};
+use crate::function::{Code, Function, Functions, Grant, Retired, Version};
 use crate::host::files::{self, OpenFiles};
 use crate::host::{self, Guest};
 use crate::http::{self, Http, Outgoing};
@@ -323,19 +324,6 @@ impl Computer {
         }
     }
 
-    /// Brings a call to its outcome.
-    pub(crate) async fn take(&self, call: Call, arrived: Instant) -> Result<Reply, PlatformError> {
-        let deadline = call.deadline;
-        match self.enter(call, Brought::Payload, arrived).await? {
-            Entered::Admitted(Admitted::Answered(answer)) => answer,
-            Entered::Admitted(Admitted::Waits(mut place)) => place.answer(deadline).await,
-            Entered::Admitted(Admitted::Answers(place, answered, about)) => {
-                http::whole(http::begin(place, answered, about, deadline).await?).await
-            }
-            Entered::Estimated(reply) => Ok(reply),
-        }
-    }
-
     fn grants(&self, deployment: &Deployment) -> Result<Vec<Grant>, PrepareError> {
         let grant = |wanted: &nigh_proto::DirectoryGrant| {
             let refuse = |access| PrepareError::DirectoryNotOffered { name: wanted.name.clone(), access };
@@ -351,14 +339,6 @@ impl Computer {
     }
 }
 
-/// What came of a call at the door.
-enum Entered {
-    /// It is let in.
-    Admitted(Admitted),
-    /// It was a dry run, which is over.
-    Estimated(Reply),
-}
-
 impl Handler for Computer {
     const COMPUTES: bool = true;
 
@@ -369,54 +349,8 @@ impl Handler for Computer {
     async fn exchange(&self, exchange: Exchange, arrived: Instant) -> Result<Exchanged, PlatformError> {
         let Exchange { call, head, body } = exchange;
         let deadline = call.deadline;
-        match self.enter(call, Brought::Request(head, body), arrived).await? {
-            Entered::Admitted(Admitted::Answers(place, answered, about)) => {
-                http::begin(place, answered, about, deadline).await
-            }
-            Entered::Admitted(Admitted::Answered(answer)) => answer.map(Exchanged::Failed),
-            Entered::Admitted(Admitted::Waits(mut place)) => place.answer(deadline).await.map(Exchanged::Failed),
-            Entered::Estimated(reply) => Ok(Exchanged::Failed(reply)),
-        }
-    }
-}
-
-impl Computer {
-    async fn enter(&self, call: Call, brought: Brought, arrived: Instant) -> Result<Entered, PlatformError> {
-        let deadline = call.deadline;
-        if !call.dry_run
-            && let Some(callee) = self.functions.callee(&call.function, &self.crew, arrived)
-        {
-            let states = self.states_of(&callee, &call, arrived).await?;
-            return admission::admit(&callee, call, brought, states, arrived).map(Entered::Admitted);
-        }
-        let Some(known) = self.functions.call(&call.function, arrived) else { return Err(self.unknown(&call)) };
-        let function = known.function;
-        if call.dry_run {
-            // It needs no code, and is to cost nothing.
-            let deployment = known
-                .deployment
-                .ok_or_else(|| admission::not_ready(&call.function, known.problem.map(|(_, message)| message)))?;
-            let (estimate, load) = admission::estimate(&self.crew, &function, &deployment, &call)?;
-            let estimated = admission::estimated(&self.name, &deployment, call, estimate, load);
-            return Ok(Entered::Estimated(estimated));
-        }
-        let late = |_| Err(admission::late_waiting());
-        let brought_back = tokio::time::timeout_at(deadline.into(), self.bring_back(&function)).await;
-        let version = brought_back.unwrap_or_else(late).inspect_err(|error| admission::refused(&function, error))?;
-        let callee = Arc::new(Callee::new(function, version, &self.crew));
-        let states = self.states_of(&callee, &call, arrived).await?;
-        admission::admit(&callee, call, brought, states, arrived).map(Entered::Admitted)
-    }
-
-    fn unknown(&self, call: &Call) -> PlatformError {
-        let error = if self.is_learning.load(Ordering::Relaxed) {
-            let message = "this computer has not learnt yet what is deployed; try another, or again soon";
-            PlatformError::new(Reason::NotReady, message)
-        } else {
-            PlatformError::unknown_function(&call.function)
-        };
-        self.functions.meters().unknown().record_refused(error.reason);
-        error
+        let entered = self.enter(call, Brought::Request(head, body), arrived).await?;
+        entered.exchanged(deadline).await
     }
 }
 

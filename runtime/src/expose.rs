@@ -12,7 +12,7 @@ use nigh_proto::module::abi;
 use wasm_encoder::{ExportKind, ExportSection, RawSection};
 use wasmparser::{BinaryReaderError, ExternalKind, Operator, Parser, Payload, TypeRef, ValType};
 
-pub(crate) use component::{HANDLE, RENEW, RENEWAL, SHOW, TAKE, expose as expose_component};
+pub(crate) use component::{RENEW, RENEWAL, SHOW, expose as expose_component};
 
 /// The start of the names under which state is exported. A module's own exports of such names are left out.
 const PREFIX: &str = "nigh:state/";

@@ -31,7 +31,7 @@ use crate::reset::Image;
 use ahead::Ahead;
 pub(crate) use answer::{About, Answered, begin, whole};
 use guest::Guest;
-pub(crate) use instance::{Instance, run};
+pub(crate) use instance::{Instance, run_fresh};
 pub(crate) use outgoing::Outgoing;
 use renewal::Renew;
 

@@ -22,10 +22,11 @@ pub(crate) const AHEAD_MAX: usize = 4;
 /// An instance of either form that may serve another call.
 #[derive(Debug)]
 pub(crate) enum Reusable {
-    /// Of a module. It moves from hand to hand in each of its calls, and is made in few of them.
+    // Both move from hand to hand in each of their calls, and are made in few of them.
+    /// Of a module.
     Module(Box<Instance>),
     /// Of a component.
-    Component(http::Instance),
+    Component(Box<http::Instance>),
 }
 
 impl Reusable {

@@ -129,13 +129,11 @@ async fn enter(
     service: Service,
 ) -> Ended<Reusable> {
     match (&version.code, incoming, kept) {
-        (Code::Http(code), Some(incoming), kept) => {
-            let kept = kept.and_then(|kept| match kept {
-                Reusable::Component(kept) => Some(kept),
-                Reusable::Module(_) => None,
-            });
-            let run = http::run(code, version, crew, kept, *incoming, service);
-            Box::pin(run).await.map(Reusable::Component)
+        (Code::Http(_), Some(incoming), Some(Reusable::Component(kept))) => {
+            Box::pin(kept.run_again(*incoming, service)).await.map(Reusable::Component)
+        }
+        (Code::Http(code), Some(incoming), _) => {
+            Box::pin(http::run_fresh(code, version, crew, *incoming, service)).await.map(Reusable::Component)
         }
         (_, _, Some(Reusable::Module(kept))) => kept.run_again(call, service).await.map(Reusable::Module),
         // Most calls find an instance, so only those that do not have room made for what it takes to make one.

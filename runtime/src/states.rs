@@ -45,7 +45,7 @@ impl Computer {
         arrived: Instant,
     ) -> Result<Option<Box<Session>>, PlatformError> {
         let Deployment { states: declared, limits, .. } = &*callee.version.deployment;
-        if declared.is_empty() && call.states.is_empty() {
+        if !are_wanted(callee, call) {
             return Ok(None);
         }
         let bytes_max = limits.state_bytes;
@@ -53,6 +53,11 @@ impl Computer {
         let opened = Box::pin(open(&self.states, call, terms, arrived)).await;
         opened.map(Some).inspect_err(|error| admission::refused(&callee.function, error))
     }
+}
+
+/// Whether a call comes with states, or goes to a function that has some.
+pub(crate) fn are_wanted(callee: &Callee, call: &Call) -> bool {
+    !callee.version.deployment.states.is_empty() || !call.states.is_empty()
 }
 
 /// The states that travel with a call, for a function that a computer brings itself: it has none of its own, and changes none.

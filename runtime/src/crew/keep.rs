@@ -43,7 +43,7 @@ impl Crew {
     }
 
     /// Makes another instance in the stead of a worn one that this thread just used, if nobody waits for the thread.
-    pub(crate) fn renew_at_once(&self, worn: http::Instance) -> Option<http::Instance> {
+    pub(crate) fn renew_at_once(&self, worn: Box<http::Instance>) -> Option<Box<http::Instance>> {
         let may_renew = self.demand() == Demand::None && self.pool.has_room_ahead(worn.version());
         if may_renew { worn.renew(self) } else { None }
     }

@@ -28,10 +28,6 @@ use renewal::Plan;
 
 /// The interface that the host offers to what is added.
 pub(crate) const RENEWAL: &str = "nigh:state/renewal";
-/// Its resource, which stands for nothing: it takes a place in the table of handles.
-pub(crate) const HANDLE: &str = "handle";
-/// Its function that gives such a handle.
-pub(crate) const TAKE: &str = "take";
 /// Its function that is shown the memory.
 pub(crate) const SHOW: &str = "show";
 /// What is exported: called once when the instance is made, and then to make it as new.

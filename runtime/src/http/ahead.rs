@@ -32,7 +32,7 @@ pub(super) struct Ahead {
 
 /// How the making ended.
 enum Made {
-    Instance(Instance),
+    Instance(Box<Instance>),
     /// The guest wanted something of its host.
     Asked,
     /// It failed, or took too long.
@@ -54,7 +54,7 @@ impl Ahead {
         }
     }
 
-    fn learn(&self, made: Made) -> Option<Instance> {
+    fn learn(&self, made: Made) -> Option<Box<Instance>> {
         match made {
             Made::Instance(instance) => {
                 // Written only when it changes: other threads read it.
@@ -77,7 +77,7 @@ impl Ahead {
 
 impl Instance {
     /// Takes a worn instance down, and makes another in its stead.
-    pub(crate) fn renew(self, crew: &Crew) -> Option<Self> {
+    pub(crate) fn renew(self: Box<Self>, crew: &Crew) -> Option<Box<Self>> {
         let began = Instant::now();
         let version = self.version().clone();
         let (holds_any, memory_bytes) = (self.holds_resources(), self.memory_bytes());

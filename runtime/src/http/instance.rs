@@ -43,22 +43,14 @@ pub(crate) struct Instance {
     pub(super) reset: Duration,
 }
 
-/// Runs a call in an instance kept from one before, or in one made for it. Its making is under the call's limits too.
-pub(crate) async fn run(
+/// Runs a call in an instance made for it. Its making is under the call's limits too.
+pub(crate) async fn run_fresh(
     http: &Http,
     version: &Arc<Version>,
     crew: &Crew,
-    kept: Option<Instance>,
     incoming: Incoming,
     service: Service,
-) -> Ended<Instance> {
-    if let Some(mut kept) = kept {
-        debug_assert_eq!(kept.life, Life::Idle, "a busy or spent instance is never kept");
-        kept.life = Life::Busy;
-        kept.store.data_mut().begin(service);
-        kept.store.set_epoch_deadline(1);
-        return kept.run(incoming).await;
-    }
+) -> Ended<Box<Instance>> {
     let files = match version.files.take(&version.deployment, || crew.evict()).await {
         Ok(share) => share,
         Err(error) => return Ended::refused(error, service),
@@ -78,7 +70,11 @@ pub(crate) async fn run(
         wait::within(limits, instantiating).await.0
     };
     match made {
-        Ok((proxy, renew)) => Instance { life: Life::Busy, ..Instance::new(store, proxy, renew) }.run(incoming).await,
+        Ok((proxy, renew)) => {
+            let mut made = Instance::new(store, proxy, renew);
+            made.life = Life::Busy;
+            made.run(incoming).await
+        }
         Err(failure) => {
             let outcome = outcome::of_failure(&failure, &store.data().base);
             let service = store.data_mut().base.end();
@@ -98,9 +94,9 @@ impl Instance {
     }
 
     /// One just made.
-    pub(super) fn new(store: Store<Guest>, proxy: Proxy, renew: Option<Renew>) -> Self {
+    pub(super) fn new(store: Store<Guest>, proxy: Proxy, renew: Option<Renew>) -> Box<Self> {
         let (life, ran, known, reset) = (Life::Idle, Ran::Nowhere, Known::default(), Duration::ZERO);
-        Self { store, proxy, renew, life, calls: 0, ran, handles: 0, known, reset }
+        Box::new(Self { store, proxy, renew, life, calls: 0, ran, handles: 0, known, reset })
     }
 
     /// Whether its host holds anything for it.
@@ -148,7 +144,20 @@ impl Instance {
         self.store.data().memory_bytes()
     }
 
-    async fn run(mut self, incoming: Incoming) -> Ended<Self> {
+    /// Runs another call in an idle instance.
+    pub(crate) fn run_again(
+        mut self: Box<Self>,
+        incoming: Incoming,
+        service: Service,
+    ) -> impl Future<Output = Ended<Box<Self>>> {
+        debug_assert_eq!(self.life, Life::Idle, "a busy or spent instance is never kept");
+        self.life = Life::Busy;
+        self.store.data_mut().begin(service);
+        self.store.set_epoch_deadline(1);
+        self.run(incoming)
+    }
+
+    async fn run(mut self: Box<Self>, incoming: Incoming) -> Ended<Box<Self>> {
         let entered = Instant::now();
         let limits = self.store.data().base.waiting_limits();
         let (result, ran) = wait::within(limits, pin!(self.enter(incoming))).await;

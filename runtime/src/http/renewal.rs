@@ -5,10 +5,10 @@
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
-use wasmtime::component::{Component, ComponentExportIndex, Linker, Resource, ResourceType, TypedFunc, WasmList};
+use wasmtime::component::{Component, ComponentExportIndex, Linker, TypedFunc, WasmList};
 use wasmtime::{Store, StoreContextMut};
 
-use crate::expose::{HANDLE, RENEW, RENEWAL, SHOW, TAKE};
+use crate::expose::{RENEW, RENEWAL, SHOW};
 use crate::pages;
 use crate::reset::Image;
 
@@ -17,9 +17,6 @@ pub(super) const HANDLES_MAX: u32 = 256;
 
 /// How instances of a component are made as new.
 pub(super) type Renew = TypedFunc<(u32,), (u32,)>;
-
-/// What a handle stands for that only takes a place: nothing.
-struct Nothing;
 
 /// Where an instance's memory was when it was last shown.
 #[derive(Debug, Clone, Copy)]
@@ -36,8 +33,6 @@ pub(super) trait Remembers {
 /// Defines what the addition to components imports.
 pub(super) fn define<T: Remembers>(linker: &mut Linker<T>) -> wasmtime::Result<()> {
     let mut renewal = linker.instance(RENEWAL)?;
-    renewal.resource(HANDLE, ResourceType::host::<Nothing>(), |_, _| Ok(()))?;
-    renewal.func_wrap(TAKE, |_, ()| Ok((Resource::<Nothing>::new_own(0),)))?;
     renewal.func_wrap(SHOW, |mut store: StoreContextMut<'_, T>, (memory,): (WasmList<u8>,)| {
         let memory = memory.as_le_slice(&store);
         let shown = Shown { address: memory.as_ptr().expose_provenance(), bytes: memory.len() };

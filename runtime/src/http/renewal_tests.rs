@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use proptest::prelude::*;
 use wasmtime::Engine;
-use wasmtime::component::{Instance, ResourceTable};
+use wasmtime::component::{Instance, Resource, ResourceTable, ResourceType};
 
 use super::*;
 use crate::config::Config;

@@ -128,12 +128,22 @@ impl<C: Computing> HttpHandler for Inside<C> {
         Ok(())
     }
 
-    async fn handle_in(&self, _place: (), call: Call, arrived: Instant) -> Result<Reply, PlatformError> {
-        self.computer.handle(call, arrived).await
+    fn handle_in(
+        &self,
+        _place: (),
+        call: Call,
+        arrived: Instant,
+    ) -> impl Future<Output = Result<Reply, PlatformError>> + Send {
+        self.computer.handle(call, arrived)
     }
 
-    async fn exchange_in(&self, _place: (), exchange: Exchange, arrived: Instant) -> Result<Exchanged, PlatformError> {
-        self.computer.exchange(exchange, arrived).await
+    fn exchange_in(
+        &self,
+        _place: (),
+        exchange: Exchange,
+        arrived: Instant,
+    ) -> impl Future<Output = Result<Exchanged, PlatformError>> + Send {
+        self.computer.exchange(exchange, arrived)
     }
 
     fn readiness(&self) -> Result<(), String> {

@@ -1,19 +1,20 @@
-//! What is added to a component as a whole: an import from the host, the core module that makes an instance as new, and the
-//! export by which the host has it do so.
+//! What is added to a component as a whole: an import from the host, a resource that stands for nothing, the core module that makes
+//! an instance as new, and the export by which the host has it do so.
 
 use wasm_encoder::{
     Alias, BlockType, CanonicalFunctionSection, CanonicalOption, CodeSection, Component, ComponentAliasSection,
     ComponentExportKind, ComponentExportSection, ComponentImportSection, ComponentTypeRef, ComponentTypeSection,
     ComponentValType, EntityType, ExportKind, ExportSection, Function, FunctionSection, ImportSection, InstanceSection,
-    InstanceType, MemoryType, Module, ModuleArg, ModuleSection, PrimitiveValType, TypeBounds, TypeSection, ValType,
+    InstanceType, MemoryType, Module, ModuleArg, ModuleSection, PrimitiveValType, TypeSection, ValType,
 };
 
 use super::super::MEMORY;
 use super::globals::GLOBALS;
-use super::{Counts, HANDLE, RENEW, RENEWAL, SHOW, TAKE};
+use super::{Counts, RENEW, RENEWAL, SHOW};
 use crate::reset::MEMORY_BYTES_MAX;
 
-/// The name by which the core module is given a handle back.
+/// The names by which the core module takes a handle, and gives it back.
+const TAKE: &str = "take";
 const DROP: &str = "drop";
 /// What its own export is called.
 const OWN_RENEW: &str = "renew";
@@ -35,22 +36,23 @@ impl Plan {
     /// Adds all of it to a component whose core modules export their state.
     pub(super) fn append_to(&self, component: &mut Component) {
         let at = self.counts;
-        // Types: that of the interface, its resource, then that of the export.
-        let (interface, handle, renew) = (at.types, at.types + 1, at.types + 2);
+        // Types: that of the interface, the resource, then that of the export.
+        let (interface, nothing, renew) = (at.types, at.types + 1, at.types + 2);
         let globals = u32::try_from(self.stateful.len()).unwrap_or(u32::MAX);
         let take = at.core_functions + globals;
         let (show, drop, own_renew) = (take + 1, take + 2, take + 3);
 
-        component.section(&interface_type());
+        component.section(&types());
         let mut imports = ComponentImportSection::new();
         imports.import(RENEWAL, ComponentTypeRef::Instance(interface));
         component.section(&imports);
         component.section(&self.aliases());
 
         let mut canonical = CanonicalFunctionSection::new();
-        canonical.lower(at.functions, []);
-        canonical.lower(at.functions + 1, [CanonicalOption::Memory(at.core_memories)]);
-        canonical.resource_drop(handle);
+        // Of the component's own, handles are taken and given back without going to the host.
+        canonical.resource_new(nothing);
+        canonical.lower(at.functions, [CanonicalOption::Memory(at.core_memories)]);
+        canonical.resource_drop(nothing);
         component.section(&canonical);
 
         component.section(&ModuleSection(&module(globals)));
@@ -81,19 +83,15 @@ impl Plan {
         canonical.lift(own_renew, renew, []);
         component.section(&canonical);
         let mut exports = ComponentExportSection::new();
-        exports.export(RENEW, ComponentExportKind::Func, at.functions + 2, None);
+        exports.export(RENEW, ComponentExportKind::Func, at.functions + 1, None);
         component.section(&exports);
     }
 
     /// What the host offers, and what core instances export of their state.
     fn aliases(&self) -> ComponentAliasSection {
         let mut aliases = ComponentAliasSection::new();
-        let instance = self.counts.instances;
-        for (kind, name) in
-            [(ComponentExportKind::Type, HANDLE), (ComponentExportKind::Func, TAKE), (ComponentExportKind::Func, SHOW)]
-        {
-            aliases.alias(Alias::InstanceExport { instance, kind, name });
-        }
+        let (instance, kind) = (self.counts.instances, ComponentExportKind::Func);
+        aliases.alias(Alias::InstanceExport { instance, kind, name: SHOW });
         aliases.alias(Alias::CoreInstanceExport { instance: self.memory, kind: ExportKind::Memory, name: MEMORY });
         for &instance in &self.stateful {
             aliases.alias(Alias::CoreInstanceExport { instance, kind: ExportKind::Func, name: GLOBALS });
@@ -102,17 +100,15 @@ impl Plan {
     }
 }
 
-fn interface_type() -> ComponentTypeSection {
+/// That of the interface, and the resource.
+fn types() -> ComponentTypeSection {
     let mut interface = InstanceType::new();
-    interface.export(HANDLE, ComponentTypeRef::Type(TypeBounds::SubResource));
-    interface.ty().defined_type().own(0);
-    interface.ty().function().params::<[(&str, PrimitiveValType); 0], _>([]).result(Some(ComponentValType::Type(1)));
-    interface.export(TAKE, ComponentTypeRef::Func(2));
     interface.ty().defined_type().list(PrimitiveValType::U8);
-    interface.ty().function().params([("memory", ComponentValType::Type(3))]).result(None);
-    interface.export(SHOW, ComponentTypeRef::Func(4));
+    interface.ty().function().params([("memory", ComponentValType::Type(0))]).result(None);
+    interface.export(SHOW, ComponentTypeRef::Func(1));
     let mut types = ComponentTypeSection::new();
     types.instance(&interface);
+    types.resource(ValType::I32, None);
     types
 }
 
@@ -125,22 +121,21 @@ fn of_number(number: u32) -> String {
 fn module(globals: u32) -> Module {
     let mut types = TypeSection::new();
     types.ty().function([], []);
-    types.ty().function([], [ValType::I32]);
     types.ty().function([ValType::I32], []);
     types.ty().function([ValType::I32, ValType::I32], []);
     types.ty().function([ValType::I32], [ValType::I32]);
-    let (no_more, gives, takes, takes_two, renews) = (0, 1, 2, 3, 4);
+    let (nothing, takes, takes_two, takes_and_gives) = (0, 1, 2, 3);
     let mut imports = ImportSection::new();
     let memory = MemoryType { minimum: 0, maximum: None, memory64: false, shared: false, page_size_log2: None };
     imports.import("", MEMORY, memory);
-    imports.import("", TAKE, EntityType::Function(gives));
+    imports.import("", TAKE, EntityType::Function(takes_and_gives));
     imports.import("", SHOW, EntityType::Function(takes_two));
     imports.import("", DROP, EntityType::Function(takes));
     for number in 0..globals {
-        imports.import("", &of_number(number), EntityType::Function(no_more));
+        imports.import("", &of_number(number), EntityType::Function(nothing));
     }
     let mut functions = FunctionSection::new();
-    functions.function(renews);
+    functions.function(takes_and_gives);
     let mut exports = ExportSection::new();
     exports.export(OWN_RENEW, ExportKind::Func, FIRST_GLOBALS + globals);
     let mut code = CodeSection::new();
@@ -173,7 +168,7 @@ fn renew(globals: u32) -> Function {
     code.local_get(HANDLES).local_set(LEFT);
     code.block(BlockType::Empty).loop_(BlockType::Empty);
     code.local_get(LEFT).i32_eqz().br_if(1);
-    code.call(TAKES).local_get(HANDLES).i32_gt_u().if_(BlockType::Empty).i32_const(0).return_().end();
+    code.i32_const(0).call(TAKES).local_get(HANDLES).i32_gt_u().if_(BlockType::Empty).i32_const(0).return_().end();
     code.local_get(LEFT).i32_const(1).i32_sub().local_set(LEFT).br(0).end().end();
     // The one given back last is the first to be taken again, so the lowest number is given back last.
     code.local_get(HANDLES).local_set(LEFT);
