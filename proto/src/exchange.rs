@@ -4,6 +4,7 @@
 //! in either direction, and dropping either side's end resets the stream and ends the call.
 
 mod arriving;
+mod at_once;
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -16,6 +17,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use tonic::{Request, Status, Streaming};
 
 use self::arriving::{ArrivingAnswer, ArrivingBody};
+pub(crate) use self::at_once::whole_at_once;
 use crate::call::{Call, CallLimits, HEADERS_BYTES_MAX, HEADERS_MAX};
 use crate::intake::announced_bytes;
 use crate::name::{Digest, NodeName};
@@ -31,7 +33,7 @@ pub(crate) const PATH_BYTES_MAX: usize = 8 << 10;
 const AUTHORITY_BYTES_MAX: usize = 300;
 
 /// Headers about one connection rather than what travels on it (RFC 9110, section 7.6.1).
-const HOP_BY_HOP: [HeaderName; 9] = [
+static HOP_BY_HOP: [HeaderName; 9] = [
     http::header::CONNECTION,
     HeaderName::from_static("keep-alive"),
     http::header::PROXY_AUTHENTICATE,
@@ -177,6 +179,11 @@ pub fn whole_body(bytes: Bytes) -> Body {
 
 /// Takes out the headers about one connection, those that `connection` names included.
 pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    let is_hop_by_hop = |name: &HeaderName| HOP_BY_HOP.contains(name);
+    // Mostly there are none, which is seen sooner by looking at the few that there are.
+    if !headers.keys().any(is_hop_by_hop) {
+        return;
+    }
     for name in named_by_connection(headers) {
         headers.remove(name);
     }

@@ -44,8 +44,13 @@ fn respond_with(reply: Reply, answer: impl FnOnce(Bytes, &Headers) -> Answer) ->
     if let Some(version) = reply.version {
         put(headers, &VERSION, &version.to_string());
     }
-    put(headers, &SERVER_TIMING, &server_timing(reply.timing));
+    put_timing(headers, reply.timing);
     response
+}
+
+/// Says in an answer where the time went.
+pub(super) fn put_timing(headers: &mut HeaderMap, timing: Timing) {
+    put(headers, &SERVER_TIMING, &server_timing(timing));
 }
 
 /// Names the call in an answer.
@@ -107,8 +112,9 @@ fn server_timing(timing: Timing) -> String {
     ];
     parts.into_iter().enumerate().fold(String::with_capacity(128), |mut text, (at, (name, duration))| {
         let separator = if at == 0 { "" } else { ", " };
+        let us = us(duration);
         // Writing to a string cannot fail.
-        let _ = write!(text, "{separator}{name};dur={:.3}", duration.as_secs_f64() * 1e3);
+        let _ = write!(text, "{separator}{name};dur={}.{:03}", us / 1000, us % 1000);
         text
     })
 }

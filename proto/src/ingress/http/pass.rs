@@ -2,7 +2,7 @@
 //! headers, body, and back status, headers, body. Left out, either way, are headers about one connection and those that
 //! begin with `nigh-`, which are between caller and platform.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::TryStreamExt as _;
@@ -11,15 +11,16 @@ use http::{HeaderMap, HeaderName, Request, Response, Uri, header};
 use http_body::Body;
 use http_body_util::BodyExt as _;
 
-use super::answer::{self, COMPUTER, VERSION, put, put_call_id};
+use super::answer::{self, COMPUTER, VERSION, put, put_call_id, put_timing};
 use super::body::AnswerBody;
 use super::problem::Problem;
 use super::request::{PLATFORM_PREFIX, Wishes, name_and_path};
 use super::{Answer, HttpDoor, HttpHandler};
 use crate::call::{Call, CallId};
 use crate::cdn_loop;
-use crate::exchange::{self, Exchange, Exchanged, Parts, RequestHead, ResponseHead, remove_hop_by_hop};
+use crate::exchange::{self, Exchange, Exchanged, Parts, RequestHead, ResponseHead, remove_hop_by_hop, whole_at_once};
 use crate::name::FunctionName;
+use crate::stall;
 use crate::status::PlatformError;
 
 /// Brings a request to the head of its answer.
@@ -55,10 +56,10 @@ where
             return Box::pin(handler.handle_in(place, call, arrived)).await.map(Exchanged::Failed);
         }
         let exchange = to_exchange(call, request)?;
-        Ok(handler.exchange_in(place, exchange, arrived).await?.read_within(door.stall_max))
+        handler.exchange_in(place, exchange, arrived).await
     };
     match outcome.await {
-        Ok(Exchanged::Answer(head, parts)) => respond(head, parts, &id),
+        Ok(Exchanged::Answer(head, parts)) => respond(head, parts, &id, door.stall_max),
         Ok(Exchanged::Failed(reply)) => answer::respond(reply),
         Err(error) => Problem::of_platform(&error).respond(Some(&id)),
     }
@@ -114,13 +115,24 @@ fn end_to_end(headers: &mut HeaderMap) {
     }
 }
 
-fn respond(head: ResponseHead, parts: Parts, id: &CallId) -> Answer {
+/// An answer as a caller sees it. One that is all there is told whole, with its length and where the time went; another
+/// passes in parts, each of which is to be read within `stall_max`.
+fn respond(head: ResponseHead, parts: Parts, id: &CallId, stall_max: Duration) -> Answer {
     let ResponseHead { status, mut headers, computer, version } = head;
     end_to_end(&mut headers);
     put_call_id(&mut headers, id);
     put(&mut headers, &COMPUTER, computer.as_str());
     put(&mut headers, &VERSION, &version.to_string());
-    let mut response = Response::new(AnswerBody::passing(parts, id.clone()));
+    // Where the function itself says how long it is, that is held against what comes, as with any that passes in parts.
+    let whole = if headers.contains_key(header::CONTENT_LENGTH) { Err(parts) } else { whole_at_once(parts) };
+    let body = match whole {
+        Ok((bytes, reply)) => {
+            put_timing(&mut headers, reply.timing);
+            AnswerBody::whole(bytes)
+        }
+        Err(parts) => AnswerBody::passing(stall::within(stall_max, parts), id.clone()),
+    };
+    let mut response = Response::new(body);
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     response
@@ -128,7 +140,13 @@ fn respond(head: ResponseHead, parts: Parts, id: &CallId) -> Answer {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::{StreamExt as _, stream};
+
     use super::*;
+    use crate::call::Headers;
+    use crate::exchange::Part;
+    use crate::name::{Digest, NodeName};
+    use crate::reply::{Outcome, Reply};
     use crate::status::Reason;
 
     fn exchange(request: http::request::Builder) -> Result<RequestHead, PlatformError> {
@@ -158,6 +176,31 @@ mod tests {
             .header("accept", "*/*");
         let head = exchange(request).unwrap();
         assert_eq!(head.headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["accept"]);
+    }
+
+    fn answered(headers: HeaderMap, parts: Vec<Part>) -> Answer {
+        let computer: NodeName = "camera-7".parse().unwrap();
+        let head = ResponseHead { status: http::StatusCode::OK, headers, computer, version: Digest::of(b"") };
+        let parts = Box::pin(stream::iter(parts.into_iter().map(Ok)).chain(stream::pending()));
+        respond(head, parts, &CallId::random(), Duration::from_secs(1))
+    }
+
+    #[test]
+    fn an_answer_that_is_all_there_is_told_with_its_length_and_its_times() {
+        let outcome = Outcome::Answer { payload: Bytes::new(), headers: Headers::default() };
+        let mut reply = Reply::new(outcome, "camera-7".parse().unwrap(), CallId::random());
+        reply.timing.run = Duration::from_micros(1250);
+        let all = vec![Part::Body(Bytes::from_static(b"hello")), Part::End(Box::new(reply))];
+        let answer = answered(HeaderMap::new(), all.clone());
+        assert_eq!(answer.body().size_hint().exact(), Some(5));
+        let times = answer.headers()["server-timing"].to_str().unwrap();
+        assert!(times.contains("run;dur=1.250"), "{times}");
+        let going_on = answered(HeaderMap::new(), all[..1].to_vec());
+        assert_eq!(going_on.body().size_hint().exact(), None);
+        assert!(!going_on.headers().contains_key("server-timing"));
+        // What the function says of it is held against what comes.
+        let said = [(header::CONTENT_LENGTH, "7".parse().unwrap())].into_iter().collect();
+        assert_eq!(answered(said, all).body().size_hint().exact(), None);
     }
 
     #[test]
