@@ -23,7 +23,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::{Job, Refusal};
-use crate::epoch::Ticker;
+use crate::epoch::{Alarm, Ticker};
 use crate::error::Error;
 use crate::http::Outgoing;
 use crate::pool::Pool;
@@ -261,6 +261,11 @@ impl Crew {
         let counts = desk.schedule.counts(lane);
         self.leave(desk);
         counts
+    }
+
+    /// Waits for a moment, on behalf of a guest.
+    pub(crate) fn sleep_until(&self, at: Instant) -> Alarm {
+        self.ticker.sleep_until(at)
     }
 
     /// Calls that wait or have begun.

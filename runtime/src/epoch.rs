@@ -1,14 +1,18 @@
 //! The clock that guests are interrupted by: one thread that advances the engines' epochs each millisecond while guests
-//! run.
+//! run, and wakes those that wait for a moment.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::thread::{self, JoinHandle, Thread};
-use std::time::Duration;
+mod alarms;
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+use std::sync::{Arc, OnceLock};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
 
 use crate::error::Error;
 use crate::probe;
 use crate::threads::{self, Apart};
+pub(crate) use alarms::Alarm;
+use alarms::Alarms;
 
 /// The resolution of time limits and cancellation.
 pub(crate) const TICK: Duration = Duration::from_millis(1);
@@ -20,13 +24,14 @@ const IDLE_TICKS: u32 = 100;
 pub(crate) struct Ticker {
     engines: Vec<wasmtime::Engine>,
     state: Arc<State>,
-    thread: Thread,
 }
 
 #[derive(Debug)]
 struct State {
     /// Guests that run, each counted where its thread does: threads share no counter as long as there are enough.
     running: Box<[Apart<AtomicUsize>]>,
+    alarms: Alarms,
+    thread: OnceLock<Thread>,
     resting: AtomicBool,
     stopping: AtomicBool,
 }
@@ -35,13 +40,23 @@ impl Ticker {
     /// Starts ticking `engines`.
     pub(crate) fn start(engines: Vec<wasmtime::Engine>) -> Result<Self, Error> {
         let running = (0..2 * probe::cores() + 1).map(|_| Apart::default()).collect();
-        let state = Arc::new(State { running, resting: AtomicBool::default(), stopping: AtomicBool::default() });
+        let state = Arc::new(State {
+            running,
+            alarms: Alarms::default(),
+            thread: OnceLock::new(),
+            resting: AtomicBool::default(),
+            stopping: AtomicBool::default(),
+        });
         let (ticking, ticked) = (state.clone(), engines.clone());
-        let started: JoinHandle<()> = thread::Builder::new()
-            .name("nigh-epoch".into())
-            .spawn(move || ticking.tick(&ticked))
-            .map_err(Error::Thread)?;
-        Ok(Self { engines, state, thread: started.thread().clone() })
+        let name = "nigh-epoch".to_owned();
+        let started = thread::Builder::new().name(name).spawn(move || ticking.tick(&ticked)).map_err(Error::Thread)?;
+        state.thread.get_or_init(|| started.thread().clone());
+        Ok(Self { engines, state })
+    }
+
+    /// Waits for a moment, and up to a tick more.
+    pub(crate) fn sleep_until(&self, at: Instant) -> Alarm {
+        Alarm::new(at, self.state.clone())
     }
 
     /// Has all guests look up at once, before the next tick is due.
@@ -51,13 +66,9 @@ impl Ticker {
 
     /// Keeps the epoch advancing until the guard is dropped.
     pub(crate) fn guest_runs(&self) -> Running<'_> {
-        // Sequentially consistent with `State::rest`: either this sees that the thread rests, or the thread sees the
-        // guest.
         let running = &self.state.running[threads::number() % self.state.running.len()];
         running.fetch_add(1, Ordering::SeqCst);
-        if self.state.resting.load(Ordering::SeqCst) {
-            self.thread.unpark();
-        }
+        self.state.rouse();
         Running(running)
     }
 }
@@ -65,7 +76,7 @@ impl Ticker {
 impl Drop for Ticker {
     fn drop(&mut self) {
         self.state.stopping.store(true, Ordering::SeqCst);
-        self.thread.unpark();
+        self.state.rouse();
     }
 }
 
@@ -86,10 +97,22 @@ impl State {
             idle = if self.is_any_running() { 0 } else { idle + 1 };
             if idle > IDLE_TICKS {
                 self.rest();
-                idle = 0;
+                self.alarms.ring(Instant::now());
+                continue;
             }
             thread::sleep(TICK);
             engines.iter().for_each(wasmtime::Engine::increment_epoch);
+            self.alarms.ring(Instant::now());
+        }
+    }
+
+    /// Tells the thread, where it rests, that a guest runs, an alarm was set, or it is to end.
+    fn rouse(&self) {
+        // Sequentially consistent with `rest`: either this sees that the thread rests, or the thread sees what is new.
+        if self.resting.load(Ordering::SeqCst)
+            && let Some(thread) = self.thread.get()
+        {
+            thread.unpark();
         }
     }
 
@@ -97,10 +120,16 @@ impl State {
         self.running.iter().any(|running| running.load(Ordering::SeqCst) > 0)
     }
 
+    /// Until a guest runs, or an alarm is due.
     fn rest(&self) {
         self.resting.store(true, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
         while !self.is_any_running() && !self.stopping.load(Ordering::SeqCst) {
-            thread::park();
+            match self.alarms.next().map(|at| at.saturating_duration_since(Instant::now())) {
+                None => thread::park(),
+                Some(Duration::ZERO) => break,
+                Some(left) => thread::park_timeout(left),
+            }
         }
         self.resting.store(false, Ordering::SeqCst);
     }

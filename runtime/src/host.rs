@@ -19,7 +19,7 @@ use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::{FsPerms, HostMonotonicClock, I32Exit, WasiCtxBuilder, WasiView as _};
 
 use crate::admission::Answer;
-use crate::crew::Turn;
+use crate::crew::{Crew, Turn};
 use crate::error::Error;
 use crate::function::{Code, Version};
 use crate::logs::{self, CallLog};
@@ -80,6 +80,8 @@ pub(crate) struct Guest {
     pub(crate) is_out_of_memory: bool,
     /// Elements of a table were asked for and refused in this call.
     pub(crate) is_out_of_table: bool,
+    /// Memory or a table has grown in this call.
+    pub(crate) has_grown: bool,
     streams: Option<Streams>,
     // Built when first used: most native guests never do.
     wasi: Option<Box<WasiP1Ctx>>,
@@ -95,6 +97,7 @@ impl Guest {
             panic: None,
             is_out_of_memory: false,
             is_out_of_table: false,
+            has_grown: false,
             streams,
             wasi: None,
             _files: files,
@@ -111,6 +114,7 @@ impl Guest {
         self.panic = None;
         self.is_out_of_memory = false;
         self.is_out_of_table = false;
+        self.has_grown = false;
         self.service = Some(service);
     }
 
@@ -130,6 +134,11 @@ impl Guest {
     fn look_in(&mut self) -> wasmtime::Result<()> {
         self.drain_streams(false);
         self.stop().map_or(Ok(()), |stop| Err(stop.into()))
+    }
+
+    /// Where its call runs, while there is one.
+    pub(crate) fn crew(&self) -> Option<&Crew> {
+        self.service.as_ref().map(|service| &*service.turn.crew)
     }
 
     /// What bounds a guest while it waits for its host, and no tick can reach it.
@@ -195,15 +204,18 @@ impl Guest {
 }
 
 impl ResourceLimiter for Guest {
-    fn memory_growing(&mut self, _current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
+    fn memory_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
         let fits = desired as u64 <= self.version.deployment.limits.memory_bytes;
         self.is_out_of_memory |= !fits;
+        // What it begins with grows from nothing.
+        self.has_grown |= fits && current > 0;
         Ok(fits)
     }
 
-    fn table_growing(&mut self, _current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
+    fn table_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
         let fits = desired as u64 <= u64::from(self.version.deployment.limits.table_elements);
         self.is_out_of_table |= !fits;
+        self.has_grown |= fits && current > 0;
         Ok(fits)
     }
 }

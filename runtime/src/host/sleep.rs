@@ -50,7 +50,11 @@ pub(super) async fn poll_oneoff(
     let least = waited_for.iter().map(|subscription| subscription.wait).min().unwrap_or_default();
     if !least.is_zero() {
         // A wait beyond any time limit may as well be the longest one.
-        tokio::time::sleep(least.min(nigh_proto::Limits::MAX.timeout * 2)).await;
+        let until = Instant::now() + least.min(nigh_proto::Limits::MAX.timeout * 2);
+        let alarm = caller.data().crew().map(|crew| crew.sleep_until(until));
+        if let Some(alarm) = alarm {
+            alarm.await;
+        }
     }
     caller.data_mut().look_in()?;
     let ready = waited_for.iter().filter(|subscription| subscription.wait <= least);

@@ -44,7 +44,7 @@ pub(crate) async fn within<T>(
 
 async fn reach(limits: &Limits) -> Stop {
     tokio::select! {
-        () = tokio::time::sleep_until(limits.until.into()) => limits.stop,
+        () = limits.crew.sleep_until(limits.until) => limits.stop,
         () = limits.crew.stopping.cancelled() => Stop::Stopping,
     }
 }
