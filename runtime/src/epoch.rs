@@ -98,7 +98,7 @@ impl State {
             if idle > IDLE_TICKS {
                 self.rest();
                 self.alarms.ring(Instant::now());
-                continue;
+                idle = 0;
             }
             thread::sleep(TICK);
             engines.iter().for_each(wasmtime::Engine::increment_epoch);

@@ -139,8 +139,10 @@ impl Learnt {
                 time(below) + share * (time(above) - time(below))
             }
             (Some(last), None) => {
-                let before =
-                    self.knots.iter().rev().filter(known).find(|knot| knot.bytes.value <= last.bytes.value / 2.0);
+                // Half of nothing is nothing: the knot of calls without payload has none before it.
+                let is_before =
+                    |knot: &&Knot| knot.bytes.value < last.bytes.value && knot.bytes.value <= last.bytes.value / 2.0;
+                let before = self.knots.iter().rev().filter(known).find(is_before);
                 let slope = before.map_or(0.0, |before| slope(before, last, &time));
                 // Not steeper than in proportion to size, so that noise between neighbours is not carried far.
                 let steepest = if last.bytes.value > 0.0 { time(last) / last.bytes.value } else { f64::MAX };
@@ -259,6 +261,21 @@ mod tests {
         assert_eq!((near.samples, near.similar), (11, 10));
         assert_eq!(estimator.estimate(10_000).similar, 0);
         assert!(is_near(estimator.estimate(50_500).run, 0.0505, 1e-6), "on the line between");
+    }
+
+    #[test]
+    fn calls_without_payload_are_learnt_of_as_any() {
+        let mut estimator = Estimator::default();
+        (0..10).for_each(|_| record(&mut estimator, 0, 0.005));
+        for bytes in [0, 1, 1000] {
+            assert!(is_near(estimator.estimate(bytes).run, 0.005, 0.01), "{:?}", estimator.estimate(bytes));
+        }
+        assert!(is_near(estimator.expected(0).computing, 0.0025, 0.01));
+        // With others, too.
+        (0..10).for_each(|_| record(&mut estimator, 1 << 20, 0.105));
+        assert!(is_near(estimator.estimate(0).run, 0.005, 0.01));
+        assert!(is_near(estimator.estimate(1 << 19).run, 0.055, 0.01));
+        assert!(is_near(estimator.estimate(1 << 21).run, 0.205, 0.01));
     }
 
     #[test]

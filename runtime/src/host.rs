@@ -80,8 +80,6 @@ pub(crate) struct Guest {
     pub(crate) is_out_of_memory: bool,
     /// Elements of a table were asked for and refused in this call.
     pub(crate) is_out_of_table: bool,
-    /// Memory or a table has grown in this call.
-    pub(crate) has_grown: bool,
     streams: Option<Streams>,
     // Built when first used: most native guests never do.
     wasi: Option<Box<WasiP1Ctx>>,
@@ -97,7 +95,6 @@ impl Guest {
             panic: None,
             is_out_of_memory: false,
             is_out_of_table: false,
-            has_grown: false,
             streams,
             wasi: None,
             _files: files,
@@ -114,7 +111,6 @@ impl Guest {
         self.panic = None;
         self.is_out_of_memory = false;
         self.is_out_of_table = false;
-        self.has_grown = false;
         self.service = Some(service);
     }
 
@@ -204,18 +200,15 @@ impl Guest {
 }
 
 impl ResourceLimiter for Guest {
-    fn memory_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
+    fn memory_growing(&mut self, _current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
         let fits = desired as u64 <= self.version.deployment.limits.memory_bytes;
         self.is_out_of_memory |= !fits;
-        // What it begins with grows from nothing.
-        self.has_grown |= fits && current > 0;
         Ok(fits)
     }
 
-    fn table_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
+    fn table_growing(&mut self, _current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
         let fits = desired as u64 <= u64::from(self.version.deployment.limits.table_elements);
         self.is_out_of_table |= !fits;
-        self.has_grown |= fits && current > 0;
         Ok(fits)
     }
 }

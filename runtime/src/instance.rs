@@ -154,11 +154,6 @@ impl Instance {
         self.life
     }
 
-    /// Whether memory or a table has grown in its last call.
-    pub(crate) fn has_grown(&self) -> bool {
-        self.store.data().has_grown
-    }
-
     /// The version that it is an instance of.
     pub(crate) fn version(&self) -> &Arc<Version> {
         self.store.data().version()

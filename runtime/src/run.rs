@@ -47,9 +47,6 @@ pub(crate) async fn call(mut turn: Turn, job: Job) {
     };
     let entering = enter(&crew, version, &call, kept, incoming, service);
     let Ended { outcome, mut service, entered, reset, instance } = entering.await;
-    if let Some(Reusable::Module(instance)) = &instance {
-        callee.function.brevity.note(instance.has_grown());
-    }
     let (outcome, states) = match service.as_mut().and_then(|service| service.states.take()) {
         Some(session) => Box::pin(states::settle(outcome, session)).await,
         None => (outcome, Vec::new()),

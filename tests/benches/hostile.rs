@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use nigh_proto::ingress::Handler as _;
-use nigh_proto::{Call, Deployment, Digest, Kind, Limits, Outcome};
+use nigh_proto::{Call, Deployment, Digest, Kind, Limits, Outcome, Reply, Timing};
 use nigh_runtime::{Computer, Config};
 use nigh_tests::bench::{argument, median};
 use nigh_tests::hostile;
@@ -68,6 +68,9 @@ struct Neighbour {
 struct Figures {
     p50_ms: f64,
     p99_ms: f64,
+    /// What that call waited at the computer, and ran.
+    p99_queue_ms: f64,
+    p99_run_ms: f64,
     /// Calls of the others that ended meanwhile, each second.
     others_per_s: f64,
 }
@@ -89,9 +92,9 @@ impl Bench {
         Neighbour { payload: self.rounds_of(BRIEF / 10), pause: PAUSE_BESIDE_HARM }
     }
 
-    async fn call(&self, name: &str, payload: Bytes) -> Outcome {
+    async fn call(&self, name: &str, payload: Bytes) -> Reply {
         let call = Call::new(name.parse().expect("a name"), payload, PATIENCE);
-        self.computer.handle(call, Instant::now()).await.expect("the platform does its part").outcome
+        self.computer.handle(call, Instant::now()).await.expect("the platform does its part")
     }
 
     /// Keeps so many calls of a function going until told to stop; counts those that have ended.
@@ -122,21 +125,29 @@ impl Bench {
                 let (sent, calling, payload) = (Instant::now(), bench.clone(), payload.clone());
                 let (done, answered) = std::sync::mpsc::sync_channel(1);
                 runtime.spawn(async move {
-                    let outcome = calling.call("works", payload).await;
-                    done.send((outcome, Instant::now())).expect("it is waited for");
+                    let reply = calling.call("works", payload).await;
+                    done.send((reply, Instant::now())).expect("it is waited for");
                 });
-                let (outcome, at) = answered.recv().expect("it is answered");
-                assert!(matches!(outcome, Outcome::Answer { .. }));
-                latencies.push(at - sent);
+                let (reply, at) = answered.recv().expect("it is answered");
+                assert!(matches!(reply.outcome, Outcome::Answer { .. }));
+                latencies.push((at - sent, reply.timing));
                 std::thread::sleep(pause);
             }
             latencies
         };
         let mut latencies = tokio::task::spawn_blocking(calls).await.expect("the neighbour does not panic");
         let others = (ended.load(Ordering::Relaxed) - before) as f64 / began.elapsed().as_secs_f64();
-        latencies.sort_unstable();
-        let at = |share: f64| latencies[((latencies.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e3;
-        Figures { p50_ms: at(0.5), p99_ms: at(0.99), others_per_s: others }
+        latencies.sort_unstable_by_key(|(latency, _)| *latency);
+        let at = |share: f64| &latencies[((latencies.len() - 1) as f64 * share) as usize];
+        let ms = |time: Duration| time.as_secs_f64() * 1e3;
+        let (p99, Timing { queue, run, .. }) = at(0.99);
+        Figures {
+            p50_ms: ms(at(0.5).0),
+            p99_ms: ms(*p99),
+            p99_queue_ms: ms(*queue),
+            p99_run_ms: ms(*run),
+            others_per_s: others,
+        }
     }
 
     /// One round of the neighbour beside so many calls of others.
@@ -172,7 +183,13 @@ impl Others {
 
 fn medians(rounds: &[Figures]) -> Figures {
     let of = |pick: fn(&Figures) -> f64| median(rounds.iter().map(pick));
-    Figures { p50_ms: of(|f| f.p50_ms), p99_ms: of(|f| f.p99_ms), others_per_s: of(|f| f.others_per_s) }
+    Figures {
+        p50_ms: of(|f| f.p50_ms),
+        p99_ms: of(|f| f.p99_ms),
+        p99_queue_ms: of(|f| f.p99_queue_ms),
+        p99_run_ms: of(|f| f.p99_run_ms),
+        others_per_s: of(|f| f.others_per_s),
+    }
 }
 
 /// Bytes that this process holds.
@@ -212,7 +229,7 @@ async fn scheduling(bench: &Arc<Bench>) {
     println!("| long calls | p50 ms | p99 ms | p99 / alone | long calls ended/s |\n|---|---|---|---|---|");
     let alone = medians(&figures[0]).p99_ms;
     for (calls, rounds) in cases.iter().zip(&figures) {
-        let Figures { p50_ms, p99_ms, others_per_s } = medians(rounds);
+        let Figures { p50_ms, p99_ms, others_per_s, .. } = medians(rounds);
         println!("| {calls} | {p50_ms:.2} | {p99_ms:.2} | {:.2} | {others_per_s:.2} |", p99_ms / alone);
     }
 }
@@ -262,7 +279,7 @@ async fn harmless(bench: &Arc<Bench>) {
     );
     println!("| beside | p50 ms | p99 ms | their calls/s |\n|---|---|---|---|");
     for (others, rounds) in others.iter().zip(&figures) {
-        let Figures { p50_ms, p99_ms, others_per_s } = medians(rounds);
+        let Figures { p50_ms, p99_ms, others_per_s, .. } = medians(rounds);
         let name = others.as_ref().map_or("nobody", |(name, ..)| name);
         println!("| {name} | {p50_ms:.2} | {p99_ms:.2} | {others_per_s:.0} |");
     }
@@ -321,7 +338,7 @@ impl Case {
         };
         let one = CaseRound { alone, twin, harm };
         eprintln!(
-            "round {round} of {}, {}: alone {:.2}, beside {} harmless calls/s of {:?} {:.2}, beside {} of harm {:.2} ms: {:.2}; {:.1} s",
+            "round {round} of {}, {}: alone {:.2}, beside {} harmless calls/s of {:?} {:.2}, beside {} of harm {:.2} ms ({:.2} in the queue, {:.2} running): {:.2}; {:.1} s",
             bench.rounds,
             self.name,
             alone.p99_ms,
@@ -330,6 +347,8 @@ impl Case {
             twin.p99_ms,
             harm.others_per_s as u64,
             harm.p99_ms,
+            harm.p99_queue_ms,
+            harm.p99_run_ms,
             one.ratio(),
             began.elapsed().as_secs_f64()
         );

@@ -28,6 +28,7 @@ pub(super) struct Alarms {
 pub(crate) struct Alarm {
     key: Key,
     ticking: Arc<State>,
+    is_set: bool,
 }
 
 impl Alarms {
@@ -52,17 +53,19 @@ impl Alarms {
 impl Alarm {
     pub(super) fn new(at: Instant, ticking: Arc<State>) -> Self {
         let number = ticking.alarms.numbers.fetch_add(1, Ordering::Relaxed);
-        Self { key: (at, number), ticking }
+        Self { key: (at, number), ticking, is_set: false }
     }
 }
 
 impl Future for Alarm {
     type Output = ();
 
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        if self.key.0 <= Instant::now() {
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        // However short the wait, it lasts until a tick: nobody goes round and round without letting others go first.
+        if self.is_set && self.key.0 <= Instant::now() {
             return Poll::Ready(());
         }
+        self.is_set = true;
         let former = self.ticking.alarms.waiting.lock().insert(self.key, context.waker().clone());
         if former.is_none() {
             // Before it is seen whether the thread rests: see `State::rest`.
@@ -75,8 +78,10 @@ impl Future for Alarm {
 
 impl Drop for Alarm {
     fn drop(&mut self) {
-        // Dropped once the lock is free, as a waker may be the last to hold others who wait.
-        let _waker = self.ticking.alarms.waiting.lock().remove(&self.key);
+        if self.is_set {
+            // Dropped once the lock is free, as a waker may be the last to hold others who wait.
+            let _waker = self.ticking.alarms.waiting.lock().remove(&self.key);
+        }
     }
 }
 
