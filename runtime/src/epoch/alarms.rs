@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::panic::{self, AssertUnwindSafe};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
@@ -40,7 +41,10 @@ impl Alarms {
             let waker = first.remove();
             // Whoever is woken may set another one.
             drop(waiting);
-            waker.wake();
+            // Without this thread no guest would be interrupted any more, whatever goes wrong with one.
+            if panic::catch_unwind(AssertUnwindSafe(|| waker.wake())).is_err() {
+                tracing::error!("a guest that slept could not be woken; please report this");
+            }
         }
     }
 
@@ -109,6 +113,22 @@ mod tests {
             () = soon => {}
         }
         assert_eq!(ticker.state.alarms.next(), None, "those given up are put away");
+    }
+
+    #[tokio::test]
+    async fn one_that_cannot_be_woken_keeps_nobody_else_asleep() {
+        struct Unwakable;
+        impl std::task::Wake for Unwakable {
+            fn wake(self: std::sync::Arc<Self>) {
+                panic!("as a waker should not");
+            }
+        }
+        let ticker = Ticker::start(Vec::new()).unwrap();
+        let waker = std::sync::Arc::new(Unwakable).into();
+        let mut bad = Box::pin(ticker.sleep_until(std::time::Instant::now() + Duration::from_millis(2)));
+        assert!(bad.as_mut().poll(&mut std::task::Context::from_waker(&waker)).is_pending());
+        ticker.sleep_until(std::time::Instant::now() + Duration::from_millis(20)).await;
+        assert!(bad.as_mut().poll(&mut std::task::Context::from_waker(&waker)).is_ready());
     }
 
     #[test]
