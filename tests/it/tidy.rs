@@ -62,6 +62,7 @@ const UNSAFE: &[(&str, &str)] = &[
     ),
     ("runtime/src/http/renewal.rs", "reaches the memory of a component, which shows it"),
     ("runtime/src/crew/priority.rs", "has the kernel let other threads go before guests"),
+    ("runtime/src/faults.rs", "asks the kernel how many page faults a thread had"),
     ("runtime/src/module.rs", "loads compiled code"),
     ("runtime/src/pages.rs", "asks the kernel which pages were written to, and gives pages back to it"),
 ];
