@@ -140,8 +140,8 @@ impl Learnt {
             }
             (Some(last), None) => {
                 // Half of nothing is nothing: the knot of calls without payload has none before it.
-                let is_before =
-                    |knot: &&Knot| knot.bytes.value < last.bytes.value && knot.bytes.value <= last.bytes.value / 2.0;
+                let has_before = last.bytes.value > 0.0;
+                let is_before = |knot: &&Knot| has_before && knot.bytes.value <= last.bytes.value / 2.0;
                 let before = self.knots.iter().rev().filter(known).find(is_before);
                 let slope = before.map_or(0.0, |before| slope(before, last, &time));
                 // Not steeper than in proportion to size, so that noise between neighbours is not carried far.
@@ -317,14 +317,19 @@ mod tests {
         }
 
         #[test]
-        fn eight_of_ten_calls_lie_within_the_spread(noise in prop::collection::vec(0.5f64..2.0, 600)) {
-            let mut estimator = Estimator::default();
-            let (learnt, later) = noise.split_at(400);
-            learnt.iter().for_each(|noise| record(&mut estimator, 1000, 0.001 * noise));
-            let Spread { p10, p90 } = estimator.estimate(1000).run_spread;
-            let is_within = |noise: &&f64| (p10..=p90).contains(&Duration::from_secs_f64(0.001 * **noise));
-            let within = later.iter().filter(is_within).count();
-            prop_assert!((50..=97).contains(&(within * 100 / later.len())), "{within} of {} in {p10:?} to {p90:?}", later.len());
+        fn eight_of_ten_calls_lie_within_the_spread(noise in prop::collection::vec(0.5f64..2.0, 8 * 600)) {
+            // What one estimator has learnt of last says little of others: as many calls may by chance lie elsewhere.
+            let within = noise.chunks(600).map(|noise| {
+                let mut estimator = Estimator::default();
+                let (learnt, later) = noise.split_at(400);
+                learnt.iter().for_each(|noise| record(&mut estimator, 1000, 0.001 * noise));
+                let Spread { p10, p90 } = estimator.estimate(1000).run_spread;
+                let is_within = |noise: &&f64| (p10..=p90).contains(&Duration::from_secs_f64(0.001 * **noise));
+                later.iter().filter(is_within).count()
+            });
+            let within: Vec<_> = within.collect();
+            let share = within.iter().sum::<usize>() * 100 / (8 * 200);
+            prop_assert!((60..=95).contains(&share), "{within:?} of 200 each");
         }
 
         #[test]
