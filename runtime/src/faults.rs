@@ -3,13 +3,11 @@
 
 use std::sync::LazyLock;
 
-use crate::pages;
+use crate::pages::{self, PAGES_BYTES};
 use crate::threads;
 
-/// Bytes between places that are tried; a multiple of the size of a page, whatever that is on this host.
-const STEP_BYTES: usize = 64 << 10;
-/// Places that are tried.
-const STEPS: usize = 8;
+/// Places that are tried, each in pages of its own.
+const PLACES: usize = 8;
 
 /// How many faults one thread has had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,14 +39,13 @@ fn count() -> Option<i64> {
 
 /// Reads memory that nothing was ever written to, and then writes to it: each is to count.
 fn are_counted() -> bool {
-    let mut memory = vec![0u8; (STEPS + 1) * STEP_BYTES];
-    let skipped = memory.as_ptr().align_offset(STEP_BYTES);
-    let memory = std::hint::black_box(&mut memory[skipped..][..STEPS * STEP_BYTES]);
+    let mut memory = vec![0u8; (PLACES + 1) * PAGES_BYTES];
+    let memory = std::hint::black_box(pages::whole_pages(&mut memory, PLACES * PAGES_BYTES));
     // Untouched, and in small pages, so that each place is a page of its own.
     if pages::keep_small(memory).and_then(|()| pages::give_back(memory)).is_err() {
         return false;
     }
-    let each = (0..STEPS).map(|step| step * STEP_BYTES);
+    let each = (0..PLACES).map(|place| place * PAGES_BYTES);
     let faults_of = |touch: &mut dyn FnMut(usize)| {
         each.clone().all(|at| {
             let before = count();
@@ -76,6 +73,6 @@ mod tests {
         assert_ne!(others.join().unwrap(), before);
         assert!(are_counted());
         let after = Faults::so_far().unwrap();
-        assert!(after.thread == before.thread && after.count >= before.count + 2 * STEPS as i64);
+        assert!(after.thread == before.thread && after.count >= before.count + 2 * PLACES as i64);
     }
 }

@@ -15,7 +15,7 @@
 //! | `outcome`, `measure`, `estimate`, `metrics`, `logs`, `utilisation` | what is said and remembered of it |
 //!
 //! Beside them: `engine`, `epoch`, `module`, `compile`, `expose`, `bulk`, `sections` and `cache` make code ready to run, `residency` says how
-//! much of it stays in memory; `reset` and `pages` make an instance as new; `discovery` learns from the controller
+//! much of it stays in memory; `reset`, `pages` and `faults` make an instance as new; `discovery` learns from the controller
 //! what to run, and announces what can be run; `serve` is the computer's life as a role.
 //!
 //! All that `serve`, `ingress` and `discovery` know of a computer is `computing`. Where its functions do not run here, `front` takes

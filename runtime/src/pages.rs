@@ -12,7 +12,7 @@ use rustix::mm::{Advice, madvise};
 /// Ranges that one request to the kernel can tell of; where there are more, it is asked again from there on.
 const RANGES: usize = 32;
 /// A multiple of the size of a page, whatever that is on this host.
-const PAGES_BYTES: usize = 64 << 10;
+pub(crate) const PAGES_BYTES: usize = 64 << 10;
 /// Bytes of the memory that the kernel is tried with.
 const TRIAL_BYTES: usize = 2 << 20;
 
@@ -105,8 +105,7 @@ impl Pages {
     fn tells_what_is_written(&self) -> bool {
         // So much zeroed memory at once mostly comes untouched from the kernel.
         let mut memory = vec![0u8; TRIAL_BYTES + PAGES_BYTES];
-        let skipped = memory.as_ptr().align_offset(PAGES_BYTES);
-        let memory = &mut memory[skipped..][..TRIAL_BYTES];
+        let memory = whole_pages(&mut memory, TRIAL_BYTES);
         let written: Vec<usize> = (0..TRIAL_BYTES).step_by(3 * PAGES_BYTES).map(|at| at + 4097).collect();
         for &at in &written {
             std::hint::black_box(&mut memory[at..])[0] = 1;
@@ -116,6 +115,12 @@ impl Pages {
         let is_told = |at: &usize| told.iter().any(|range| range.contains(at));
         scanned.is_ok_and(|is_all| is_all) && written.iter().all(is_told)
     }
+}
+
+/// So many bytes of a memory that begin where a page does; it has [`PAGES_BYTES`] more than that.
+pub(crate) fn whole_pages(memory: &mut [u8], bytes: usize) -> &mut [u8] {
+    let skipped = memory.as_ptr().align_offset(PAGES_BYTES);
+    &mut memory[skipped..][..bytes]
 }
 
 /// Gives a memory's pages back to the kernel: it is as it was when it was mapped, and nothing of it is there until it is touched.
@@ -196,8 +201,7 @@ mod tests {
     fn what_is_written_is_told_and_nothing_more_than_asked_for() {
         let Some(pages) = Pages::open() else { return };
         let mut memory = vec![0u8; 201 * PAGES_BYTES];
-        let skipped = memory.as_ptr().align_offset(PAGES_BYTES);
-        let memory = &mut memory[skipped..][..200 * PAGES_BYTES];
+        let memory = whole_pages(&mut memory, 200 * PAGES_BYTES);
         // More ranges than one request can tell of.
         let written: Vec<_> = (0..200).step_by(2).map(|block| block * PAGES_BYTES + 70).collect();
         for &at in &written {
@@ -225,8 +229,7 @@ mod tests {
     fn what_was_only_read_is_not_told_and_can_be_given_back() {
         let Some(pages) = Pages::open() else { return };
         let mut memory = vec![0u8; 21 * PAGES_BYTES];
-        let skipped = memory.as_ptr().align_offset(PAGES_BYTES);
-        let memory = &mut memory[skipped..][..20 * PAGES_BYTES];
+        let memory = whole_pages(&mut memory, 20 * PAGES_BYTES);
         memory[5 * PAGES_BYTES] = 1;
         assert_eq!(memory.iter().map(|byte| usize::from(*byte)).sum::<usize>(), 1);
         give_back(memory).unwrap();

@@ -94,14 +94,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::pages::PAGES_BYTES;
 
-    const PAGE_BYTES: usize = 64 << 10;
     const PAGES_MAX: usize = 8;
-
-    fn whole_pages(memory: &mut [u8]) -> &mut [u8] {
-        let skipped = memory.as_ptr().align_offset(PAGE_BYTES);
-        &mut memory[skipped..][..PAGES_MAX * PAGE_BYTES]
-    }
 
     /// What is told of a memory that was used there.
     fn told(known: &mut Known, pages: &Pages, memory: &mut [u8], ran: Ran) -> Vec<Range<usize>> {
@@ -113,15 +108,15 @@ mod tests {
     #[test]
     fn the_kernel_is_not_asked_again_where_nothing_new_was_touched() {
         let (Some(pages), Some(_)) = (Pages::open(), Faults::so_far()) else { return };
-        let mut memory = vec![0; (PAGES_MAX + 1) * PAGE_BYTES];
-        let memory = whole_pages(&mut memory);
-        memory[3 * PAGE_BYTES] = 1;
+        let mut memory = vec![0; (PAGES_MAX + 1) * PAGES_BYTES];
+        let memory = pages::whole_pages(&mut memory, PAGES_MAX * PAGES_BYTES);
+        memory[3 * PAGES_BYTES] = 1;
         let mut known = Known::default();
         let first = told(&mut known, &pages, memory, Ran::here());
         assert_eq!(first.len(), 1);
         // A fault of anything else on this thread has the kernel asked once more.
         let again = (0..100).any(|_| {
-            memory[3 * PAGE_BYTES] = 2;
+            memory[3 * PAGES_BYTES] = 2;
             let before = known.unasked;
             assert_eq!(told(&mut known, &pages, memory, Ran::here()), first);
             known.unasked == before + 1
@@ -134,8 +129,8 @@ mod tests {
     #[test]
     fn the_kernel_is_asked_now_and_then_anyway() {
         let (Some(pages), Some(_)) = (Pages::open(), Faults::so_far()) else { return };
-        let mut memory = vec![0; (PAGES_MAX + 1) * PAGE_BYTES];
-        let memory = whole_pages(&mut memory);
+        let mut memory = vec![0; (PAGES_MAX + 1) * PAGES_BYTES];
+        let memory = pages::whole_pages(&mut memory, PAGES_MAX * PAGES_BYTES);
         memory[0] = 1;
         let mut known = Known::default();
         for _ in 0..10 * UNASKED_MAX {
@@ -162,13 +157,13 @@ mod tests {
             rounds in prop::collection::vec((prop::collection::vec(0..PAGES_MAX * 16, 0..6), any::<bool>(), any::<bool>()), 1..12),
         ) {
             let Some(pages) = Pages::open() else { return Ok(()) };
-            let mut memory = vec![0; (PAGES_MAX + 1) * PAGE_BYTES];
-            let memory = whole_pages(&mut memory);
+            let mut memory = vec![0; (PAGES_MAX + 1) * PAGES_BYTES];
+            let memory = pages::whole_pages(&mut memory, PAGES_MAX * PAGES_BYTES);
             let mut known = Known::default();
             for (places, elsewhere, read_first) in rounds {
                 let mut touch = || {
                     for &place in &places {
-                        let byte = &mut memory[place * (PAGE_BYTES / 16)];
+                        let byte = &mut memory[place * (PAGES_BYTES / 16)];
                         if !read_first || *byte != 1 {
                             *byte = 1;
                         }
