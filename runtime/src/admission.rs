@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use crate::crew::{Crew, Expected, Taken};
 use crate::estimate::Expectation;
-use crate::function::{Callee, Code, Function, Version};
+use crate::function::{Callee, Code, Function};
 use crate::http::{self, Answered, Incoming};
 use crate::metrics::Meters;
 use crate::schedule::{Claim, Full};
@@ -125,11 +125,11 @@ fn submit(
         return Err(late_arriving());
     }
     let is_known = expected.samples >= SAMPLES_MIN;
-    let is_brief = is_known && function.brevity.judge(expected.computing);
+    let is_brief = is_known && !function.conduct.is_held_back() && function.brevity.judge(expected.computing);
     let queue_wait = version.deployment.limits.queue_wait;
     let patience = if is_known { left.min(queue_wait) } else { Duration::MAX };
     let (sender, mut answer) = oneshot::channel();
-    let (incoming, answering) = match take_in(version, &mut call, brought, crew)? {
+    let (incoming, answering) = match take_in(callee, &mut call, brought)? {
         Some((incoming, answered, about)) => (Some(Box::new(incoming)), Some((answered, about))),
         None => (None, None),
     };
@@ -154,11 +154,11 @@ fn submit(
 
 /// What of a call an http function is given, and where its answer will appear; nothing for other kinds.
 fn take_in(
-    version: &Version,
+    callee: &Callee,
     call: &mut Call,
     brought: Brought,
-    crew: &Crew,
 ) -> Result<Option<(Incoming, oneshot::Receiver<Answered>, http::About)>, PlatformError> {
+    let Callee { version, computer, .. } = callee;
     let kind = version.deployment.kind;
     // An instance that is kept is to be there for the caller's next call.
     let waits_for_end = matches!(brought, Brought::Payload) || version.deployment.limits.reuse > 1;
@@ -177,7 +177,7 @@ fn take_in(
     let payload_bytes_max = version.deployment.limits.payload_bytes;
     http::check_length(&head, payload_bytes_max)?;
     let about = http::About {
-        computer: crew.computer.clone(),
+        computer: computer.clone(),
         version: version.deployment.version,
         call: call.id.clone(),
         hops: call.hops,
@@ -230,11 +230,11 @@ fn claim(crew: &Crew, function: &Function, deployment: &Deployment, call: &Call,
     });
     let claim = Claim {
         lane: function.lane,
-        concurrency: limits.concurrency,
+        concurrency: if function.conduct.is_held_back() { 1 } else { limits.concurrency },
         queue: limits.queue,
         memory_bytes: limits.memory_bytes,
         payload_bytes,
-        expected: expected.whole,
+        expected: expected.whole + function.conduct.rest(),
         computing: expected.computing,
         deadline: call.deadline,
     };
@@ -257,6 +257,10 @@ impl Refusal {
         let name = &function.name;
         let queue_is_full = |message: String| PlatformError::new(Reason::QueueFull, message);
         let error = match self {
+            Self::Full(Full::Function) if function.conduct.is_held_back() => queue_is_full(format!(
+                "{name} has broken its limits in call after call, so it runs one at a time here until they end well, and {} wait; see the errors of its calls, and deploy it with higher limits",
+                claim.queue
+            )),
             Self::Full(Full::Function) => queue_is_full(format!(
                 "{name} has {} calls running and {} waiting here, its limits; try again later, or deploy it with more --concurrency",
                 claim.concurrency, claim.queue

@@ -1,14 +1,15 @@
 //! The functions that this computer knows: each with its version in use, or why there is none.
 
 mod callees;
+mod conduct;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use nigh_proto::{ComputerProblem, Deployment, Digest, FunctionName};
+use nigh_proto::{ComputerProblem, Deployment, Digest, FunctionName, Kind, Outcome};
 use nigh_telemetry::PerFunction;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
@@ -26,6 +27,7 @@ use crate::residency::{Candidate, Residency};
 use crate::schedule::LaneId;
 pub(crate) use callees::Callee;
 use callees::Callees;
+use conduct::Conduct;
 
 /// A version that can run at once.
 #[derive(Debug)]
@@ -95,10 +97,29 @@ pub(crate) struct Function {
     pub(crate) measures: Mutex<Measures>,
     pub(crate) meters: Arc<Meters>,
     pub(crate) brevity: Brevity,
+    pub(crate) conduct: Conduct,
     /// Held by whoever brings its code back into memory.
     pub(crate) loading: tokio::sync::Mutex<()>,
     /// When it was called last, in milliseconds since the table was made.
     used_ms: AtomicU64,
+}
+
+impl Function {
+    /// Notes how a call ended, as far as that tells how others are to be run. Says how long the function is to rest now.
+    pub(crate) fn note_conduct(&self, outcome: &Outcome) -> Duration {
+        let function = &self.name;
+        let (change, rest) = self.conduct.note(outcome);
+        match (change, outcome) {
+            (Some(true), Outcome::Error { kind, .. }) => tracing::warn!(
+                %function, kind, "its calls break its limits again and again; they run one at a time until they end otherwise"
+            ),
+            (Some(false), _) => {
+                tracing::info!(%function, "its calls no longer break its limits, and run as many at a time as may")
+            }
+            _ => {}
+        }
+        rest
+    }
 }
 
 /// What is known of one function.
@@ -163,6 +184,15 @@ impl Functions {
         Some(callee)
     }
 
+    /// The kind of a function. One that is not ready yet is taken for what passes everything on.
+    pub(crate) fn kind(&self, name: &FunctionName) -> Option<Kind> {
+        self.callees.kind(name).or_else(|| {
+            let table = self.known.read();
+            let known = table.by_name.get(name)?;
+            Some(known.deployment.as_ref().map_or(Kind::Http, |deployment| deployment.kind))
+        })
+    }
+
     /// What is known of a function that is called now.
     pub(crate) fn call(&self, name: &FunctionName, now: Instant) -> Option<Known> {
         let known = self.get(name)?;
@@ -198,6 +228,7 @@ impl Functions {
         self.change(&name, |known, residency| {
             known.problem = None;
             known.deployment = Some(version.deployment.clone());
+            known.function.conduct.forget();
             residency.enter(version.compiled.code_bytes);
             retired.0.extend(known.version.replace(version));
         });
@@ -339,6 +370,7 @@ impl Known {
             measures: Mutex::default(),
             meters,
             brevity: Brevity::default(),
+            conduct: Conduct::default(),
             loading: tokio::sync::Mutex::default(),
             used_ms: AtomicU64::new(0),
         };

@@ -207,8 +207,12 @@ fn write_functions(computer: &Computer, out: &mut Exposition<'_>) -> fmt::Result
     out.gauge("nigh_computer_functions", "Functions ready to be called", ready.len())?;
     let help = "Functions whose deployed version cannot run here";
     out.gauge("nigh_computer_functions_failed", help, problems.len())?;
-    let counts = computer.functions().all().into_iter().map(|known| known.function);
-    let counts = counts.map(|function| (function.name.clone(), computer.counts(function.lane)));
+    let known = computer.functions().all().into_iter().map(|known| known.function);
+    let known: Vec<_> = known.collect();
+    let held_back = known.iter().filter(|function| function.conduct.is_held_back()).count();
+    let help = "Functions that break their limits in call after call, and so run one at a time";
+    out.gauge("nigh_computer_functions_held_back", help, held_back)?;
+    let counts = known.into_iter().map(|function| (function.name.clone(), computer.counts(function.lane)));
     write_counts(computer.functions().meters(), counts, out)
 }
 

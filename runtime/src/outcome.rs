@@ -13,6 +13,10 @@ const KIND_BYTES_MAX: usize = 64;
 /// Bytes of an error's message, at most.
 const MESSAGE_BYTES_MAX: usize = 8 << 10;
 
+/// Kinds of errors of functions that want more than they may have, at once and each time. Those that ran out of time are not among
+/// them: what they wait for may come back.
+pub(crate) const BREACHES: [&str; 5] = ["memory-limit", "table-limit", "file-limit", "stack-limit", "answer-too-large"];
+
 /// A guest that came to no outcome by itself.
 pub(crate) type Failure = wasmtime::Error;
 

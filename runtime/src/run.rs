@@ -2,7 +2,7 @@
 //! as new and keep it, or make another in its stead, or drop it.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nigh_proto::{Call, Outcome, Reason, Reply, Timing};
 use tokio::sync::oneshot;
@@ -62,6 +62,7 @@ pub(crate) async fn call(mut turn: Turn, job: Job) {
     };
     let (load, computed) = crew.report(number, ended);
     let payload_bytes = call.payload.len() as u64;
+    let rest = outcome.as_ref().map_or(Duration::ZERO, |outcome| callee.function.note_conduct(outcome));
     match &outcome {
         Ok(Outcome::Answer { .. }) => {
             let callee = counted.take();
@@ -73,8 +74,14 @@ pub(crate) async fn call(mut turn: Turn, job: Job) {
         let reply = Reply::new(outcome, callee.computer.clone(), call.id);
         Reply { version: Some(version.deployment.version), hops: call.hops, load, timing, states, ..reply }
     });
-    if let Some(Service { answer, turn, .. }) = service {
+    let Some(Service { answer, turn, .. }) = service else { return };
+    if rest.is_zero() {
         answer_and_keep(version, answer, reply, turn, instance);
+    } else {
+        // Its caller's next call finds the place taken.
+        drop(instance);
+        turn.end_after(rest);
+        let _ = answer.send(reply);
     }
 }
 
@@ -110,7 +117,7 @@ fn answer_and_keep(
         }
         Reusable::Component(mut worn) => {
             // Making another takes longer, and here the answer still has to be sent, by this very thread.
-            if worn.reset() || crew::is_lent() {
+            if worn.reset(version) || crew::is_lent() {
                 turn.end_and_keep(Reusable::Component(worn));
             } else if let Some(renewed) = turn.crew.renew_at_once(worn) {
                 turn.end_and_keep(Reusable::Component(renewed));

@@ -40,11 +40,10 @@ impl Computing for Computer {
     }
 
     fn kind(&self, function: &FunctionName) -> Option<Kind> {
-        match self.functions.get(function) {
-            Some(known) => Some(known.deployment.map_or(Kind::Http, |deployment| deployment.kind)),
+        self.functions.kind(function).or_else(|| {
             // What is not known yet is passed on as it is, to be told so.
-            None => self.readiness().is_err().then_some(Kind::Http),
-        }
+            self.readiness().is_err().then_some(Kind::Http)
+        })
     }
 
     fn load(&self) -> Load {

@@ -111,6 +111,21 @@ impl Turn {
         }
     }
 
+    /// Ends the call in a while: until then no other may have its place. One that is seated, and so keeps others from a
+    /// thread, ends now.
+    pub(crate) fn end_after(self, rest: Duration) {
+        if is_seated(self.number) {
+            return;
+        }
+        self.crew.desk.lock().schedule.keep_place(self.number, rest);
+        let turn = self;
+        turn.crew.runtime.clone().spawn(async move {
+            // A computer that ends need not wait for that.
+            let _ = tokio::time::timeout(rest, turn.crew.stopping.cancelled()).await;
+            drop(turn);
+        });
+    }
+
     /// Tells the schedule that the call has ended, and says whether there is room to keep an instance with so much memory.
     fn end(&mut self, kept_bytes: Option<u64>) -> bool {
         self.is_over = true;

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use nigh_proto::{FunctionName, NodeName};
+use nigh_proto::{FunctionName, Kind, NodeName};
 use parking_lot::Mutex;
 
 use super::{Function, Version};
@@ -63,7 +63,7 @@ impl Callees {
     /// The function of this name, as this thread remembers it or as `look_up` finds it in the table.
     pub(super) fn find(&self, name: &FunctionName, look_up: impl FnOnce() -> Option<Callee>) -> Option<Arc<Callee>> {
         let changes = self.changes.load(Ordering::Acquire);
-        let remembered = &self.by_thread[threads::number() % self.by_thread.len()];
+        let remembered = self.of_thread();
         if let Some(callee) = remembered.lock().by_name.get(name) {
             return Some(callee.clone());
         }
@@ -79,6 +79,12 @@ impl Callees {
         Some(callee)
     }
 
+    /// The kind of a function that this thread remembers.
+    pub(super) fn kind(&self, name: &FunctionName) -> Option<Kind> {
+        let remembered = self.of_thread().lock();
+        remembered.by_name.get(name).map(|callee| callee.version.deployment.kind)
+    }
+
     /// The table has changed: from now on it is asked again.
     pub(super) fn forget(&self) {
         let changes = self.changes.fetch_add(1, Ordering::AcqRel) + 1;
@@ -88,5 +94,9 @@ impl Callees {
             // Dropped with the lock held, but mostly there is little, and the code of a version that leaves memory is to be gone.
             remembered.by_name.clear();
         }
+    }
+
+    fn of_thread(&self) -> &Mutex<Known> {
+        &self.by_thread[threads::number() % self.by_thread.len()]
     }
 }

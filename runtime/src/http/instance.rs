@@ -109,11 +109,10 @@ impl Instance {
         renewal::image_of(self.store)
     }
 
-    /// Makes a worn instance as new in place, and so idle; says whether it is.
-    pub(crate) fn reset(&mut self) -> bool {
+    /// Makes a worn instance of this version as new in place, and so idle; says whether it is.
+    pub(crate) fn reset(&mut self, version: &Version) -> bool {
         debug_assert_eq!(self.life, Life::Worn, "an idle instance needs no reset, a spent one gets none");
         let began = Instant::now();
-        let version = self.version().clone();
         let Code::Http(Http { image, .. }) = &version.code else { return false };
         let (Some(renew), Some(Some(image))) = (&self.renew, image.get()) else { return false };
         let Some(held) = self.store.data_mut().forget() else { return false };

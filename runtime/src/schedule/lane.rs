@@ -122,6 +122,11 @@ impl<T> Lane<T> {
         self.begun_computing = self.begun_computing.saturating_sub(computing);
     }
 
+    /// One of those keeps its place for so long.
+    pub(super) fn expect_more(&mut self, time: Duration) {
+        self.begun_time += time;
+    }
+
     /// Takes a waiting call out.
     pub(super) fn cancel(&mut self, number: Number) -> Option<Waiting<T>> {
         let at = self.waiting.binary_search_by_key(&number, |waiting| waiting.number).ok()?;

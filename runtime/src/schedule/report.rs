@@ -46,6 +46,15 @@ impl<T> Schedule<T> {
         }
     }
 
+    /// A call that is as good as over keeps its place for so long.
+    pub(crate) fn keep_place(&mut self, number: Number, rest: Duration) {
+        let Some(begun) = self.begun.get_mut(&number) else { return };
+        begun.claim.expected += rest;
+        if let Some(lane) = self.lanes.get_mut(&begun.claim.lane) {
+            lane.expect_more(rest);
+        }
+    }
+
     /// Who would compute if a worker were free.
     pub(crate) fn demand(&self) -> Demand {
         let wants = |class: Class| {

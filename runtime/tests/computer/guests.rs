@@ -71,6 +71,17 @@ pub(crate) fn fills() -> String {
     )
 }
 
+/// Answers with nothing; takes more memory than there is where its payload begins with a `w`, loops where with an `l`.
+pub(crate) fn moody() -> String {
+    native(
+        "",
+        "(if (i32.eq (i32.load8_u (i32.const 1024)) (i32.const 119))
+            (then (if (i32.eq (memory.grow (i32.const 60000)) (i32.const -1)) (then unreachable))))
+        (if (i32.eq (i32.load8_u (i32.const 1024)) (i32.const 108)) (then (loop $again (br $again))))
+        (call $answer (i32.const 0) (i32.const 32) (i32.const 4) (i32.const 64) (i32.const 0))",
+    )
+}
+
 /// Answers with nothing; loops where there is a payload.
 pub(crate) fn may_loop() -> String {
     native(

@@ -12,7 +12,12 @@ use crate::set_up::*;
 
 /// Starts a call that runs until it is cancelled.
 fn occupy(computer: &Arc<Computer>, name: &str) -> tokio::task::JoinHandle<()> {
-    let (computer, call) = (computer.clone(), call(name, ""));
+    occupy_with(computer, name, "")
+}
+
+/// The same with a payload.
+fn occupy_with(computer: &Arc<Computer>, name: &str, payload: &str) -> tokio::task::JoinHandle<()> {
+    let (computer, call) = (computer.clone(), call(name, payload));
     tokio::spawn(async move { drop(computer.handle(call, Instant::now()).await) })
 }
 
@@ -29,6 +34,70 @@ async fn one_function_has_its_concurrency_and_its_queue() {
     assert_eq!(answer(&computer, "echo", "others go on").await, b"others go on");
     calls.iter().for_each(tokio::task::JoinHandle::abort);
     until("all are cancelled", || computer.under_way() == 0).await;
+}
+
+#[tokio::test]
+async fn a_function_that_breaks_its_limits_in_call_after_call_has_one_at_a_time_until_it_does_not() {
+    let computer = computer();
+    let limits = || Limits { concurrency: 3, queue: 2, ..limits() };
+    deploy(&computer, "moody", &guests::moody(), limits()).await;
+    let break_limits = async || {
+        for _ in 0..16 {
+            assert_eq!(error(&computer, "moody", "wants more").await.0, "memory-limit");
+        }
+        until("the last one has left", || computer.under_way() == 0).await;
+    };
+    let three_run = async |what: &str| {
+        let calls: Vec<_> = (0..3).map(|_| occupy_with(&computer, "moody", "loops")).collect();
+        until(what, || computer.load().running == 3).await;
+        calls.iter().for_each(tokio::task::JoinHandle::abort);
+        until("all are cancelled", || computer.under_way() == 0).await;
+    };
+    three_run("three run at once").await;
+    break_limits().await;
+    let calls: Vec<_> = (0..3).map(|_| occupy_with(&computer, "moody", "loops")).collect();
+    until("one runs and two wait", || computer.load().running == 1 && computer.load().queued == 2).await;
+    let (reason, error) = refusal(&computer, call("moody", "")).await;
+    assert!(reason == Reason::QueueFull && error.message.contains("higher limits"), "{error}");
+    calls.iter().for_each(tokio::task::JoinHandle::abort);
+    until("all are cancelled", || computer.under_way() == 0).await;
+    for _ in 0..2 {
+        assert_eq!(answer(&computer, "moody", "").await, b"");
+    }
+    three_run("it is forgiven").await;
+    break_limits().await;
+    deploy(&computer, "moody", &guests::moody(), Limits { idle: Duration::from_secs(1), ..limits() }).await;
+    three_run("another version begins anew").await;
+}
+
+#[tokio::test]
+async fn a_function_that_goes_on_breaking_its_limits_rests_between_calls_and_others_do_not() {
+    let computer = computer();
+    deploy(&computer, "moody", &guests::moody(), limits()).await;
+    deploy(&computer, "echo", &guests::echo(), limits()).await;
+    let queued = async |name: &str, payload: &str| {
+        let reply = invoke(&computer, call(name, payload)).await.unwrap();
+        reply.timing.queue
+    };
+    let mut longest = Duration::ZERO;
+    for _ in 0..140 {
+        longest = longest.max(queued("moody", "wants more").await);
+        assert!(queued("echo", "hello").await < Duration::from_millis(50));
+    }
+    assert!(longest >= Duration::from_millis(90), "{longest:?}");
+    let estimate = invoke(&computer, Call { dry_run: true, ..call("moody", "wants more") }).await.unwrap();
+    let Outcome::Estimate(Estimate { queue, .. }) = estimate.outcome else { panic!() };
+    assert!(queue >= Duration::from_millis(40), "who asks is told: {queue:?}");
+    assert_eq!(answer(&computer, "moody", "").await, b"");
+    assert!(queued("moody", "").await < Duration::from_millis(50), "after one that keeps to them");
+    // Whoever ends the computer does not wait for it.
+    for _ in 0..140 {
+        queued("moody", "wants more").await;
+    }
+    computer.close();
+    let ended = Instant::now();
+    until("its place is given up", || computer.under_way() == 0).await;
+    assert!(ended.elapsed() < Duration::from_secs(1));
 }
 
 #[tokio::test]
