@@ -113,6 +113,14 @@ impl Digest {
         Self(Sha256::digest(bytes).into())
     }
 
+    /// How many digits it has.
+    pub(crate) const DIGITS: usize = 64;
+
+    /// All of its digits, written there.
+    pub(crate) fn hexadecimal<'a>(&self, text: &'a mut [u8; Self::DIGITS]) -> &'a str {
+        hexadecimal(&self.0, text)
+    }
+
     /// The first 12 digits, for people to read.
     pub fn short(&self) -> String {
         self.to_string()[..12].to_owned()
@@ -146,8 +154,7 @@ fn nibble(digit: u8) -> u8 {
 impl fmt::Display for Digest {
     // Every reply carries one through every broker, so all digits are written at once.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut text = [0; 64];
-        f.write_str(hexadecimal(&self.0, &mut text))
+        f.write_str(self.hexadecimal(&mut [0; Self::DIGITS]))
     }
 }
 

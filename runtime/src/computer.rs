@@ -346,11 +346,14 @@ impl Handler for Computer {
         span::around(&self.name, call, |call| self.run(call, arrived)).await
     }
 
-    async fn exchange(&self, exchange: Exchange, arrived: Instant) -> Result<Exchanged, PlatformError> {
+    fn exchange(
+        &self,
+        exchange: Exchange,
+        arrived: Instant,
+    ) -> impl Future<Output = Result<Exchanged, PlatformError>> + Send {
         let Exchange { call, head, body } = exchange;
         let deadline = call.deadline;
-        let entered = self.enter(call, Brought::Request(head, body), arrived).await?;
-        entered.exchanged(deadline).await
+        self.enter(call, Brought::Request(head, body), arrived).exchanged(deadline)
     }
 }
 

@@ -7,7 +7,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::StreamExt as _;
+use futures_util::{FutureExt as _, StreamExt as _};
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
@@ -81,10 +81,9 @@ async fn serve_connection<A, F, B>(
     B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
 {
     let peer = connection.peer().clone();
-    let service = service_fn(|request| {
-        let answer = answer(request, peer.clone());
-        async { Ok::<_, Infallible>(answer.await) }
-    });
+    // One of its own: looking whether it is cancelled takes a lock, for which connections are not to wait for each other.
+    let stop = stop.child_token();
+    let service = service_fn(|request| answer(request, peer.clone()).map(Ok::<_, Infallible>));
     let mut serving = pin!(server.serve_connection(TokioIo::new(connection), service));
     let ended = tokio::select! {
         ended = &mut serving => ended,

@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use percent_encoding::percent_decode_str;
@@ -141,9 +142,9 @@ pub async fn serve<H: HttpHandler>(
     stop: CancellationToken,
 ) {
     let gate = Gate::new(clients, limits, door.limits());
-    let http = Arc::new(HttpDoor::new(handler, gate, door.limits().stall_max, stop.clone()));
+    let http = OfConnection::new(HttpDoor::new(handler, gate, door.limits().stall_max, stop.clone()));
     channel::http::serve(door, clients, stop, move |request, peer: Peer| {
-        let http = http.clone();
+        let http = http.of_request();
         async move {
             // While a request is being answered, the silence of who waits is patience.
             let busy = peer.busy.begin();
@@ -155,10 +156,38 @@ pub async fn serve<H: HttpHandler>(
     .await;
 }
 
+/// What all connections share, as one of them holds it: its requests count as owners of its own hold, so those of different
+/// connections, and so threads, do not meet at one count.
+#[expect(clippy::redundant_allocation, reason = "the outer count of owners is the connection's own")]
+struct OfConnection<T>(Arc<Arc<T>>);
+
+impl<T> OfConnection<T> {
+    fn new(shared: T) -> Self {
+        Self(Arc::new(Arc::new(shared)))
+    }
+
+    /// For one request.
+    #[expect(clippy::redundant_allocation, reason = "see above")]
+    fn of_request(&self) -> Arc<Arc<T>> {
+        self.0.clone()
+    }
+}
+
+impl<T> Clone for OfConnection<T> {
+    /// For another connection.
+    fn clone(&self) -> Self {
+        Self(Arc::new(Arc::clone(&self.0)))
+    }
+}
+
 impl<H> std::fmt::Debug for HttpDoor<H> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("HttpDoor").field("gate", &self.gate).finish_non_exhaustive()
     }
+}
+
+fn at_once<'a>(answer: Answer) -> BoxFuture<'a, Answer> {
+    Box::pin(std::future::ready(answer))
 }
 
 impl<H: HttpHandler> HttpDoor<H> {
@@ -168,62 +197,65 @@ impl<H: HttpHandler> HttpDoor<H> {
     }
 
     /// Answers a request.
-    pub async fn answer(&self, request: Request<Incoming>, peer: &Peer) -> Answer {
+    pub fn answer<'a>(&'a self, request: Request<Incoming>, peer: &'a Peer) -> BoxFuture<'a, Answer> {
         let path = request.uri().path();
         if path.strip_prefix("/function/").is_some_and(|name| !name.is_empty()) {
-            return self.function(request, peer).await;
+            return self.function(request, peer);
         }
         if let Some(id) = path.strip_prefix("/result/") {
             return match *request.method() {
-                Method::GET | Method::HEAD => Box::pin(self.result(id, request.headers(), peer)).await,
-                _ => problem::wrong_method("GET, HEAD", "results are told by GET /result/{id}"),
+                Method::GET | Method::HEAD => {
+                    let (id, headers) = (id.to_owned(), request.into_parts().0.headers);
+                    Box::pin(async move { self.result(&id, &headers, peer).await })
+                }
+                _ => at_once(problem::wrong_method("GET, HEAD", "results are told by GET /result/{id}")),
             };
         }
         if let Some(path) = path.strip_prefix("/trigger/") {
             let path = path.to_owned();
-            return Box::pin(self.trigger(&path, request, peer)).await;
+            return Box::pin(async move { self.trigger(&path, request, peer).await });
         }
-        match path {
+        at_once(match path {
             "/healthz" if matches!(*request.method(), Method::GET | Method::HEAD) => self.healthz(),
             "/healthz" => problem::wrong_method("GET, HEAD", "health is told by GET /healthz"),
             _ => {
                 let detail = "there is nothing here; functions are run with POST /function/{name}";
                 Problem::of_request(StatusCode::NOT_FOUND, "unknown-path", "No such path", detail).respond(None)
             }
-        }
+        })
     }
 
-    /// Whatever is asked of a function.
-    async fn function(&self, request: Request<Incoming>, peer: &Peer) -> Answer {
+    /// Whatever is asked of a function. Each has a room of its own, as it would be carried from hand to hand otherwise.
+    fn function(&self, request: Request<Incoming>, peer: &Peer) -> BoxFuture<'_, Answer> {
         let arrived = Instant::now();
         if let Err(error) = self.gate.check(peer) {
-            return Problem::of_platform(&error).respond(None);
+            return at_once(Problem::of_platform(&error).respond(None));
         }
         let (name, path) = request::name_and_path(request.uri().path());
         let decoded = percent_decode_str(name).decode_utf8_lossy();
         let function = match decoded.parse::<FunctionName>() {
             Ok(function) => function,
-            Err(error) => return Problem::of_platform(&error.into()).respond(None),
+            Err(error) => return at_once(Problem::of_platform(&error.into()).respond(None)),
         };
         let is_for_later = request.method() == Method::POST && Preferences::of(request.headers()).respond_async;
         match self.handler.kind(&function) {
             // As a plain call to `/`, whose outcome can be kept.
             Some(Kind::Http) if path.is_none() && is_for_later => {
-                Box::pin(self.invoke(function, request, true, arrived)).await
+                Box::pin(self.invoke(function, request, true, arrived))
             }
-            // In a room of its own, as it would be carried from hand to hand otherwise.
-            Some(Kind::Http) => Box::pin(pass::exchange(self, function, request, arrived)).await,
+            Some(Kind::Http) => pass::exchange(self, function, request, arrived),
             _ if path.is_some() => {
                 let detail = format!(
                     "{function} is no http function that is deployed, so it has no paths of its own; others are run with POST \
                      /function/{{name}}, and `nigh ls` lists all"
                 );
-                Problem::of_request(StatusCode::NOT_FOUND, "unknown-path", "No such path", &detail).respond(None)
+                let problem = Problem::of_request(StatusCode::NOT_FOUND, "unknown-path", "No such path", &detail);
+                at_once(problem.respond(None))
             }
             _ if request.method() != Method::POST => {
-                problem::wrong_method("POST", "functions are run with POST /function/{name}")
+                at_once(problem::wrong_method("POST", "functions are run with POST /function/{name}"))
             }
-            _ => Box::pin(self.invoke(function, request, is_for_later, arrived)).await,
+            _ => Box::pin(self.invoke(function, request, is_for_later, arrived)),
         }
     }
 

@@ -16,6 +16,10 @@ use super::plaintext::TLS_HANDSHAKE;
 use crate::connections::{Bound, Busy};
 use crate::identity::{Certificate, Identity, IdentityError};
 
+/// Bytes that are gathered into one buffer before they are written: to copy them takes less than to have the kernel look at a list
+/// of places, as which the heads and bodies of short messages come.
+const GATHERED_BYTES_MAX: usize = 2 << 10;
+
 /// What the other end of a connection has proved of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Proof {
@@ -100,6 +104,16 @@ impl Connection {
     }
 }
 
+/// Copies slices one after the other into a buffer that has room for all.
+fn gather<'a>(slices: &[io::IoSlice<'_>], buffer: &'a mut [u8]) -> &'a [u8] {
+    let mut end = 0;
+    for slice in slices {
+        buffer[end..end + slice.len()].copy_from_slice(slice);
+        end += slice.len();
+    }
+    &buffer[..end]
+}
+
 impl AsyncRead for Connection {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let Self { io, peer, unread, bound } = self.get_mut();
@@ -147,7 +161,12 @@ impl AsyncWrite for Connection {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let Self { io, bound, .. } = self.get_mut();
+        let bytes: usize = slices.iter().map(|slice| slice.len()).sum();
         let written = match io {
+            Io::Plain(stream) if bytes <= GATHERED_BYTES_MAX => {
+                let mut gathered = [0; GATHERED_BYTES_MAX];
+                Pin::new(stream).poll_write(context, gather(slices, &mut gathered))
+            }
             Io::Plain(stream) => Pin::new(stream).poll_write_vectored(context, slices),
             Io::Tls(stream) => Pin::new(stream).poll_write_vectored(context, slices),
         };

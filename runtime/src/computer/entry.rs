@@ -1,5 +1,6 @@
 //! Calls at a computer's door: let in at once, once their function is at hand, or not at all.
 
+use std::future::{Ready, ready};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -20,20 +21,54 @@ pub(super) enum Entered {
     Estimated(Reply),
 }
 
-impl Entered {
-    async fn replied(self, deadline: Instant) -> Result<Reply, PlatformError> {
+/// A call at the door. Most are let in at once, and are over then. Whatever else it takes has a room of its own, which those need
+/// not carry from hand to hand.
+#[expect(clippy::large_enum_variant, reason = "the large one is what mostly comes")]
+pub(super) enum Entering<'a> {
+    At(Result<Entered, PlatformError>),
+    Later(BoxFuture<'a, Result<Entered, PlatformError>>),
+}
+
+/// What is there already, or will be.
+type Soon<'a, T> = Either<Ready<Result<T, PlatformError>>, BoxFuture<'a, Result<T, PlatformError>>>;
+
+fn at_once<'a, T>(result: Result<T, PlatformError>) -> Soon<'a, T> {
+    Either::Left(ready(result))
+}
+
+impl<'a> Entering<'a> {
+    /// Its reply.
+    pub(super) fn replied(self, deadline: Instant) -> Soon<'a, Reply> {
         match self {
-            Self::Admitted(Admitted::Answered(answer)) => answer,
-            Self::Admitted(Admitted::Waits(mut place)) => place.answer(deadline).await,
-            Self::Admitted(Admitted::Answers(place, answered, about)) => {
-                let answer = async { http::whole(http::begin(place, answered, about, deadline).await?).await };
-                Box::pin(answer).await
+            Self::At(Err(error)) => at_once(Err(error)),
+            Self::At(Ok(Entered::Admitted(Admitted::Answered(answer)))) => at_once(answer),
+            later => {
+                let exchanged = later.exchanged(deadline);
+                Either::Right(Box::pin(async move { http::whole(exchanged.await?).await }))
             }
-            Self::Estimated(reply) => Ok(reply),
         }
     }
 
-    pub(super) async fn exchanged(self, deadline: Instant) -> Result<Exchanged, PlatformError> {
+    /// The head of its answer, and the parts to come.
+    pub(super) fn exchanged(self, deadline: Instant) -> Soon<'a, Exchanged> {
+        match self {
+            Self::At(Err(error)) => at_once(Err(error)),
+            Self::At(Ok(Entered::Admitted(Admitted::Answers(place, answered, about)))) => {
+                match http::begun(place, answered, about) {
+                    Ok(exchanged) => at_once(exchanged),
+                    Err((place, answered, about)) => {
+                        Either::Right(Box::pin(http::begin(place, answered, about, deadline)))
+                    }
+                }
+            }
+            Self::At(Ok(entered)) => Either::Right(Box::pin(entered.exchanged(deadline))),
+            Self::Later(entering) => Either::Right(Box::pin(async move { entering.await?.exchanged(deadline).await })),
+        }
+    }
+}
+
+impl Entered {
+    async fn exchanged(self, deadline: Instant) -> Result<Exchanged, PlatformError> {
         match self {
             Self::Admitted(Admitted::Answers(place, answered, about)) => {
                 http::begin(place, answered, about, deadline).await
@@ -47,30 +82,27 @@ impl Entered {
 
 impl Computer {
     /// Brings a call to its outcome.
-    pub(crate) async fn take(&self, call: Call, arrived: Instant) -> Result<Reply, PlatformError> {
-        let deadline = call.deadline;
-        let entered = self.enter(call, Brought::Payload, arrived).await?;
-        entered.replied(deadline).await
-    }
-
-    /// Lets a call in: mostly at once. What else may come before that has a room of its own, which most calls need not carry along.
-    pub(super) fn enter(
+    pub(crate) fn take(
         &self,
         call: Call,
-        brought: Brought,
         arrived: Instant,
-    ) -> impl Future<Output = Result<Entered, PlatformError>> + Send {
+    ) -> impl Future<Output = Result<Reply, PlatformError>> + Send {
+        let deadline = call.deadline;
+        self.enter(call, Brought::Payload, arrived).replied(deadline)
+    }
+
+    /// Lets a call in.
+    pub(super) fn enter(&self, call: Call, brought: Brought, arrived: Instant) -> Entering<'_> {
         if !call.dry_run
             && let Some(callee) = self.functions.callee(&call.function, &self.crew, arrived)
         {
             if !states::are_wanted(&callee, &call) {
                 let admitted = admission::admit(&callee, call, brought, None, arrived);
-                return Either::Left(std::future::ready(admitted.map(Entered::Admitted)));
+                return Entering::At(admitted.map(Entered::Admitted));
             }
-            let with_states: BoxFuture<'_, _> = Box::pin(self.enter_with_states(callee, call, brought, arrived));
-            return Either::Right(with_states);
+            return Entering::Later(Box::pin(self.enter_with_states(callee, call, brought, arrived)));
         }
-        Either::Right(Box::pin(self.enter_unready(call, brought, arrived)))
+        Entering::Later(Box::pin(self.enter_unready(call, brought, arrived)))
     }
 
     async fn enter_with_states(

@@ -37,6 +37,19 @@ pub(crate) struct About {
     pub(crate) waits_for_end: bool,
 }
 
+/// The answer that the function has begun, if it has already.
+#[expect(clippy::result_large_err, reason = "what is given back is what was given")]
+pub(crate) fn begun(
+    place: Place,
+    mut answered: oneshot::Receiver<Answered>,
+    about: About,
+) -> Result<Result<Exchanged, PlatformError>, (Place, oneshot::Receiver<Answered>, About)> {
+    match answered.try_recv() {
+        Ok(answered) => Ok(answering(answered, Some(place), None, about)),
+        Err(_) => Err((place, answered, about)),
+    }
+}
+
 /// Waits until the function begins to answer, or has ended without an answer.
 pub(crate) async fn begin(
     mut place: Place,
@@ -46,7 +59,8 @@ pub(crate) async fn begin(
 ) -> Result<Exchanged, PlatformError> {
     let answered = tokio::select! {
         biased;
-        Ok(answered) = &mut answered => answered,
+        // Where it was asked before, it may have told already that nothing comes.
+        Ok(answered) = &mut answered, if !answered.is_terminated() => answered,
         ended = place.answer(deadline) => return match ended? {
             // The function answered in the very moment in which it ended.
             reply if matches!(reply.outcome, Outcome::Answer { .. }) => match answered.try_recv() {

@@ -2,8 +2,6 @@
 //! measured. The function's headers about the connection and those that begin with `nigh-` are left out, and so is what
 //! HTTP cannot carry.
 
-use std::fmt::Write as _;
-
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 
@@ -12,15 +10,17 @@ use super::problem::Problem;
 use super::request::{ABOUT_THE_CONNECTION, PLATFORM_PREFIX};
 use super::{Answer, cloudevent};
 use crate::call::{CallId, Headers};
-use crate::name::FunctionName;
+use crate::name::{Digest, FunctionName};
 use crate::reply::{Estimate, Outcome, Reply, Timing};
 use crate::time::us;
 
 /// Where the time went, as the `Server-Timing` header tells it: durations in milliseconds.
 static SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+/// Bytes that most of these take.
+const SERVER_TIMING_BYTES: usize = 128;
 static CALL_ID: HeaderName = HeaderName::from_static("nigh-call-id");
 pub(super) static COMPUTER: HeaderName = HeaderName::from_static("nigh-computer");
-pub(super) static VERSION: HeaderName = HeaderName::from_static("nigh-version");
+static VERSION: HeaderName = HeaderName::from_static("nigh-version");
 
 /// The answer to a call that has an outcome.
 pub(super) fn respond(reply: Reply) -> Answer {
@@ -42,7 +42,7 @@ fn respond_with(reply: Reply, answer: impl FnOnce(Bytes, &Headers) -> Answer) ->
     put_call_id(headers, &reply.call);
     put(headers, &COMPUTER, reply.computer.as_str());
     if let Some(version) = reply.version {
-        put(headers, &VERSION, &version.to_string());
+        put_version(headers, &version);
     }
     put_timing(headers, reply.timing);
     response
@@ -51,6 +51,11 @@ fn respond_with(reply: Reply, answer: impl FnOnce(Bytes, &Headers) -> Answer) ->
 /// Says in an answer where the time went.
 pub(super) fn put_timing(headers: &mut HeaderMap, timing: Timing) {
     put(headers, &SERVER_TIMING, &server_timing(timing));
+}
+
+/// Names the version that answered.
+pub(super) fn put_version(headers: &mut HeaderMap, version: &Digest) {
+    put(headers, &VERSION, version.hexadecimal(&mut [0; Digest::DIGITS]));
 }
 
 /// Names the call in an answer.
@@ -110,13 +115,24 @@ fn server_timing(timing: Timing) -> String {
         ("run", timing.run),
         ("reset", timing.reset),
     ];
-    parts.into_iter().enumerate().fold(String::with_capacity(128), |mut text, (at, (name, duration))| {
-        let separator = if at == 0 { "" } else { ", " };
-        let us = us(duration);
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{separator}{name};dur={}.{:03}", us / 1000, us % 1000);
-        text
-    })
+    let mut text = String::with_capacity(SERVER_TIMING_BYTES);
+    for (name, duration) in parts {
+        if !text.is_empty() {
+            text.push_str(", ");
+        }
+        text.push_str(name);
+        text.push_str(";dur=");
+        push_milliseconds(&mut text, us(duration));
+    }
+    text
+}
+
+/// Every answer tells six of them, so they are written without the machinery for formatting.
+fn push_milliseconds(text: &mut String, us: u64) {
+    text.push_str(itoa::Buffer::new().format(us / 1000));
+    text.push('.');
+    // With a digit in front that is left out, zeros stay.
+    text.push_str(&itoa::Buffer::new().format(1000 + us % 1000)[1..]);
 }
 
 #[cfg(test)]

@@ -6,16 +6,17 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::TryStreamExt as _;
+use futures_util::future::BoxFuture;
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderName, Request, Response, Uri, header};
 use http_body::Body;
 use http_body_util::BodyExt as _;
 
-use super::answer::{self, COMPUTER, VERSION, put, put_call_id, put_timing};
+use super::answer::{self, COMPUTER, put, put_call_id, put_timing, put_version};
 use super::body::AnswerBody;
 use super::problem::Problem;
 use super::request::{PLATFORM_PREFIX, Wishes, name_and_path};
-use super::{Answer, HttpDoor, HttpHandler};
+use super::{Answer, HttpDoor, HttpHandler, at_once};
 use crate::call::{Call, CallId};
 use crate::cdn_loop;
 use crate::exchange::{self, Exchange, Exchanged, Parts, RequestHead, ResponseHead, remove_hop_by_hop, whole_at_once};
@@ -24,45 +25,59 @@ use crate::stall;
 use crate::status::PlatformError;
 
 /// Brings a request to the head of its answer.
-pub(super) async fn exchange<H: HttpHandler, B>(
+pub(super) fn exchange<H: HttpHandler, B>(
     door: &HttpDoor<H>,
     function: FunctionName,
     request: Request<B>,
     arrived: Instant,
-) -> Answer
+) -> BoxFuture<'_, Answer>
 where
     B: Body<Data = Bytes, Error: std::fmt::Display> + Send + 'static,
 {
-    let hops = cdn_loop::hops_of(request.headers(), door.gate.limits());
-    let (wishes, hops) = match Wishes::of(request.headers()).and_then(|wishes| Ok((wishes, hops?))) {
-        Ok(told) => told,
-        Err(error) => return Problem::of_platform(&error).respond(None),
+    let call = match called(door, function, &request, arrived) {
+        Ok(call) => call,
+        Err(error) => return at_once(Problem::of_platform(&error).respond(None)),
     };
+    let (id, handler) = (call.id.clone(), &*door.handler);
+    let prepared = handler.admit(call.priority).and_then(|place| Ok((place, to_exchange(call, request)?)));
+    let (place, exchange) = match prepared {
+        Ok(prepared) => prepared,
+        Err(error) => return at_once(Problem::of_platform(&error).respond(Some(&id))),
+    };
+    Box::pin(async move {
+        let outcome = if exchange.call.dry_run {
+            Box::pin(handler.handle_in(place, exchange.call, arrived)).await.map(Exchanged::Failed)
+        } else {
+            handler.exchange_in(place, exchange, arrived).await
+        };
+        match outcome {
+            Ok(Exchanged::Answer(head, parts)) => respond(head, parts, &id, door.stall_max),
+            Ok(Exchanged::Failed(reply)) => answer::respond(reply),
+            Err(error) => Problem::of_platform(&error).respond(Some(&id)),
+        }
+    })
+}
+
+/// The call that a request is.
+fn called<H: HttpHandler, B>(
+    door: &HttpDoor<H>,
+    function: FunctionName,
+    request: &Request<B>,
+    arrived: Instant,
+) -> Result<Call, PlatformError> {
+    let wishes = Wishes::of(request.headers())?;
+    let hops = cdn_loop::hops_of(request.headers(), door.gate.limits())?;
     let deadline = wishes.deadline(door.gate.limits(), arrived);
     let id = wishes.id.unwrap_or_else(CallId::random);
-    let call = Call {
+    Ok(Call {
         hops,
         dry_run: wishes.dry_run,
         // Methods that are safe by their definition do no harm when run twice.
         retry_safe: wishes.retry_safe.unwrap_or_else(|| request.method().is_safe()),
         priority: wishes.priority,
         application: wishes.application,
-        ..Call::until(deadline, id.clone(), function, Bytes::new())
-    };
-    let handler = &*door.handler;
-    let outcome = async {
-        let place = handler.admit(call.priority)?;
-        if call.dry_run {
-            return Box::pin(handler.handle_in(place, call, arrived)).await.map(Exchanged::Failed);
-        }
-        let exchange = to_exchange(call, request)?;
-        handler.exchange_in(place, exchange, arrived).await
-    };
-    match outcome.await {
-        Ok(Exchanged::Answer(head, parts)) => respond(head, parts, &id, door.stall_max),
-        Ok(Exchanged::Failed(reply)) => answer::respond(reply),
-        Err(error) => Problem::of_platform(&error).respond(Some(&id)),
-    }
+        ..Call::until(deadline, id, function, Bytes::new())
+    })
 }
 
 fn to_exchange<B>(call: Call, request: Request<B>) -> Result<Exchange, PlatformError>
@@ -122,7 +137,7 @@ fn respond(head: ResponseHead, parts: Parts, id: &CallId, stall_max: Duration) -
     end_to_end(&mut headers);
     put_call_id(&mut headers, id);
     put(&mut headers, &COMPUTER, computer.as_str());
-    put(&mut headers, &VERSION, &version.to_string());
+    put_version(&mut headers, &version);
     // Where the function itself says how long it is, that is held against what comes, as with any that passes in parts.
     let whole = if headers.contains_key(header::CONTENT_LENGTH) { Err(parts) } else { whole_at_once(parts) };
     let body = match whole {
