@@ -73,6 +73,8 @@ pub struct FunctionStatus {
     pub latency: Vec<(Duration, u64)>,
     /// Means over the last calls: queue, init, run, and the reset of those that had one.
     pub mean: Timing,
+    /// It has broken its limits in call after call, so its calls run one at a time, and rest in between.
+    pub held_back: bool,
 }
 
 /// Which log lines to read.
@@ -214,6 +216,7 @@ impl FunctionStatus {
                 reset: Duration::from_micros(wire.reset_us),
                 ..Timing::default()
             },
+            held_back: wire.held_back,
         })
     }
 }

@@ -21,6 +21,8 @@ pub(crate) struct FunctionStatus {
     pub(crate) summary: Summary,
     pub(crate) running: u32,
     pub(crate) queued: u32,
+    /// It breaks its limits again and again, and so runs one call at a time.
+    pub(crate) held_back: bool,
 }
 
 /// What answers calls as a computer does.

@@ -253,7 +253,7 @@ impl<B: Backend> Computing for Front<B> {
         let status = |(name, function): (FunctionName, Arc<B::Function>)| {
             let (running, queued) = self.backend.counts(&function);
             let summary = (*function).as_ref().measures.lock().summary(now);
-            FunctionStatus { name, version: None, summary, running, queued }
+            FunctionStatus { name, version: None, summary, running, queued, held_back: false }
         };
         self.backend.functions().into_iter().map(status).collect()
     }

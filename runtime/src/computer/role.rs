@@ -62,7 +62,8 @@ impl Computing for Computer {
             let (running, queued) = self.crew.counts(function.lane);
             let summary = function.measures.lock().summary(now);
             let version = deployment.map(|deployment| deployment.version);
-            FunctionStatus { name: function.name.clone(), version, summary, running, queued }
+            let held_back = function.conduct.is_held_back();
+            FunctionStatus { name: function.name.clone(), version, summary, running, queued, held_back }
         };
         self.functions.all().into_iter().map(status).collect()
     }

@@ -163,7 +163,7 @@ fn processor_shares(computer: &impl Computing) -> Vec<v1::ProcessorUtilisation> 
 
 /// One function as it is told of.
 fn function_status(status: FunctionStatus) -> v1::FunctionStatus {
-    let FunctionStatus { name, version, summary, running, queued } = status;
+    let FunctionStatus { name, version, summary, running, queued, held_back } = status;
     let bucket = |(upto, calls): (Duration, u32)| v1::LatencyBucket { upto_us: us(upto), calls: calls.into() };
     v1::FunctionStatus {
         function: name.to_string(),
@@ -180,5 +180,6 @@ fn function_status(status: FunctionStatus) -> v1::FunctionStatus {
         init_us: us(summary.mean.init),
         run_us: us(summary.mean.run),
         reset_us: us(summary.mean.reset),
+        held_back,
     }
 }

@@ -54,6 +54,8 @@ pub(super) struct FunctionFigures {
     pub(super) calls: u64,
     pub(super) function_errors: u64,
     pub(super) refused: u64,
+    /// A computer runs its calls one at a time, as they break its limits again and again.
+    pub(super) held_back: bool,
     #[serde(skip)]
     latency: BTreeMap<Duration, u64>,
 }
@@ -127,6 +129,7 @@ impl FunctionFigures {
             calls: status.calls,
             function_errors: status.function_errors,
             refused: status.refused,
+            held_back: status.held_back,
             latency: status.latency.iter().copied().collect(),
             ..Self::default()
         };
@@ -156,6 +159,7 @@ impl FunctionFigures {
             calls: self.calls.saturating_add(other.calls),
             function_errors: self.function_errors.saturating_add(other.function_errors),
             refused: self.refused.saturating_add(other.refused),
+            held_back: self.held_back || other.held_back,
             latency: std::mem::take(&mut self.latency),
             ..Self::default()
         };
@@ -287,6 +291,7 @@ pub(super) mod tests {
             p99: Duration::ZERO,
             latency: latency.iter().map(|(us, calls)| (Duration::from_micros(*us), *calls)).collect(),
             mean: Timing { run: Duration::from_micros(1500), ..Timing::default() },
+            held_back: name == "rare",
         }
     }
 

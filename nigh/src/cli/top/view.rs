@@ -124,7 +124,14 @@ impl<'a> View<'a> {
         let trouble = |(name, endpoint, error): (&String, &String, &Option<String>)| {
             Some(format!("! {name} at {endpoint}: {}", error.as_ref()?))
         };
-        computers.chain(brokers).filter_map(trouble).collect()
+        let nodes = computers.chain(brokers).filter_map(trouble);
+        let held_back = self.figures.functions.iter().filter(|one| one.held_back);
+        let held_back: Vec<&str> = held_back.map(|one| one.function.as_str()).collect();
+        let held_back = (!held_back.is_empty()).then(|| {
+            let names = held_back.join(", ");
+            format!("! one call at a time, as they break their limits in call after call: {names}")
+        });
+        nodes.chain(held_back).collect()
     }
 }
 
@@ -227,6 +234,7 @@ mod tests {
         assert!(narrow.contains("3/8") && narrow.contains("50%") && narrow.contains("5/256"), "{narrow}");
         assert!(narrow.contains("1 in use, 1 set aside"), "{narrow}");
         assert!(narrow.contains("! computer-3 at 127.0.0.1:3: cannot connect"), "{narrow}");
+        assert!(narrow.contains("limits in call after call: rare"), "{narrow}");
         assert!(!narrow.contains("RESET") && narrow.lines().count() <= 24, "{narrow}");
         let wide = View::new(&figures, 140, 24).to_string();
         assert!(wide.contains("RESET") && wide.contains("1.50 ms"), "{wide}");
