@@ -205,3 +205,17 @@ impl Connected for Connection {
         self.peer.clone()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slices_are_gathered_in_order() {
+        let mut buffer = [7; 8];
+        let slices = [b"".as_slice(), b"head", b"", b"body"].map(io::IoSlice::new);
+        assert_eq!(gather(&slices, &mut buffer), b"headbody");
+        assert_eq!(gather(&slices[..2], &mut buffer), b"head");
+        assert!(gather(&[], &mut buffer).is_empty());
+    }
+}
