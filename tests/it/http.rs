@@ -221,10 +221,14 @@ async fn requests_go_only_where_the_deployment_allows() {
     assert_eq!(get(&edge, &format!("/function/web/fetch?{local}/hello")).await, (200, "200: /hello".to_owned()));
     let (status, said) = get(&edge, &format!("/function/web/fetch?{rebound}/hello")).await;
     assert_eq!((status, said.as_str()), (502, "failed: ErrorCode::DestinationIpProhibited"));
-    let lines = logs(&edge, "web").await;
-    assert!(lines.iter().any(|line| line.contains(&format!("--allow-host {other}"))), "{lines:?}");
-    let told = |line: &String| line.contains("127.1 was refused: that name leads to 127.0.0.1");
-    assert!(lines.iter().any(|line| told(line) && line.contains("outgoing_networks")), "{lines:?}");
+    // A call's lines are all there once it has ended, which is after its answer.
+    edge.until("the log tells why requests were refused", async || {
+        let lines = logs(&edge, "web").await;
+        let told = |line: &String| line.contains("127.1 was refused: that name leads to 127.0.0.1");
+        lines.iter().any(|line| line.contains(&format!("--allow-host {other}")))
+            && lines.iter().any(|line| told(line) && line.contains("outgoing_networks"))
+    })
+    .await;
     edge.stop().await;
 }
 
