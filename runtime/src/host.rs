@@ -80,6 +80,7 @@ pub(crate) struct Guest {
     pub(crate) is_out_of_memory: bool,
     /// Elements of a table were asked for and refused in this call.
     pub(crate) is_out_of_table: bool,
+    naps: sleep::Naps,
     streams: Option<Streams>,
     // Built when first used: most native guests never do.
     wasi: Option<Box<WasiP1Ctx>>,
@@ -95,6 +96,7 @@ impl Guest {
             panic: None,
             is_out_of_memory: false,
             is_out_of_table: false,
+            naps: sleep::Naps::default(),
             streams,
             wasi: None,
             _files: files,
@@ -111,6 +113,7 @@ impl Guest {
         self.panic = None;
         self.is_out_of_memory = false;
         self.is_out_of_table = false;
+        self.naps = sleep::Naps::default();
         self.service = Some(service);
     }
 

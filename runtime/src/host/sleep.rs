@@ -7,6 +7,7 @@ use nigh_proto::module::abi;
 use wasmtime::{Caller, Extern};
 
 use super::{Guest, range};
+use crate::epoch::TICK;
 
 /// Subscriptions of one call of `poll_oneoff`, at most.
 const SUBSCRIPTIONS_MAX: u32 = 1024;
@@ -22,6 +23,26 @@ const FLAG_ABSOLUTE: u16 = 1;
 const SUCCESS: i32 = 0;
 const FAULT: i32 = 21;
 const INVALID: i32 = 28;
+
+/// Sleeps of less than a tick that a call has; further ones last longer.
+const NAPS_MAX: u32 = 64;
+/// How long those last at least: whoever only looks around at each tick would have others woken as often, for nothing.
+const LONG_NAP: Duration = TICK.saturating_mul(4);
+
+/// How often a call has slept for less than a tick.
+#[derive(Debug, Default)]
+pub(super) struct Naps(u32);
+
+impl Naps {
+    /// How long one more sleep lasts at least.
+    fn lasting(&mut self, wait: Duration) -> Duration {
+        if wait >= TICK {
+            return wait;
+        }
+        self.0 = self.0.saturating_add(1);
+        if self.0 > NAPS_MAX { LONG_NAP } else { wait }
+    }
+}
 
 /// One thing waited for.
 #[derive(Debug, Clone, Copy)]
@@ -50,6 +71,7 @@ pub(super) async fn poll_oneoff(
     let least = waited_for.iter().map(|subscription| subscription.wait).min().unwrap_or_default();
     if !least.is_zero() {
         // A wait beyond any time limit may as well be the longest one.
+        let least = caller.data_mut().naps.lasting(least);
         let until = Instant::now() + least.min(nigh_proto::Limits::MAX.timeout * 2);
         let alarm = caller.data().crew().map(|crew| crew.sleep_until(until));
         if let Some(alarm) = alarm {
@@ -135,6 +157,16 @@ mod tests {
         let later = parse(&clock(CLOCK_MONOTONIC, now_monotonic() + second, FLAG_ABSOLUTE)).unwrap().wait;
         assert!(later > Duration::from_millis(500) && later <= Duration::from_secs(1));
         assert!(parse(&clock(9, 5, 0)).is_none());
+    }
+
+    #[test]
+    fn a_call_naps_so_often_and_then_for_longer() {
+        let mut naps = Naps::default();
+        let (short, tick) = (Duration::from_nanos(1), TICK);
+        for _ in 0..NAPS_MAX {
+            assert_eq!((naps.lasting(short), naps.lasting(tick)), (short, tick));
+        }
+        assert_eq!((naps.lasting(short), naps.lasting(tick)), (LONG_NAP, tick), "other sleeps are as they were");
     }
 
     #[test]
