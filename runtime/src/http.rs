@@ -29,7 +29,7 @@ use crate::error::{Error, PrepareError};
 use crate::reset::Image;
 
 use ahead::Ahead;
-pub(crate) use answer::{About, Answered, begin, begun, whole};
+pub(crate) use answer::{About, Answered, answering, begin, whole};
 use guest::Guest;
 pub(crate) use instance::{Instance, run_fresh};
 pub(crate) use outgoing::Outgoing;

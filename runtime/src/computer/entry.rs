@@ -53,12 +53,11 @@ impl<'a> Entering<'a> {
     pub(super) fn exchanged(self, deadline: Instant) -> Soon<'a, Exchanged> {
         match self {
             Self::At(Err(error)) => at_once(Err(error)),
-            Self::At(Ok(Entered::Admitted(Admitted::Answers(place, answered, about)))) => {
-                match http::begun(place, answered, about) {
-                    Ok(exchanged) => at_once(exchanged),
-                    Err((place, answered, about)) => {
-                        Either::Right(Box::pin(http::begin(place, answered, about, deadline)))
-                    }
+            Self::At(Ok(Entered::Admitted(Admitted::Answers(place, mut answered, about)))) => {
+                let begun = answered.try_recv();
+                match begun {
+                    Ok(begun) => at_once(http::answering(begun, Some(place), None, about)),
+                    Err(_) => Either::Right(Box::pin(http::begin(place, answered, about, deadline))),
                 }
             }
             Self::At(Ok(entered)) => Either::Right(Box::pin(entered.exchanged(deadline))),

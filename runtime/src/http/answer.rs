@@ -37,19 +37,6 @@ pub(crate) struct About {
     pub(crate) waits_for_end: bool,
 }
 
-/// The answer that the function has begun, if it has already.
-#[expect(clippy::result_large_err, reason = "what is given back is what was given")]
-pub(crate) fn begun(
-    place: Place,
-    mut answered: oneshot::Receiver<Answered>,
-    about: About,
-) -> Result<Result<Exchanged, PlatformError>, (Place, oneshot::Receiver<Answered>, About)> {
-    match answered.try_recv() {
-        Ok(answered) => Ok(answering(answered, Some(place), None, about)),
-        Err(_) => Err((place, answered, about)),
-    }
-}
-
 /// Waits until the function begins to answer, or has ended without an answer.
 pub(crate) async fn begin(
     mut place: Place,
@@ -73,7 +60,8 @@ pub(crate) async fn begin(
     answering(answered, Some(place), None, about)
 }
 
-fn answering(
+/// The answer of a function that has begun to: in its `place` as long as it runs, or `ended` already.
+pub(crate) fn answering(
     answered: Answered,
     place: Option<Place>,
     ended: Option<Answer>,
